@@ -1,0 +1,21 @@
+"""Language models as pure functions on pytrees."""
+
+from models.config import Llama3RopeScaling, ModelConfig
+from models.generate import Generation, generate
+from models.parameters import abstract, count, declare, init, shardings
+from models.transformer import forward, forward_hidden, logits
+
+__all__ = [
+    "Generation",
+    "Llama3RopeScaling",
+    "ModelConfig",
+    "abstract",
+    "count",
+    "declare",
+    "forward",
+    "forward_hidden",
+    "generate",
+    "init",
+    "logits",
+    "shardings",
+]

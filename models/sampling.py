@@ -1,0 +1,100 @@
+"""Drawing the next token, with noise that belongs to a row's identity and position."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How to draw a token from logits.
+
+    Attributes:
+      temperature: 0 is greedy.
+      top_p: keeps the fewest most likely tokens whose probabilities (at `temperature`, after
+        `top_k`) sum to at least this.
+      top_k: keeps this many most likely tokens; 0 keeps all.
+      vocab_size: only ids below it can be drawn; None allows all. For embedding tables padded
+        beyond the tokenizer, or beyond the other model's table.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    vocab_size: int | None = None
+
+    def __post_init__(self):
+        if self.temperature < 0:
+            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must lie in (0, 1].")
+        if self.top_k < 0:
+            raise ValueError(f"top_k={self.top_k} must be 0 (off) or more.")
+
+
+def row_keys(key: jax.Array, row_ids_B: jax.Array) -> jax.Array:
+    """One key per row, from its global id: batch order and batch size do not enter."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, row_ids_B)
+
+
+def filter_logits(logits_BxV: jax.Array, sampling: Sampling) -> jax.Array:
+    """Logits of the distribution that is sampled from: tempered, others at minus infinity.
+
+    At temperature 0 the whole mass goes to the first most likely token.
+    """
+    logits = mask_padding(logits_BxV, sampling.vocab_size)
+    if sampling.temperature == 0:
+        best = jnp.argmax(logits, axis=-1, keepdims=True)
+        return jnp.where(jnp.arange(logits.shape[-1]) == best, 0.0, -jnp.inf)
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        kth = jax.lax.top_k(logits, sampling.top_k)[0][..., -1:]
+        logits = jnp.where(logits < kth, -jnp.inf, logits)
+    if sampling.top_p < 1:
+        descending = -jnp.sort(-logits, axis=-1)
+        probs = jax.nn.softmax(descending, axis=-1)
+        kept = jnp.cumsum(probs, axis=-1) - probs < sampling.top_p
+        floor = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < floor, -jnp.inf, logits)
+    return logits
+
+
+def mask_padding(logits_BxV: jax.Array, vocab_size: int | None) -> jax.Array:
+    """Logits with ids from `vocab_size` on at minus infinity."""
+    if vocab_size is None or vocab_size >= logits_BxV.shape[-1]:
+        return logits_BxV
+    return jnp.where(jnp.arange(logits_BxV.shape[-1]) < vocab_size, logits_BxV, -jnp.inf)
+
+
+def sample(
+    logits_BxV: jax.Array, keys_B: jax.Array, positions_B: jax.Array, sampling: Sampling
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draws one token per row by the Gumbel-max trick.
+
+    Args:
+      logits_BxV: float32 logits.
+      keys_B: a key per row, from `row_keys`.
+      positions_B: response position of the token to be drawn; folded into the key.
+      sampling: temperature and filters.
+
+    Returns:
+      Tokens [B]; their log-probabilities [B] in nats under the distribution that was sampled
+      (0 where greedy); and under the model at temperature 1, unfiltered.
+    """
+    filtered = filter_logits(logits_BxV, sampling)
+    if sampling.temperature == 0:
+        tokens = jnp.argmax(filtered, axis=-1)
+    else:
+        keys = jax.vmap(jax.random.fold_in)(keys_B, positions_B)
+        noise = jax.vmap(lambda k: jax.random.gumbel(k, filtered.shape[-1:]))(keys)
+        tokens = jnp.argmax(filtered + noise, axis=-1)
+
+    def log_prob(logits: jax.Array) -> jax.Array:
+        chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    plain = mask_padding(logits_BxV, sampling.vocab_size)
+    return tokens.astype(jnp.int32), log_prob(filtered), log_prob(plain)

@@ -1,0 +1,151 @@
+"""The forward pass: tokens to hidden states to logits. Shapes: B rows, T tokens, D hidden."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from models.config import Llama3RopeScaling, ModelConfig
+from models.parameters import Params
+from models.sharding import LogicalAxes, constrain
+
+# Maps queries [B, T, H, Dh], keys and values [B, T, K, Dh] to outputs [B, T, H, Dh].
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square normalisation over the last axis, computed in float32."""
+    x32 = x.astype(jnp.float32)
+    x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
+    return scale.astype(x.dtype) * x32.astype(x.dtype)
+
+
+def rope_frequencies(config: ModelConfig) -> jax.Array:
+    """Angular frequencies [Dh / 2], in radians per position, after any Llama 3 rescaling."""
+    half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**half)
+    return frequencies if config.rope_scaling is None else _llama3(frequencies, config.rope_scaling)
+
+
+def _llama3(frequencies: jax.Array, scaling: Llama3RopeScaling) -> jax.Array:
+    # Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and
+    # those between are interpolated linearly in the number of turns per original context.
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
+    return frequencies * (kept + (1 - kept) / scaling.factor)
+
+
+def rope(x_BxTxHxE: jax.Array, positions_BxT: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """Rotates the two halves of every head by position times frequency."""
+    angles = positions_BxT[..., None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
+    a, b = jnp.split(x_BxTxHxE.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return rotated.astype(x_BxTxHxE.dtype)
+
+
+def embed(params: Params, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Array:
+    """Token embeddings [B, T, D]. Ids beyond the table read its last row."""
+    x = params["embed"].astype(config.dtype).at[tokens_BxT].get(mode="clip")
+    return _constrain(x, ("batch", None, None), config)
+
+
+def block(
+    x_BxTxD: jax.Array,
+    layer: Params,
+    config: ModelConfig,
+    positions_BxT: jax.Array,
+    attend: Attend,
+) -> jax.Array:
+    """One decoder layer; `attend` is where training and cached decoding differ."""
+    dtype = x_BxTxD.dtype
+    with jax.named_scope("attention"):
+        h = rms_norm(x_BxTxD, layer["attn_norm"], config.norm_eps)
+        q = jnp.einsum("btd,dhe->bthe", h, layer["q"].astype(dtype))
+        k = jnp.einsum("btd,dke->btke", h, layer["k"].astype(dtype))
+        v = jnp.einsum("btd,dke->btke", h, layer["v"].astype(dtype))
+        if config.qkv_bias:
+            q = q + layer["q_bias"].astype(dtype)
+            k = k + layer["k_bias"].astype(dtype)
+            v = v + layer["v_bias"].astype(dtype)
+        if config.qk_norm:
+            q = rms_norm(q, layer["q_norm"], config.norm_eps)
+            k = rms_norm(k, layer["k_norm"], config.norm_eps)
+        frequencies = rope_frequencies(config)
+        q = rope(q, positions_BxT, frequencies)
+        k = rope(k, positions_BxT, frequencies)
+        q = _constrain(q, ("batch", None, "heads", None), config)
+        k = _constrain(k, ("batch", None, "kv_heads", None), config)
+        v = _constrain(v, ("batch", None, "kv_heads", None), config)
+        out = jnp.einsum("bthe,hed->btd", attend(q, k, v), layer["o"].astype(dtype))
+        x_BxTxD = _constrain(x_BxTxD + out, ("batch", None, None), config)
+    with jax.named_scope("mlp"):
+        h = rms_norm(x_BxTxD, layer["mlp_norm"], config.norm_eps)
+        gate = jax.nn.silu(jnp.einsum("btd,df->btf", h, layer["gate"].astype(dtype)))
+        up = jnp.einsum("btd,df->btf", h, layer["up"].astype(dtype))
+        h = _constrain(gate * up, ("batch", None, "mlp"), config)
+        out = jnp.einsum("btf,fd->btd", h, layer["down"].astype(dtype))
+    return _constrain(x_BxTxD + out, ("batch", None, None), config)
+
+
+def forward_hidden(
+    params: Params,
+    config: ModelConfig,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    """Hidden states [B, T, D] after the final norm; `logits` of them are next-token logits.
+
+    Args:
+      tokens: [B, T] token ids.
+      positions: [B, T] rotary positions; counted from 0 along the row by default.
+      segment_ids: [B, T]; tokens attend only within their own segment; one segment by default.
+    """
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    mask = None
+    if segment_ids is not None:
+        mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True)
+
+    def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
+        return block(x, layer, config, positions, attend), None
+
+    if config.remat == "full":
+        step = jax.checkpoint(step)
+    elif config.remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        step = jax.checkpoint(step, policy=policy)
+    x, _ = jax.lax.scan(step, embed(params, config, tokens), params["layers"])
+    return rms_norm(x, params["final_norm"], config.norm_eps)
+
+
+def logits(params: Params, config: ModelConfig, hidden_BxTxD: jax.Array) -> jax.Array:
+    """Next-token logits [..., V] of hidden states [..., D], in float32."""
+    head = params["embed"] if config.tie_embeddings else params["head"]
+    return jnp.einsum(
+        "...d,vd->...v", hidden_BxTxD, head.astype(config.dtype), preferred_element_type=jnp.float32
+    )
+
+
+def forward(
+    params: Params,
+    config: ModelConfig,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    """Next-token logits [B, T, V] in float32; arguments as in `forward_hidden`."""
+    hidden = forward_hidden(params, config, tokens, positions, segment_ids)
+    return logits(params, config, hidden)
+
+
+def _constrain(x: jax.Array, axes: LogicalAxes, config: ModelConfig) -> jax.Array:
+    return constrain(x, axes, config.mesh, config.rules)

@@ -1,0 +1,42 @@
+"""Packaging: `pip install -e .`, extras [cuda], [tpu], [test], [parity]."""
+
+from setuptools import setup
+
+setup(
+    name="motab",
+    version="0.1.0",
+    description="Reasoning distillation in JAX: MOTAB and its neighbours, as pure functions.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["configs", "distill", "experiments", "experiments.data", "models", "motab"],
+    package_data={
+        "distill": ["py.typed"],
+        "experiments": ["py.typed", "embedded/*/*"],
+        "models": ["py.typed"],
+        "motab": ["py.typed"],
+    },
+    install_requires=[
+        "absl-py>=2.0",
+        "flax>=0.12",
+        "grain>=0.2.18",
+        "jax>=0.10",
+        "jinja2>=3.1",
+        "math-verify>=0.9",
+        "matplotlib>=3.9",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "rich>=13.0",
+        "safetensors>=0.5",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "test": ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13"],
+        "parity": ["torch==2.13.0"],
+    },
+)
