@@ -1,0 +1,362 @@
+"""Checkpoints of a run: the state on the devices and the little that lives on the host.
+
+A checkpoint is one orbax directory named by its step. It is written in the background and appears
+under its name only when whole, so a kill leaves the one before in force. What later turns out
+unreadable is put aside as `STEP.corrupt`, with a warning, and the one before is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+log = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back: `state` on the devices, `run_state` on the host, and its step."""
+
+    state: Any
+    run_state: dict[str, Any]
+    step: int
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the one process that writes them.
+
+    Args:
+      directory: where they go; made if it is not there.
+      max_to_keep: how many of the latest stay.
+      keep_best: whether the one with the highest accuracy stays too, however old. Among equals
+        the latest counts.
+
+    Raises:
+      ValueError: `max_to_keep` is not positive.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], max_to_keep: int = 2, keep_best: bool = True
+    ):
+        if max_to_keep < 1:
+            raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
+        self.directory = Path(directory).expanduser().resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            log.warning("%s was not finished when its run ended: removing it.", path)
+            shutil.rmtree(path)
+        for step in _steps(self.directory):
+            try:
+                _accuracy(self.directory, step)
+            except ValueError as error:
+                self._set_aside(step, error)
+        policies: list[Any] = [LatestN(max_to_keep)]
+        if keep_best:
+            policies.append(
+                BestN(
+                    get_metric_fn=lambda metrics: metrics["accuracy"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=lambda metrics: metrics["accuracy"],
+                preservation_policy=AnyPreservationPolicy(policies),
+            ),
+        )
+
+    def save(
+        self, step: int, state: Any, run_state: Mapping[str, Any], accuracy: float | None = None
+    ) -> None:
+        """Copies the state off the devices and writes it in the background.
+
+        The caller may donate `state` to the next step at once. Waits for the save before this one.
+
+        Args:
+          step: later than every step saved so far.
+          state: a pytree of arrays.
+          run_state: what a resumed run needs on the host, as JSON: the data iterator, the seed.
+          accuracy: on the validation set, if it was measured here.
+
+        Raises:
+          ValueError: a checkpoint as late as this one exists.
+          TypeError: `run_state` does not come back from JSON as it went in.
+          OSError: this checkpoint, or the one before, could not be written.
+        """
+        latest = self.latest_step()
+        if latest is not None and step <= latest:
+            raise ValueError(f"Checkpoint {step} is not after {latest}, the latest there is.")
+        measured = accuracy is not None and math.isfinite(accuracy)
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(_json(run_state))
+                ),
+                metrics={"accuracy": float(accuracy)} if measured else None,  # type: ignore[arg-type]
+            )
+
+    def restore_latest(self, abstract_state: Any) -> Restored | None:
+        """The latest checkpoint that can be read, or None. The unreadable are put aside.
+
+        Args:
+          abstract_state: the state's `jax.ShapeDtypeStruct`s, see `abstract`.
+
+        Raises:
+          ValueError: the checkpoint is of a state with other arrays.
+        """
+        while (step := self.latest_step()) is not None:
+            try:
+                return self.restore(step, abstract_state)
+            except UnreadableCheckpoint as error:
+                self._set_aside(step, error)
+                self._manager.reload()
+        return None
+
+    def restore(self, which: int | str, abstract_state: Any) -> Restored:
+        """One checkpoint, bit for bit, on the shardings of `abstract_state`.
+
+        Args:
+          which: a step, "final" (the latest) or "best".
+          abstract_state: the state's `jax.ShapeDtypeStruct`s, see `abstract`.
+
+        Raises:
+          FileNotFoundError: there is no such checkpoint.
+          UnreadableCheckpoint: it is damaged.
+          ValueError: it is of a state with other arrays; they are named.
+        """
+        self.wait()
+        step = find_step(self.directory, which)
+        target = jax.tree.map(_placed, abstract_state)
+        with _reading(self.directory / str(step)):
+            saved = self._manager.item_metadata(step).state
+        if saved is not None:
+            _check_fit(saved.tree, target, self.directory / str(step))
+        with _reading(self.directory / str(step)):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target), run=ocp.args.JsonRestore()
+                ),
+            )
+        return Restored(restored.state, restored.run, step)
+
+    def latest_step(self) -> int | None:
+        """The step of the latest checkpoint, one being written included."""
+        return self._manager.latest_step()
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint with the highest accuracy, or None where none has one."""
+        return self._manager.best_step()
+
+    def wait(self) -> None:
+        """Returns when the save under way is on disk.
+
+        Raises:
+          OSError: it could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        try:
+            self.wait()
+        finally:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with _quiet():
+                yield
+        except Exception as error:
+            self._manager.reload()
+            raise OSError(
+                errno.EIO,
+                f"A checkpoint could not be written to {self.directory}; the latest whole one is "
+                f"{self.latest_step()}. {type(error).__name__}: {error}",
+            ) from error
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        path, aside = self.directory / str(step), self.directory / f"{step}.corrupt"
+        log.warning("Skipping the damaged checkpoint %s, now %s: %s", path, aside.name, error)
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+
+
+class UnreadableCheckpoint(ValueError):
+    """A checkpoint is damaged: files are missing, cut short or garbled."""
+
+
+def abstract(state: Any) -> Any:
+    """Shapes, dtypes and shardings of a state's arrays, as `jax.ShapeDtypeStruct`s."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def find_step(directory: str | os.PathLike[str], which: int | str) -> int:
+    """The step that "final", "best" or a number stands for.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+    """
+    steps = _steps(Path(directory))
+    if not steps:
+        raise FileNotFoundError(f"There is no checkpoint in {directory}.")
+    if which == "final":
+        return steps[-1]
+    if which == "best":
+        measured = [(a, s) for s in steps if (a := _accuracy(Path(directory), s)) is not None]
+        if not measured:
+            raise FileNotFoundError(
+                f"No checkpoint in {directory} was validated, so none is the best. "
+                'Ask for "final" or a step.'
+            )
+        return max(measured)[1]
+    if int(which) not in steps:
+        there = ", ".join(map(str, steps))
+        raise FileNotFoundError(f"There is no checkpoint {which} in {directory}, but {there}.")
+    return int(which)
+
+
+def restore_params(directory: str | os.PathLike[str], which: int | str) -> tuple[Any, int]:
+    """The parameters alone, as nested dicts of arrays on one device, and their step.
+
+    Only reads, and so may be called while the run goes on.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      UnreadableCheckpoint: it is damaged, or holds no parameters.
+    """
+    step = find_step(directory, which)
+    path = Path(directory).resolve() / str(step)
+    with _reading(path), ocp.PyTreeCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(path / "state").item_metadata
+        target = {"params": jax.tree.map(_placed, saved.tree["params"])}
+        arguments = ocp.checkpoint_utils.construct_restore_args(target)
+        restored = checkpointer.restore(
+            path / "state",
+            args=ocp.args.PyTreeRestore(target, restore_args=arguments, partial_restore=True),
+        )
+    return restored["params"], step
+
+
+def _steps(directory: Path) -> list[int]:
+    """The steps with a whole checkpoint, in order."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def _accuracy(directory: Path, step: int) -> float | None:
+    """What a checkpoint scored; None where it was not validated."""
+    path = directory / str(step) / "metrics" / "metrics"
+    if not path.exists():
+        return None
+    try:
+        return float(json.loads(path.read_bytes())["accuracy"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableCheckpoint(f"{path} is garbled.") from error
+
+
+def _placed(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and sharding; the first device where no sharding of this process is given."""
+    place = getattr(x, "sharding", None)
+    if not isinstance(place, jax.sharding.Sharding):
+        place = SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+
+def _check_fit(saved: Any, target: Any, path: Path) -> None:
+    """Raises where a checkpoint and a state differ, for orbax would cast and cut in silence."""
+
+    def arrays(tree: Any) -> dict[str, str]:
+        return {
+            jax.tree_util.keystr(key, simple=True, separator="."): f"{x.dtype}{list(x.shape)}"
+            for key, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+
+    there, here = arrays(saved), arrays(target)
+    wrong = [
+        f"{name}: {there.get(name, 'absent')} in the checkpoint, {here.get(name, 'absent')} now"
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise ValueError(f"{path} is of another state:\n  " + "\n  ".join(wrong[:10]) + more)
+
+
+def _json(run_state: Mapping[str, Any]) -> dict[str, Any]:
+    """`run_state`, once it is sure to come back from JSON as it goes in."""
+    try:
+        same = json.loads(json.dumps(run_state, allow_nan=False)) == run_state
+    except ValueError as error:
+        raise TypeError(f"run_state is not JSON: {error}") from error
+    if not same:
+        raise TypeError(
+            "run_state does not come back from JSON as it went in: tuples become lists, and keys "
+            f"that are not strings become strings. {run_state}"
+        )
+    return dict(run_state)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tells damage from trouble of the machine, which says nothing about the checkpoint."""
+    try:
+        with _quiet():
+            yield
+    except (PermissionError, MemoryError, InterruptedError):
+        raise
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise UnreadableCheckpoint(f"{path}: {type(error).__name__}: {text}") from error
+
+
+class _OrbaxChatter(logging.Filter):
+    """Drops what orbax says below `level`: its errors reach the caller as exceptions."""
+
+    level = logging.ERROR
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname or record.levelno >= self.level
+
+
+_chatter = _OrbaxChatter()
+logging.getLogger("absl").addFilter(_chatter)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops orbax's errors too, for the caller says what went wrong."""
+    before, _chatter.level = _chatter.level, logging.CRITICAL + 1
+    try:
+        yield
+    finally:
+        _chatter.level = before
