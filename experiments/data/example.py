@@ -1,0 +1,24 @@
+"""One problem with its answer: the unit of every data set."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A problem and what is known about its solution.
+
+    Attributes:
+      id: unique within its source; says where to find the record (`test.jsonl:17`).
+      problem: the text to be rendered into a prompt.
+      reference: a worked solution, empty where the data has none.
+      answer: the true final answer, to grade against.
+      source: name of the data set.
+    """
+
+    id: str
+    problem: str
+    reference: str
+    answer: str
+    source: str

@@ -1,0 +1,255 @@
+"""Tokenizers of Hugging Face directories: the bytes of every token, prompts, end-of-sequence ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+# transformers says on import that torch is missing; nothing here needs it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+_BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SHOWN_DIFFERENCES = 5
+
+
+def load_tokenizer(directory: str | os.PathLike) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a local Hugging Face directory. Never goes to the network.
+
+    `tokenizer.json` is taken as it is: the model-specific classes of transformers may rebuild
+    parts of it. Without that file they are asked to convert the vocabulary they find.
+
+    Raises:
+      FileNotFoundError: no such directory, or no tokenizer in it.
+      ValueError: there is a tokenizer, but not one of the fast kind.
+    """
+    path = Path(directory)
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
+    if (path / "tokenizer.json").is_file():
+        exact = PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
+        return cast(PreTrainedTokenizerFast, exact)
+    if not any((path / name).is_file() for name in ("vocab.json", "tokenizer.model")):
+        raise FileNotFoundError(
+            f"{path} holds no tokenizer.json; copy the tokenizer files of the model into it."
+        )
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(path), local_files_only=True, trust_remote_code=False
+    )
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"The tokenizer of {path} has no fast version; save it as tokenizer.json first."
+        )
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` alone, no special token added.
+
+    Raises:
+      ValueError: the tokenizer has no token for some of the text.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown in ids:
+        foreign = sorted({c for c in text if unknown in _encode_character(tokenizer, c)})
+        raise ValueError(
+            f"The tokenizer cannot write {foreign or tokenizer.unk_token!r} in {text[:80]!r}; "
+            "use a tokenizer that covers this text, or leave the text out."
+        )
+    return ids
+
+
+def _encode_character(tokenizer: PreTrainedTokenizerBase, character: str) -> list[int]:
+    return tokenizer.encode(character, add_special_tokens=False)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of `ids` without special tokens and without any tidying of spaces."""
+    text = tokenizer.decode(
+        [int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return cast(str, text)
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[bytes]:
+    """The bytes that every id below `vocab_size` stands for.
+
+    Joined over a sequence they are the UTF-8 of its decoded text, except that a sentencepiece
+    decoder drops the one space it puts before the text. Special tokens and ids beyond the
+    tokenizer (a padded embedding table) stand for no bytes.
+
+    Raises:
+      ValueError: the tokenizer is neither byte-level nor sentencepiece-like, or has ids beyond
+        `vocab_size`.
+    """
+    tokens = tokenizer.get_vocab()
+    if max(tokens.values()) >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has ids up to {max(tokens.values())}, the model's vocab_size is "
+            f"{vocab_size}: they do not belong together."
+        )
+    to_bytes = _token_decoder(tokenizer)
+    added = tokenizer.added_tokens_decoder
+    special = _special_ids(tokenizer)
+    table = [b""] * vocab_size
+    for token, index in tokens.items():
+        if index in special:
+            continue
+        table[index] = token.encode() if index in added else to_bytes(token)
+    return table
+
+
+def _token_decoder(tokenizer: PreTrainedTokenizerBase):
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    kinds = _kinds(backend.get("decoder"))
+    if "ByteLevel" in kinds:
+        table = _unicode_to_byte()
+
+        def byte_level(token: str) -> bytes:
+            if all(c in table for c in token):
+                return bytes(table[c] for c in token)
+            return token.encode()
+
+        return byte_level
+    if kinds & {"Metaspace", "ByteFallback"}:
+
+        def sentencepiece(token: str) -> bytes:
+            fallback = _BYTE_FALLBACK.fullmatch(token) if "ByteFallback" in kinds else None
+            if fallback:
+                return bytes([int(fallback[1], 16)])
+            return token.replace("▁", " ").encode()
+
+        return sentencepiece
+    raise ValueError(
+        f"The tokenizer's decoder is {sorted(kinds) or 'absent'}; only byte-level BPE and "
+        "sentencepiece-like tokenizers are supported."
+    )
+
+
+def _kinds(decoder: dict[str, Any] | None) -> set[str]:
+    if not decoder:
+        return set()
+    if decoder["type"] == "Sequence":
+        return set().union(*(_kinds(part) for part in decoder["decoders"]))
+    return {decoder["type"]}
+
+
+def _unicode_to_byte() -> dict[str, int]:
+    # GPT-2's table: printable Latin-1 bytes stand for themselves, the others follow from U+0100.
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(kept)]
+    return {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(moved)}
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def compare_tokenizers(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> int:
+    """Checks, by content, that two models mean the same tokens by the same ids.
+
+    One may have more tokens at the end than the other, and embedding tables may be padded.
+
+    Returns:
+      How many ids the two share: only ids below it may be sampled from either model.
+
+    Raises:
+      ValueError: lists the first ids that differ, or the special tokens that do.
+    """
+    a, b = ({i: t for t, i in tokenizer.get_vocab().items()} for tokenizer in (teacher, student))
+    shared = min(max(a), max(b)) + 1
+    differing = [i for i in range(shared) if a.get(i) != b.get(i)]
+    if differing:
+        shown = ", ".join(
+            f"{i}: {a.get(i)!r} / {b.get(i)!r}" for i in differing[:_SHOWN_DIFFERENCES]
+        )
+        raise ValueError(
+            f"Teacher and student tokenizers differ in {len(differing)} of {shared} ids "
+            f"(teacher / student): {shown}. Token-level distillation needs a pair that shares "
+            "its tokens; choose both models from one family."
+        )
+    specials = [{i for i in _special_ids(t) if i < shared} for t in (teacher, student)]
+    uneven = sorted(specials[0] ^ specials[1])
+    if uneven:
+        shown = ", ".join(f"{i}: {a[i]!r}" for i in uneven[:_SHOWN_DIFFERENCES])
+        raise ValueError(
+            f"Only one of teacher and student treats these tokens as special: {shown}. Make the "
+            "two tokenizer_config.json files agree."
+        )
+    if teacher.eos_token != student.eos_token:
+        raise ValueError(
+            f"The teacher ends its text with {teacher.eos_token!r}, the student with "
+            f"{student.eos_token!r}. Set the same eos_token in both tokenizer_config.json files, "
+            "or choose both models with, or both without, chat training."
+        )
+    return shared
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    problem: str,
+    *,
+    prompt_format: str = "{problem}",
+    chat: bool = True,
+    template_options: Mapping[str, Any] | None = None,
+) -> list[int]:
+    """Prompt ids of a problem: the one renderer of synthesis, training and evaluation.
+
+    Args:
+      tokenizer: from `load_tokenizer`.
+      problem: the problem's text.
+      prompt_format: the user's message, with `{problem}` where the problem goes; instructions
+        (`... put the final answer in \\boxed{}`) go here.
+      chat: whether to wrap the message in the tokenizer's chat template. Without, the message is
+        the whole prompt, after the tokens that the tokenizer puts before any text.
+      template_options: variables of the template, such as `enable_thinking`.
+
+    Raises:
+      ValueError: there is no chat template, or `prompt_format` has no place for the problem.
+    """
+    if "{problem}" not in prompt_format:
+        raise ValueError(f"prompt_format={prompt_format!r} does not contain '{{problem}}'.")
+    message = prompt_format.replace("{problem}", problem)
+    if chat:
+        if not tokenizer.chat_template:
+            raise ValueError(
+                "The tokenizer has no chat template. Put a chat_template.jinja beside its "
+                "tokenizer.json, or set chat=False and write the whole prompt in prompt_format."
+            )
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **(template_options or {}),
+        )
+        # The template has written the special tokens already.
+        return encode(tokenizer, cast(str, text))
+    ids = encode(tokenizer, message)
+    before = tokenizer.encode("", add_special_tokens=True)
+    bos = [i for i in before if i == tokenizer.bos_token_id]
+    return ids if ids[: len(bos)] == bos else bos + ids
+
+
+def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) -> tuple[int, ...]:
+    """Ids that end a text: `eos_token_id` of generation_config.json, else the tokenizer's.
+
+    Raises:
+      ValueError: neither names one.
+    """
+    path = Path(model_dir) / "generation_config.json"
+    ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    if ids is None:
+        ids = tokenizer.eos_token_id
+    if ids is None:
+        raise ValueError(
+            f"No end-of-sequence token: set eos_token_id in {path} or eos_token in "
+            "tokenizer_config.json."
+        )
+    return tuple(ids) if isinstance(ids, list) else (int(ids),)
