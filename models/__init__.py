@@ -1,5 +1,7 @@
 """Language models as pure functions on pytrees."""
 
+from models.checkpoint import load_config, load_pretrained
+from models.checkpoint_export import save_pretrained
 from models.config import Llama3RopeScaling, ModelConfig
 from models.generate import Generation, generate
 from models.parameters import abstract, count, declare, init, shardings
@@ -16,6 +18,9 @@ __all__ = [
     "forward_hidden",
     "generate",
     "init",
+    "load_config",
+    "load_pretrained",
     "logits",
+    "save_pretrained",
     "shardings",
 ]

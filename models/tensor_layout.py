@@ -1,0 +1,118 @@
+"""Names and layouts of the tensors in a Hugging Face checkpoint, next to our parameters.
+
+PyTorch's linear layers hold [out, in] matrices, one tensor per layer. Ours hold [in, out] with
+heads as an axis of their own, and every array below `layers` is stacked over layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.config import ModelConfig
+
+Index = tuple[slice, ...]  # of one block, in every axis
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorLayout:
+    """How one of our arrays (of one layer, if it is stacked) lies in a checkpoint tensor.
+
+    Attributes:
+      name: the tensor's name, with `{layer}` where the layer's number goes.
+      groups: our axes, in groups that are one axis of the tensor each.
+      transposed: whether the tensor's axes are in the opposite order.
+    """
+
+    name: str
+    groups: tuple[tuple[int, ...], ...]
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of our array."""
+        return tuple(size for group in self.groups for size in group)
+
+    @property
+    def tensor_shape(self) -> tuple[int, ...]:
+        """The shape of the checkpoint's tensor."""
+        sizes = tuple(math.prod(group) for group in self.groups)
+        return sizes[::-1] if self.transposed else sizes
+
+    def tensor_index(self, index: Index) -> Index:
+        """The part of the tensor that holds `index` of our array.
+
+        Only the first axis of a group may be split, as it may by the declarations: the axis
+        inside a head has no logical name.
+        """
+        parts, axis = [], 0
+        for group in self.groups:
+            start, stop, _ = index[axis].indices(group[0])
+            inner = math.prod(group[1:])
+            parts.append(slice(start * inner, stop * inner))
+            axis += len(group)
+        return tuple(parts[::-1] if self.transposed else parts)
+
+    def from_tensor(self, block: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """A block of the tensor in our axes; `shape` is the block's shape in our array."""
+        return (block.T if self.transposed else block).reshape(shape)
+
+    def to_tensor(self, array: np.ndarray) -> np.ndarray:
+        """Our array as the checkpoint's tensor, contiguous."""
+        matrix = array.reshape([math.prod(group) for group in self.groups])
+        return np.ascontiguousarray(matrix.T if self.transposed else matrix)
+
+
+def tensor_layouts(config: ModelConfig) -> dict[str, TensorLayout]:
+    """The layout of every parameter, by its path, such as `layers/q`."""
+    c = config
+    q, kv = (c.num_heads, c.head_dim), (c.num_kv_heads, c.head_dim)
+    hidden, mlp, vocab = (c.hidden_size,), (c.intermediate_size,), (c.vocab_size,)
+    linears = {
+        "q": ("self_attn.q_proj", hidden, q),
+        "k": ("self_attn.k_proj", hidden, kv),
+        "v": ("self_attn.v_proj", hidden, kv),
+        "o": ("self_attn.o_proj", q, hidden),
+        "gate": ("mlp.gate_proj", hidden, mlp),
+        "up": ("mlp.up_proj", hidden, mlp),
+        "down": ("mlp.down_proj", mlp, hidden),
+    }
+    vectors: dict[str, tuple[str, tuple[int, ...]]] = {
+        "attn_norm": ("input_layernorm.weight", hidden),
+        "mlp_norm": ("post_attention_layernorm.weight", hidden),
+    }
+    if c.qkv_bias:
+        vectors["q_bias"] = ("self_attn.q_proj.bias", q)
+        vectors["k_bias"] = ("self_attn.k_proj.bias", kv)
+        vectors["v_bias"] = ("self_attn.v_proj.bias", kv)
+    if c.qk_norm:
+        vectors["q_norm"] = ("self_attn.q_norm.weight", (c.head_dim,))
+        vectors["k_norm"] = ("self_attn.k_norm.weight", (c.head_dim,))
+    prefix = "model.layers.{layer}."
+    layouts = {"embed": TensorLayout("model.embed_tokens.weight", (vocab, hidden), False)}
+    for key, (name, into, out) in linears.items():
+        layouts[f"layers/{key}"] = TensorLayout(f"{prefix}{name}.weight", (into, out), True)
+    for key, (name, axes) in vectors.items():
+        layouts[f"layers/{key}"] = TensorLayout(prefix + name, (axes,), False)
+    layouts["final_norm"] = TensorLayout("model.norm.weight", (hidden,), False)
+    if not c.tie_embeddings:
+        layouts["head"] = TensorLayout("lm_head.weight", (vocab, hidden), False)
+    return layouts
+
+
+def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a checkpoint, layer by layer.
+
+    An iterator, since a malformed config can ask for more layers than fit in memory.
+    """
+    layouts = tensor_layouts(config)
+    stacked = [layout for path, layout in layouts.items() if path.startswith("layers/")]
+    for path, layout in layouts.items():
+        if not path.startswith("layers/"):
+            yield layout.name, layout.tensor_shape
+    for layer in range(config.num_layers):
+        for layout in stacked:
+            yield layout.name.format(layer=layer), layout.tensor_shape
