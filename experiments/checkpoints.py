@@ -73,6 +73,10 @@ class Checkpoints:
             )
         self._manager = ocp.CheckpointManager(
             self.directory,
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 best_fn=lambda metrics: metrics["accuracy"],
                 preservation_policy=AnyPreservationPolicy(policies),
@@ -100,12 +104,13 @@ class Checkpoints:
         latest = self.latest_step()
         if latest is not None and step <= latest:
             raise ValueError(f"Checkpoint {step} is not after {latest}, the latest there is.")
+        run = _json(run_state)
         measured = accuracy is not None and math.isfinite(accuracy)
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(_json(run_state))
+                    state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
                 ),
                 metrics={"accuracy": float(accuracy)} if measured else None,  # type: ignore[arg-type]
             )
