@@ -124,7 +124,7 @@ def _read(path: Path, fields: dict[str, str], size: int, drop: bool) -> FileSour
             if not drop:
                 raise
             dropped += 1
-        if len(examples) == size:
+        if size and len(examples) == size:
             break
     if not examples:
         raise ValueError(f"{path} holds no usable records ({dropped} lack a problem or an answer).")
