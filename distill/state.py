@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import optax
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """What a train step maps to its successor.
 
     Attributes:

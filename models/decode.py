@@ -19,8 +19,7 @@ from models.transformer import block, embed, logits, rms_norm
 _CACHE_AXES = ("batch", "kv_heads", None, None)
 
 
-@flax.struct.dataclass
-class Cache:
+class Cache(flax.struct.PyTreeNode):
     """Keys and values of every layer, each [B, K, S, Dh], S being the capacity in positions."""
 
     k: tuple[jax.Array, ...]
@@ -136,8 +135,7 @@ def prefill(
     return extend(params, config, prompts_BxP, start, cache, valid)[1]
 
 
-@flax.struct.dataclass
-class Cursor:
+class Cursor(flax.struct.PyTreeNode):
     """Where each row stands while it is being written.
 
     Attributes:
@@ -155,8 +153,7 @@ class Cursor:
     active_B: jax.Array
 
 
-@flax.struct.dataclass
-class Written:
+class Written(flax.struct.PyTreeNode):
     """What `decode` wrote in one call: C tokens at most per row, from the row's old length on.
 
     Attributes:

@@ -27,8 +27,7 @@ _STATIC = ("config", "max_new_tokens", "temperature", "top_p", "top_k", "eos_ids
 _CHUNK = 8
 
 
-@flax.struct.dataclass
-class Generation:
+class Generation(flax.struct.PyTreeNode):
     """Completions, right-padded with zeros.
 
     Attributes:

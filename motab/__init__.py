@@ -1,0 +1,11 @@
+"""MOTAB: monitor the student's rollout, backtrack to the last safe state, let the teacher correct.
+
+arXiv 2605.19433.
+"""
+
+from motab.credit import find_backtrack
+from motab.rollout import Record, make_rollout
+from motab.settings import MotabSettings
+from motab.train import make_train_step
+
+__all__ = ["MotabSettings", "Record", "find_backtrack", "make_rollout", "make_train_step"]

@@ -1,0 +1,72 @@
+"""Where reasoning steps end: a delimiter found by an automaton over token ids, inside jit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class StepTable(flax.struct.PyTreeNode):
+    """The delimiter's automaton; state s means that s bytes of the delimiter have been matched.
+
+    Attributes:
+      next_state_VxS: state after a token, for the state before it. 0 where the delimiter ended
+        in the token: what the token spills over belongs to the step that it ends.
+      end_VxS: number of the token's bytes up to and including the delimiter's end; 0 where the
+        delimiter does not end in the token.
+      num_bytes_V: length of each token, in bytes.
+    """
+
+    next_state_VxS: jax.Array
+    end_VxS: jax.Array
+    num_bytes_V: jax.Array
+
+    @property
+    def delimiter_bytes(self) -> int:
+        """Length of the delimiter, in bytes."""
+        return self.next_state_VxS.shape[1]
+
+
+def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
+    """Builds the table once per tokenizer and delimiter.
+
+    Args:
+      token_bytes: the bytes each token id stands for; empty for special tokens, which no
+        delimiter reaches across.
+      delimiter: text that ends a step, such as `".\\n\\n"`.
+
+    Raises:
+      ValueError: an empty delimiter.
+    """
+    pattern = delimiter.encode()
+    if not pattern:
+        raise ValueError("The step delimiter is empty; give the text that ends a step.")
+    size = len(pattern)
+    step = np.zeros((size, 256), np.int64)  # Knuth-Morris-Pratt: next state by state and byte
+    for state in range(size):
+        for byte in range(256):
+            text = pattern[:state] + bytes([byte])
+            step[state, byte] = next(
+                n for n in range(len(text), -1, -1) if text.endswith(pattern[:n])
+            )
+    next_state = np.zeros((len(token_bytes), size), np.int32)
+    end = np.zeros((len(token_bytes), size), np.int32)
+    for token, text in enumerate(token_bytes):
+        for start in range(size):
+            state = start if text else 0
+            for i, byte in enumerate(text, 1):
+                state = step[state, byte]
+                if state == size:
+                    end[token, start] = i
+                    state = 0
+                    break
+            next_state[token, start] = state
+    return StepTable(
+        next_state_VxS=jnp.asarray(next_state),
+        end_VxS=jnp.asarray(end),
+        num_bytes_V=jnp.asarray([len(t) for t in token_bytes], jnp.int32),
+    )

@@ -1,0 +1,41 @@
+"""What a rollout hands to a loss."""
+
+from __future__ import annotations
+
+import enum
+
+import flax.struct
+import jax
+
+
+class Source(enum.IntEnum):
+    """Who wrote a token."""
+
+    PADDING = 0
+    PROMPT = 1
+    STUDENT = 2
+    FLAWED = 3  # the student's, from the root step to the breaching one
+    REVISION = 4  # inserted by the method, such as "However,"
+    TEACHER = 5
+
+
+class Trajectories(flax.struct.PyTreeNode):
+    """Rows of prompt and response, right-padded; all [B, T].
+
+    Weights belong to the token being predicted: the one at t is predicted from those before it.
+
+    Attributes:
+      tokens_BxT: token ids, 0 in padding.
+      source_BxT: a `Source` per token.
+      likelihood_weights_BxT: weight of -log p(token) in the loss.
+      divergence_weights_BxT: weight of the student's divergence to the teacher at the position.
+      positions_BxT: rotary positions.
+      segment_ids_BxT: 1 and up; 0 in padding.
+    """
+
+    tokens_BxT: jax.Array
+    source_BxT: jax.Array
+    likelihood_weights_BxT: jax.Array
+    divergence_weights_BxT: jax.Array
+    positions_BxT: jax.Array
+    segment_ids_BxT: jax.Array

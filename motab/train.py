@@ -1,0 +1,43 @@
+"""MOTAB's train step: likelihood on stitched trajectories (Eq. 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import optax
+
+import distill.step
+import models
+from distill.loss import LossSums, trajectory_loss
+from distill.state import TrainState
+from distill.trajectories import Trajectories
+from models.parameters import Params
+from motab.settings import MotabSettings
+
+
+def make_train_step(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    settings: MotabSettings,
+    optimizer: optax.GradientTransformation,
+) -> Callable[[TrainState, Params, Trajectories], tuple[TrainState, distill.step.Metrics]]:
+    """Builds the pure `train_step(state, teacher_params, trajectories) -> (state, metrics)`.
+
+    It consumes trajectories and never samples. Which tokens train was decided when they were
+    stitched (`settings.loss_on`, `settings.safe_loss`); the teacher is run only where `safe_loss` is
+    a divergence.
+    """
+    divergence = None if settings.safe_loss == "likelihood" else settings.safe_loss
+
+    def loss_fn(params: Params, teacher_params: Params, trajectories: Trajectories) -> LossSums:
+        return trajectory_loss(
+            params,
+            student_config,
+            trajectories,
+            teacher_params,
+            teacher_config,
+            divergence,
+            settings.jsd_beta,
+        )
+
+    return distill.step.make_train_step(loss_fn, optimizer)
