@@ -1,0 +1,142 @@
+"""Exporting a run's student, and refusing to."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from transformers import AutoConfig
+
+import models
+from distill.state import create_state
+from experiments.checkpoints import Checkpoints
+from experiments.export import export, main, model_card, student_of
+from experiments.workdir import Workdir
+
+CONFIG = models.ModelConfig(
+    family="qwen3", vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2,
+    num_heads=2, num_kv_heads=1, head_dim=8, qk_norm=True, tie_embeddings=True, rope_theta=5e4,
+)  # fmt: skip
+INIT = {
+    "family": "qwen3", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24,
+    "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "qk_norm": True,
+    "tie_embeddings": True, "rope_theta": 5e4,
+}  # fmt: skip
+
+
+def params(seed, dtype="float32"):
+    return models.init(jax.random.key(seed), CONFIG, dtype)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """The directory a run starts from."""
+    directory = tmp_path / "student"
+    models.save_pretrained(params(0), CONFIG, directory)
+    (directory / "tokenizer.json").write_text('{"version": "1.0"}')
+    return directory
+
+
+def new_run(path, config, dtype="float32"):
+    """A workdir with two checkpoints, the first the better one."""
+    with Workdir(path, config) as run, Checkpoints(run.checkpoints, keep_best=True) as saved:
+        for step, accuracy in ((10, 0.8), (20, 0.5)):
+            state = create_state(params(step, dtype), optax.adam(1e-3), {"r": jnp.zeros(3)})
+            saved.save(step, state, {}, accuracy)
+        run.write_results(
+            {
+                "before": {"accuracy": 0.4, "interval": [0.3, 0.5], "n": 64},
+                "after": {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 64},
+                "teacher": None,
+                "commit": "abc",
+            }
+        )
+    return path
+
+
+def test_exports_what_was_trained(tmp_path, student, capsys):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}, "seed": 3})
+    for checkpoint, step in (("final", 20), ("best", 10), ("10", 10)):
+        out = tmp_path / f"out-{checkpoint}"
+        assert main(["--workdir", str(run), "--out", str(out), "--checkpoint", checkpoint]) == 0
+        assert f"Wrote step {step} " in capsys.readouterr().out
+        config, loaded = models.load_pretrained(out)
+        assert config == CONFIG
+        assert_same(loaded, params(step))
+        assert (out / "tokenizer.json").read_text() == '{"version": "1.0"}'
+        assert AutoConfig.from_pretrained(out).num_hidden_layers == 2
+        card = (out / "README.md").read_text()
+        assert f"Step {step} of" in card
+        assert "| after | 0.500 | 0.400 to 0.600 | 64 |" in card
+        assert '"seed": 3' in card
+
+
+def test_casts_only_when_told_to(tmp_path, student):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}}, dtype="bfloat16")
+    export(run, tmp_path / "as-trained")
+    assert_same(models.load_pretrained(tmp_path / "as-trained")[1], params(20, "bfloat16"))
+    export(run, tmp_path / "wide", dtype="float32")
+    wide = models.load_pretrained(tmp_path / "wide")[1]
+    assert_same(wide, jax.tree.map(lambda x: x.astype("float32"), params(20, "bfloat16")))
+
+
+def test_a_student_trained_from_scratch(tmp_path, student):
+    run = new_run(tmp_path / "run", {"student": {"init": INIT, "tokenizer": str(student)}})
+    export(run, tmp_path / "out")
+    config, loaded = models.load_pretrained(tmp_path / "out")
+    assert config == CONFIG
+    assert_same(loaded, params(20))
+
+
+def test_llama3_scaling_of_a_student_from_scratch(student):
+    scaling = {
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    fields = {**INIT, "family": "llama", "qk_norm": False, "rope_scaling": scaling}
+    config, _ = student_of({"student": {"init": fields, "tokenizer": str(student)}})
+    assert config.rope_scaling == models.Llama3RopeScaling(**scaling)
+
+
+def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}})
+    empty = tmp_path / "empty"
+    Workdir(empty, {"student": {"path": str(student)}}).close()
+    nobody = new_run(tmp_path / "nobody", {"seed": 0})
+    other = tmp_path / "other"
+    wider = {**INIT, "hidden_size": 32}
+    new_run(other, {"student": {"init": wider, "tokenizer": str(student)}})
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    out = tmp_path / "out"
+    for flags, message in (
+        (["--workdir", run, "--out", full], "is not empty"),
+        (["--workdir", tmp_path / "absent", "--out", out], "not a run's directory"),
+        (["--workdir", student / "x", "--out", out], "not a run's directory"),
+        (["--workdir", empty, "--out", out], "no checkpoint in"),
+        (["--workdir", run, "--out", out, "--checkpoint", "15"], "no checkpoint 15 in"),
+        (["--workdir", nobody, "--out", out], "names no student"),
+        (["--workdir", other, "--out", out], "the config asks for"),
+    ):
+        assert main([str(flag) for flag in flags]) == 1
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+    assert [p.name for p in full.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "absent").exists()
+    with pytest.raises(SystemExit):
+        main(["--workdir", str(run), "--out", str(out), "--checkpoint", "latest"])
+
+
+def test_a_card_without_results():
+    card = model_card({"seed": 1}, None, 5)
+    assert "Results" not in card
+    assert json.loads(card.split("```json")[1].split("```")[0]) == {"seed": 1}
