@@ -1,11 +1,53 @@
-"""Whether a response's final answer is right."""
+r"""Whether a response's final answer is right: math-verify on the last `\boxed{}`.
+
+Answers that are not decided by plain comparison go to a process of their own. Model output can ask
+for `10^{10^{10}}`, and neither a thread nor a signal handler gets a grip on a computation inside
+Python's integers; a process can be ended, whichever thread waits for it.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
+TIME_LIMIT_SECONDS = 5.0
+# A final answer is short. Longer text is not looked at: parsing time grows faster than length.
+MAX_ANSWER_CHARACTERS = 1_000
+# How much of the end of a response without a box is searched for "the answer is".
+_TAIL_CHARACTERS = 2_000
 _BOXED = "\\boxed{"
 _BRACES = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+
+
+def grade(response: str, answer: str) -> bool:
+    r"""Whether the final answer of `response` is mathematically equal to `answer`.
+
+    The final answer is the last `\boxed{}` after `</think>`, or, without any, what math-verify finds
+    behind the word "answer"; a response with neither is wrong, and so is one that takes
+    more than `TIME_LIMIT_SECONDS` or `MAX_ANSWER_CHARACTERS`. Never raises; usable in any thread.
+    """
+    final = final_text(response)
+    boxed = last_boxed(final)
+    if boxed is not None:
+        # math-verify reads "42." as no number at all.
+        return _equal(boxed.rstrip(" ."), answer.strip(), anchored=False)
+    tail = final[-_TAIL_CHARACTERS:]
+    return "answer" in tail.lower() and _equal(tail, answer.strip(), anchored=True)
+
+
+def final_text(response: str) -> str:
+    """The response without its thinking; empty where the thinking never ends."""
+    _, closed, rest = response.rpartition("</think>")
+    if closed:
+        return rest
+    return "" if "<think>" in response else response
 
 
 def last_boxed(text: str) -> str | None:
@@ -14,10 +56,87 @@ def last_boxed(text: str) -> str | None:
     last, last_start = None, -1
     for match in _BRACES.finditer(text):
         token = match[0]
-        if token == _BOXED or token == "{":
+        if token in (_BOXED, "{"):
             open_braces.append((match.end(), token == _BOXED))
         elif token == "}" and open_braces:
             start, boxed = open_braces.pop()
             if boxed and start > last_start:
                 last, last_start = text[start : match.start()].strip(), start
     return last
+
+
+@functools.lru_cache(maxsize=100_000)
+def _equal(prediction: str, answer: str, anchored: bool) -> bool:
+    """`anchored`: the prediction is prose, whose answer is still to be found."""
+    if not prediction or not answer:
+        return False
+    if not anchored:
+        if prediction == answer:
+            return True
+        if _INTEGER.fullmatch(prediction) and _INTEGER.fullmatch(answer):
+            return int(prediction) == int(answer)
+    limit = _TAIL_CHARACTERS if anchored else MAX_ANSWER_CHARACTERS
+    if len(prediction) > limit or len(answer) > MAX_ANSWER_CHARACTERS:
+        return False
+    return _WORKER.ask(prediction, answer, anchored)
+
+
+class _Worker:
+    """The grading process, started when first asked and again whenever it has died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, prediction: str, answer: str, anchored: bool) -> bool:
+        request = json.dumps(
+            {
+                "prediction": prediction,
+                "answer": answer,
+                "anchored": anchored,
+                "seconds": TIME_LIMIT_SECONDS,
+            }
+        )
+        with self._lock:
+            # The process ends itself, by the kernel's alarm, when a request takes too long; waiting
+            # for its reply therefore always ends, with an empty line.
+            reply = self._exchange(request)
+            if not reply:
+                self._stop()
+            return reply == "1\n"
+
+    def _exchange(self, request: str) -> str:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(request + "\n")
+            self._process.stdin.flush()
+            return self._process.stdout.readline()
+        except BrokenPipeError:
+            return ""
+
+    def _start(self) -> None:
+        # -P: the folder of this package, whose names shadow the standard library's, stays off the path.
+        script = Path(__file__).with_name("grading_worker.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        atexit.register(self._stop)
+
+    def _stop(self) -> None:
+        atexit.unregister(self._stop)
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+_WORKER = _Worker()

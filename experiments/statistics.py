@@ -1,0 +1,118 @@
+"""Statistics of graded samples: averages, pass@k, majority votes and bootstrap intervals.
+
+Throughout, problems are the unit that was sampled: the samples of one problem share its difficulty,
+so that treating them as independent would make intervals too narrow.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+# Rows of resampled indices held at a time, in numbers: 64 MiB of int64.
+_CHUNK = 8_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean with the ends of its percentile interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    values_P: np.ndarray, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> Interval:
+    """Mean of one value per problem, with a percentile bootstrap interval over problems.
+
+    Args:
+      values_P: one value per problem, such as its share of right samples.
+      seed: of the resampling.
+      resamples: how often P problems are drawn with replacement.
+      level: probability that the interval covers.
+
+    Raises:
+      ValueError: there are no problems.
+    """
+    values_P = np.asarray(values_P, np.float64)
+    if values_P.ndim != 1 or not values_P.size:
+        raise ValueError(
+            f"bootstrap needs one value for each of at least one problem, not {values_P.shape}."
+        )
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // values_P.size)
+    means = np.empty(resamples)
+    for start in range(0, resamples, rows):
+        shape = (min(rows, resamples - start), values_P.size)
+        drawn = rng.integers(values_P.size, size=shape)
+        means[start : start + rows] = values_P[drawn].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values_P.mean()), float(low), float(high))
+
+
+def paired_difference(
+    after_P: np.ndarray, before_P: np.ndarray, *, seed: int = 0, resamples: int = 10_000
+) -> Interval:
+    """Mean difference of two results on the same problems, with a 95 % bootstrap interval.
+
+    Raises:
+      ValueError: the two differ in their number of problems.
+    """
+    after_P, before_P = np.asarray(after_P, np.float64), np.asarray(before_P, np.float64)
+    if after_P.shape != before_P.shape:
+        raise ValueError(
+            f"Paired results must be on the same problems: {after_P.shape} against {before_P.shape}."
+        )
+    return bootstrap(after_P - before_P, seed=seed, resamples=resamples)
+
+
+def average_at_n(right_PxN: np.ndarray) -> np.ndarray:
+    """Share of right samples, per problem [P]."""
+    return np.asarray(right_PxN, np.float64).mean(axis=1)
+
+
+def pass_at_k(right_PxN: np.ndarray, k: int) -> np.ndarray:
+    """Unbiased estimate, per problem [P], that one of k samples is right: 1 - C(n-c, k) / C(n, k).
+
+    The quotient is taken factor by factor, so that no binomial is ever formed (Chen et al., 2021).
+
+    Raises:
+      ValueError: k is not in 1..n.
+    """
+    right_PxN = np.asarray(right_PxN, bool)
+    n = right_PxN.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs 1 <= k <= n = {n} samples per problem.")
+    wrong_P = n - right_PxN.sum(axis=1)
+    drawn = np.arange(k)
+    factors_PxK = np.maximum(wrong_P[:, None] - drawn, 0) / (n - drawn)
+    return 1.0 - factors_PxK.prod(axis=1)
+
+
+def majority_at_n(answers: Sequence[Sequence[str | None]], right_PxN: np.ndarray) -> np.ndarray:
+    """Whether each problem's most frequent answer is right [P].
+
+    Args:
+      answers: for each problem its n final answers; None where a sample has none and abstains.
+      right_PxN: verdicts on the same samples.
+
+    Answers vote together if they are the same text but for spaces. A tie goes to the answer given
+    first; where all abstain, the vote is wrong.
+    """
+    verdicts = []
+    for texts, right in zip(answers, np.asarray(right_PxN, bool), strict=True):
+        votes: collections.Counter[str] = collections.Counter()
+        verdict: dict[str, bool] = {}
+        for text, is_right in zip(texts, right, strict=True):
+            if text is not None:
+                key = "".join(text.split())
+                votes[key] += 1
+                verdict.setdefault(key, bool(is_right))
+        # most_common keeps the order of first appearance among equals.
+        verdicts.append(bool(votes) and verdict[votes.most_common(1)[0][0]])
+    return np.array(verdicts, bool)
