@@ -15,8 +15,8 @@ class Sampling:
     Attributes:
       temperature: 0 is greedy.
       top_p: keeps the fewest most likely tokens whose probabilities (at `temperature`, after
-        `top_k`) sum to at least this.
-      top_k: keeps this many most likely tokens; 0 keeps all.
+        `top_k`) sum to at least this; lower ids first where probabilities tie.
+      top_k: keeps this many most likely tokens, and those that tie with the last; 0 keeps all.
       vocab_size: only ids below it can be drawn; None allows all. For embedding tables padded
         beyond the tokenizer, or beyond the other model's table.
     """
@@ -33,6 +33,8 @@ class Sampling:
             raise ValueError(f"top_p={self.top_p} must lie in (0, 1].")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k} must be 0 (off) or more.")
+        if self.vocab_size is not None and self.vocab_size < 1:
+            raise ValueError(f"vocab_size={self.vocab_size} must be None (all) or at least 1.")
 
 
 def row_keys(key: jax.Array, row_ids_B: jax.Array) -> jax.Array:
@@ -58,7 +60,11 @@ def filter_logits(logits_BxV: jax.Array, sampling: Sampling) -> jax.Array:
         probs = jax.nn.softmax(descending, axis=-1)
         kept = jnp.cumsum(probs, axis=-1) - probs < sampling.top_p
         floor = jnp.min(jnp.where(kept, descending, jnp.inf), axis=-1, keepdims=True)
-        logits = jnp.where(logits < floor, -jnp.inf, logits)
+        # Of several tokens at the floor, only as many as the mass asks for: the lowest ids.
+        at_floor = logits == floor
+        places = jnp.sum(kept & (descending == floor), axis=-1, keepdims=True)
+        dropped = (logits < floor) | (at_floor & (jnp.cumsum(at_floor, axis=-1) > places))
+        logits = jnp.where(dropped, -jnp.inf, logits)
     return logits
 
 

@@ -50,7 +50,9 @@ def rope(x_BxTxHxE: jax.Array, positions_BxT: jax.Array, frequencies: jax.Array)
 
 def embed(params: Params, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Array:
     """Token embeddings [B, T, D]. Ids beyond the table read its last row."""
-    x = params["embed"].astype(config.dtype).at[tokens_BxT].get(mode="clip")
+    # Left split over its columns, the table would yield rows that every device holds in full.
+    table = _constrain(params["embed"].astype(config.dtype), ("vocab", None), config)
+    x = table.at[tokens_BxT].get(mode="clip")
     return _constrain(x, ("batch", None, None), config)
 
 
@@ -113,7 +115,10 @@ def forward_hidden(
         mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True)
+        dtype = q.dtype
+        if dtype == jnp.float16:  # XLA on CPU has no float16 product with float32 sums
+            q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True).astype(dtype)
 
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         return block(x, layer, config, positions, attend), None
