@@ -1,0 +1,37 @@
+"""Where models are found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+EMBEDDED = Path(__file__).resolve().parent / "embedded"
+ROLES = ("teacher", "student")
+
+
+def model_directory(name: str) -> Path:
+    """The directory of a model: `embedded:teacher`, `embedded:student`, or a local path.
+
+    Raises:
+      FileNotFoundError: there is no such directory, or no model in it.
+      ValueError: no embedded model has that name.
+    """
+    name = str(name)
+    if name.startswith("embedded:"):
+        role = name.removeprefix("embedded:")
+        if role not in ROLES:
+            raise ValueError(
+                f"{name!r}: the embedded models are embedded:teacher, embedded:student."
+            )
+        path = EMBEDDED / role
+        advice = f"configs/pretrain.py says how the embedded {role} is made."
+    else:
+        path = Path(name).expanduser()
+        advice = (
+            "Give embedded:teacher, embedded:student or the directory of a downloaded model, as "
+            "huggingface_hub.snapshot_download returns it."
+        )
+    if not path.is_dir():
+        raise FileNotFoundError(f"Model {name!r}: there is no directory {path}. {advice}")
+    if not (path / "config.json").is_file():
+        raise FileNotFoundError(f"Model {name!r}: {path} holds no config.json. {advice}")
+    return path
