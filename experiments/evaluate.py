@@ -1,0 +1,312 @@
+"""How well a model solves problems:
+
+python -m experiments.evaluate --model embedded:student --data chain/test --n 8 [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from experiments.data.batches import Render, pad_rows, prompt_ids
+from experiments.data.example import Example
+from experiments.data.sources import load_source
+from experiments.grading import final_text, grade, last_boxed
+from experiments.paths import model_directory
+from experiments.progress import Progress
+from experiments.statistics import average_at_n, bootstrap, majority_at_n, pass_at_k
+from experiments.tokenizer import decode, eos_ids, load_tokenizer, render_prompt
+from experiments.workdir import environment, plain, write_atomic
+from models import Generation, ModelConfig, generate, load_pretrained
+
+RESULTS, SAMPLES = "results.json", "samples.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """A batch of (problem, sample) pairs; the last batch repeats its last pair to stay as wide."""
+
+    example_B: np.ndarray
+    sample_B: np.ndarray
+    count: int
+
+
+def evaluate(
+    params: Any,
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    n: int,
+    max_new_tokens: int,
+    temperature: float = 0.6,
+    top_p: float = 0.95,
+    top_k: int = 0,
+    batch_size: int = 64,
+    seed: int = 0,
+    eos: tuple[int, ...] | None = None,
+    render: Render | None = None,
+    prompt_width: int | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Samples n solutions of every problem and grades them.
+
+    A sample's noise belongs to (seed, problem's index * n + sample): batches do not matter.
+
+    Args:
+      params, config: the model.
+      tokenizer: its tokenizer.
+      examples: the problems.
+      n: samples per problem.
+      max_new_tokens: longest completion, EOS included; longer ones are cut off and graded as they
+        stand.
+      temperature, top_p, top_k: of sampling; temperature 0 is greedy.
+      batch_size: samples per batch.
+      seed: of sampling.
+      eos: ids that end a completion; the tokenizer's EOS by default.
+      render: problem text to prompt ids; `render_prompt` without options by default.
+      prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing it
+        saves compilation when different problems are evaluated in turn.
+      on_batch: called with samples done and samples in all.
+
+    Returns:
+      A summary: `accuracy` (Average@n), its 95 % `interval` over problems, `n` (problems),
+      `samples` (per problem), `mean_length` (tokens), `truncation_rate`, `pass_at_k` by k (a
+      string: 1, 2, 4, ... up to n), `majority` (majority@n), `tokens` in all, `seconds`. And a
+      record per sample, in the order of problems.
+
+    Raises:
+      ValueError: no problems, n < 1, or prompt and completion exceed the model's positions.
+    """
+    if not examples:
+        raise ValueError("There are no problems to evaluate on.")
+    if n < 1 or batch_size < 1 or max_new_tokens < 1:
+        raise ValueError(f"{n=}, {batch_size=} and {max_new_tokens=} must be at least 1.")
+    start = time.monotonic()
+    render = render or functools.partial(render_prompt, tokenizer)
+    limit = prompt_width or config.max_positions
+    prompts_ExP, lengths_E = _prompts(examples, render, limit, prompt_width)
+    width = prompts_ExP.shape[1]
+    if width + max_new_tokens > config.max_positions:
+        raise ValueError(
+            f"Prompts of {width} tokens and max_new_tokens={max_new_tokens} exceed the "
+            f"{config.max_positions} positions of the model. Lower max_new_tokens."
+        )
+    eos = (tokenizer.eos_token_id,) if eos is None else eos
+    key = jax.random.key(seed)
+
+    def dispatch(rows: _Rows) -> Generation:
+        return generate(
+            params,
+            config,
+            prompts_ExP[rows.example_B],
+            lengths_E[rows.example_B],
+            key,
+            max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            eos_ids=eos,
+            row_ids=(rows.example_B * n + rows.sample_B).astype(np.int32),
+            # Rows of the embedding table beyond the tokenizer are padding.
+            vocab_size=min(len(tokenizer), config.vocab_size),
+        )
+
+    records: list[dict[str, Any]] = []
+    total = len(examples) * n
+
+    def read(rows: _Rows, generation: Generation) -> None:
+        tokens_BxN, lengths_B = jax.device_get((generation.tokens_BxN, generation.lengths_B))
+        for b in range(rows.count):
+            example = examples[rows.example_B[b]]
+            ids = tokens_BxN[b, : lengths_B[b]]
+            records.append(_record(example, int(rows.sample_B[b]), ids, tokenizer, eos))
+        if on_batch:
+            on_batch(len(records), total)
+
+    # The device works on a batch while the host grades the one before.
+    before: tuple[_Rows, Generation] | None = None
+    for rows in _batches(len(examples), n, min(batch_size, total)):
+        generation = dispatch(rows)
+        if before:
+            read(*before)
+        before = rows, generation
+    assert before is not None
+    read(*before)
+    return summarise(records, n, seconds=time.monotonic() - start), records
+
+
+def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
+    """The summary that `evaluate` returns, of its records."""
+    right_PxN = np.array([r["right"] for r in records], bool).reshape(-1, n)
+    finals = [r["final"] for r in records]
+    answers = [finals[i : i + n] for i in range(0, len(finals), n)]
+    accuracy = bootstrap(average_at_n(right_PxN))
+    lengths = np.array([r["length"] for r in records])
+    return {
+        "accuracy": accuracy.mean,
+        "interval": [accuracy.low, accuracy.high],
+        "n": len(right_PxN),
+        "samples": n,
+        "mean_length": float(lengths.mean()),
+        "truncation_rate": float(np.mean([r["truncated"] for r in records])),
+        "pass_at_k": {str(k): float(pass_at_k(right_PxN, k).mean()) for k in _powers_of_two(n)},
+        "majority": float(majority_at_n(answers, right_PxN).mean()),
+        "tokens": int(lengths.sum()),
+        "seconds": seconds,
+    }
+
+
+def _prompts(
+    examples: Sequence[Example], render: Render, limit: int, width: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    ids = [prompt_ids(example, render, limit) for example in examples]
+    return pad_rows(ids, width or max(map(len, ids)))
+
+
+def _batches(examples: int, n: int, batch_size: int) -> Iterator[_Rows]:
+    total = examples * n
+    for start in range(0, total, batch_size):
+        count = min(batch_size, total - start)
+        index = np.minimum(np.arange(start, start + batch_size), total - 1)
+        yield _Rows(index // n, index % n, count)
+
+
+def _record(
+    example: Example,
+    sample: int,
+    ids: np.ndarray,
+    tokenizer: PreTrainedTokenizerBase,
+    eos: tuple[int, ...],
+) -> dict[str, Any]:
+    text = decode(tokenizer, ids.tolist())
+    return {
+        "id": example.id,
+        "sample": sample,
+        "problem": example.problem,
+        "answer": example.answer,
+        "text": text,
+        "final": last_boxed(final_text(text)),
+        "right": grade(text, example.answer),
+        "length": len(ids),
+        "truncated": not (len(ids) and int(ids[-1]) in eos),
+    }
+
+
+def _powers_of_two(n: int) -> list[int]:
+    return [1 << i for i in range(n.bit_length())]
+
+
+def results_table(title: str, summary: Mapping[str, Any]) -> Table:
+    """The summary as two columns."""
+    low, high = summary["interval"]
+    samples = summary["samples"]
+    table = Table(title=title, show_header=False)
+    table.add_row(f"Average@{samples}", f"{100 * summary['accuracy']:.1f} %")
+    table.add_row("95 % interval, over problems", f"{100 * low:.1f} to {100 * high:.1f} %")
+    for k, value in summary["pass_at_k"].items():
+        table.add_row(f"pass@{k}", f"{100 * value:.1f} %")
+    table.add_row(f"majority@{samples}", f"{100 * summary['majority']:.1f} %")
+    table.add_row("problems", f"{summary['n']:,}")
+    table.add_row("mean length", f"{summary['mean_length']:.1f} tokens")
+    table.add_row("truncated", f"{100 * summary['truncation_rate']:.1f} %")
+    table.add_row("tokens", f"{summary['tokens']:,} in {summary['seconds']:.1f} s")
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.evaluate", description="Samples solutions and grades them."
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="embedded:teacher, embedded:student or a directory")
+    add("--data", required=True, help="chain/test|validation|train|long, or a .jsonl or .json file")
+    add("--n", type=int, default=8, help="samples per problem (8)")
+    add("--size", type=int, default=0, help="problems at most, from the first; 0 for all")
+    add("--max_new_tokens", type=int, default=512, help="longest completion (512)")
+    add("--temperature", type=float, default=0.6, help="0 is greedy (0.6)")
+    add("--top_p", type=float, default=0.95, help="(0.95)")
+    add("--top_k", type=int, default=0, help="0 is off")
+    add("--batch_size", type=int, default=64, help="samples per batch (64)")
+    add("--seed", type=int, default=0, help="of sampling")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
+    add("--prompt_format", default="{problem}", help="the user's message, around {problem}")
+    add("--no_chat", action="store_true", help="prompt_format is the whole prompt: no template")
+    add("--out", type=Path, help=f"directory for {RESULTS} and {SAMPLES}")
+    return parser
+
+
+def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Evaluates what the command line asks for, shows it and, with `out`, writes it."""
+    # Whatever can be wrong with cheap things comes before the weights are read.
+    directory = model_directory(options.model)
+    source = load_source({"name": options.data, "size": options.size})
+    examples = [source[i] for i in range(len(source))]
+    tokenizer = load_tokenizer(directory)
+    render = functools.partial(
+        render_prompt, tokenizer, prompt_format=options.prompt_format, chat=not options.no_chat
+    )
+    render(examples[0].problem)
+    config, params = load_pretrained(directory, options.dtype)
+    total = len(examples) * options.n
+    with Progress(total, label="evaluate", console=console) as progress:
+        summary, records = evaluate(
+            params,
+            config,
+            tokenizer,
+            examples,
+            n=options.n,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            eos=eos_ids(tokenizer, directory),
+            render=render,
+            on_batch=lambda done, _: progress.update(done),
+        )
+    console.print(results_table(f"{options.model} on {options.data}", summary))
+    if options.out:
+        settings = {k: v for k, v in vars(options).items() if k != "out"}
+        write_outcome(options.out, {**summary, "settings": settings, **environment()}, records)
+        console.print(f"Wrote {options.out / RESULTS} and {options.out / SAMPLES}")
+    return summary
+
+
+def write_outcome(
+    out: Path, results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> None:
+    """Writes results.json and samples.jsonl, each wholly or not at all; samples first."""
+    out.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(plain(record)) + "\n" for record in records)
+    write_atomic(out / SAMPLES, lines.encode())
+    write_atomic(out / RESULTS, (json.dumps(plain(results), indent=2) + "\n").encode())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 when it could not be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options, Console())
+    except (OSError, ValueError) as error:
+        print(f"Nothing was evaluated. {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

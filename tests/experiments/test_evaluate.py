@@ -1,0 +1,240 @@
+"""Evaluation: batching does not matter, summaries follow from records, the command and its errors."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import evaluate as module
+from experiments.data.chain import ChainSource
+from experiments.data.chain_tokenizer import build_chain_tokenizer, save_chain_tokenizer
+from experiments.data.example import Example
+from experiments.evaluate import evaluate, main
+from experiments.grading import grade
+from experiments.paths import model_directory
+from experiments.tokenizer import encode
+from models import Generation, ModelConfig, generate, init, save_pretrained
+
+TOKENIZER = build_chain_tokenizer()
+CONFIG = ModelConfig(
+    family="qwen3",
+    vocab_size=128,
+    hidden_size=16,
+    intermediate_size=32,
+    num_layers=1,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    qk_norm=True,
+    tie_embeddings=True,
+    max_positions=256,
+)
+EXAMPLES = list(ChainSource("test", size=7))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init(jax.random.key(0), CONFIG)
+
+
+def sampled(params, **options):
+    return evaluate(
+        params,
+        CONFIG,
+        TOKENIZER,
+        EXAMPLES,
+        **({"n": 3, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0} | options),
+    )
+
+
+def texts(records):
+    return [(r["id"], r["sample"], r["text"]) for r in records]
+
+
+def test_batches_do_not_matter(params):
+    _, whole = sampled(params, batch_size=64)
+    for options in ({"batch_size": 4}, {"batch_size": 1}, {"batch_size": 21, "prompt_width": 40}):
+        assert texts(sampled(params, **options)[1]) == texts(whole)
+    assert len({r["text"] for r in whole}) == 21
+    assert texts(sampled(params, seed=1)[1]) != texts(whole)
+    # The problem's place and the sample's number are its identity.
+    _, fewer = evaluate(
+        params, CONFIG, TOKENIZER, EXAMPLES[:2], n=3, max_new_tokens=12, temperature=1.0, top_p=1.0
+    )
+    assert texts(fewer) == texts(whole)[:6]
+
+
+def test_one_program_serves_all_batches(params):
+    sampled(params, batch_size=5, max_new_tokens=9)
+    compiled = generate._cache_size()
+    sampled(params, batch_size=5, max_new_tokens=9, seed=7)
+    assert generate._cache_size() == compiled
+    sampled(params, batch_size=5, max_new_tokens=10)
+    assert generate._cache_size() == compiled + 1
+
+
+def test_padded_ids_are_never_drawn(params):
+    _, records = sampled(params, n=8, max_new_tokens=40, temperature=5.0)
+    # 30 of the 128 ids are padding, and decode to nothing; two more are special tokens.
+    assert sum(r["length"] for r in records) == pytest.approx(
+        sum(len(encode(TOKENIZER, r["text"])) for r in records), rel=0.1
+    )
+
+
+def test_greedy_samples_agree(params):
+    _, records = sampled(params, temperature=0.0)
+    for _, group in itertools.groupby(records, key=lambda r: r["id"]):
+        assert len({r["text"] for r in group}) == 1
+
+
+def scripted(responses, eos=97):
+    """Stands in for `generate`: writes `responses[row_id]`, with EOS where there is room."""
+    calls = []
+
+    def fake(params, config, prompts, lengths, key, max_new_tokens, row_ids, eos_ids, **_):
+        calls.append(row_ids.tolist())
+        tokens = np.zeros((len(row_ids), max_new_tokens), np.int32)
+        counts = np.zeros(len(row_ids), np.int32)
+        for b, row in enumerate(row_ids):
+            ids = [*encode(TOKENIZER, responses[row]), eos][:max_new_tokens]
+            tokens[b, : len(ids)], counts[b] = ids, len(ids)
+        zeros = np.zeros(tokens.shape, np.float32)
+        return Generation(tokens, counts, zeros, zeros)
+
+    return fake, calls
+
+
+def test_summary_follows_from_the_samples(monkeypatch):
+    answers = [int(e.answer) for e in EXAMPLES]
+    # Problem i has i right samples of 4, the wrong ones agree with each other for odd i only.
+    responses = [
+        f"\\boxed{{{answers[i] if s < i else (answers[i] + 1 + (0 if i % 2 else s)) % 10}}}"
+        for i in range(5)
+        for s in range(4)
+    ]
+    responses[3] = "b=1.\n\n" * 6
+    fake, calls = scripted(responses)
+    monkeypatch.setattr(module, "generate", fake)
+    summary, records = evaluate(
+        None, CONFIG, TOKENIZER, EXAMPLES[:5], n=4, max_new_tokens=30, batch_size=6
+    )
+    assert calls == [list(range(i, i + 6)) for i in (0, 6, 12)] + [[18, 19, 19, 19, 19, 19]]
+    assert [r["text"] for r in records] == [x[:30] for x in responses]
+    assert [r["right"] for r in records] == [s < i for i in range(5) for s in range(4)]
+    assert all(r["right"] == grade(r["text"], r["answer"]) for r in records)
+    assert summary["accuracy"] == pytest.approx((0 + 1 + 2 + 3 + 4) / 20)
+    assert summary["interval"][0] < summary["accuracy"] < summary["interval"][1]
+    assert (summary["n"], summary["samples"]) == (5, 4)
+    assert summary["truncation_rate"] == 1 / 20
+    lengths = [10] * 20
+    lengths[3] = 30
+    assert [r["length"] for r in records] == lengths
+    assert (summary["tokens"], summary["mean_length"]) == (sum(lengths), sum(lengths) / 20)
+    assert summary["pass_at_k"].keys() == {"1", "2", "4"}
+    assert summary["pass_at_k"]["1"] == pytest.approx(0.5)
+    assert summary["pass_at_k"]["2"] == pytest.approx((0 + 0.5 + 5 / 6 + 1 + 1) / 5)
+    assert summary["pass_at_k"]["4"] == pytest.approx(4 / 5)
+    # One right of four loses to three equal wrong ones; two, three and four win.
+    assert summary["majority"] == pytest.approx(3 / 5)
+
+
+def test_the_next_batch_is_dispatched_before_the_last_is_read(monkeypatch):
+    events = []
+    fake, _ = scripted(["\\boxed{1}"] * 7)
+
+    def dispatching(*args, **kwargs):
+        events.append("dispatch")
+        return fake(*args, **kwargs)
+
+    monkeypatch.setattr(module, "generate", dispatching)
+    evaluate(
+        None,
+        CONFIG,
+        TOKENIZER,
+        EXAMPLES,
+        n=1,
+        max_new_tokens=12,
+        batch_size=3,
+        on_batch=lambda done, total: events.append((done, total)),
+    )
+    assert events == ["dispatch", "dispatch", (3, 7), "dispatch", (6, 7), (7, 7)]
+
+
+def test_bad_requests_are_named(params):
+    with pytest.raises(ValueError, match="no problems"):
+        evaluate(params, CONFIG, TOKENIZER, [], n=1, max_new_tokens=4)
+    with pytest.raises(ValueError, match="n=0"):
+        sampled(params, n=0)
+    with pytest.raises(ValueError, match=r"256 positions.*max_new_tokens"):
+        sampled(params, max_new_tokens=250)
+    with pytest.raises(ValueError, match=r"example chain/test/0/0 has"):
+        sampled(params, prompt_width=5)
+    foreign = Example("a.jsonl:1", "é?", "", "1", "a")
+    with pytest.raises(ValueError, match="cannot write"):
+        evaluate(params, CONFIG, TOKENIZER, [foreign], n=1, max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def model_dir(params, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = tmp_path_factory.mktemp("tokenizer")
+    save_chain_tokenizer(tokenizer)
+    save_pretrained(params, CONFIG, path, tokenizer_from=tokenizer)
+    return path
+
+
+def test_command_writes_results_and_samples(model_dir, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["--model", str(model_dir), "--data", "chain/test", "--size", "5", "--n", "2"]
+    assert main([*command, "--max_new_tokens", "8", "--batch_size", "4", "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 10
+    assert (results["n"], results["samples"]) == (5, 2)
+    assert results["accuracy"] == np.mean([s["right"] for s in samples])
+    assert results["settings"]["data"] == "chain/test"
+    assert {"commit", "versions"} <= results.keys()
+    assert {"text", "right", "length", "truncated", "id"} <= samples[0].keys()
+    assert not [p for p in out.iterdir() if p.name not in ("results.json", "samples.jsonl")]
+    printed = capsys.readouterr().out
+    assert "Average@2" in printed
+    assert "pass@2" in printed
+    assert "95 % interval" in printed
+
+
+def test_command_reads_jsonl(model_dir, tmp_path, capsys):
+    data = tmp_path / "mine.jsonl"
+    data.write_text(json.dumps({"question": "a=3,b=+4?", "answer": "so\n#### 7"}) + "\n")
+    command = ["--model", str(model_dir), "--data", str(data), "--n", "1"]
+    assert main([*command, "--max_new_tokens", "4", "--temperature", "0"]) == 0
+    assert "mine.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "absent/model"], "there is no directory absent/model"),
+        (["--model", "embedded:pupil"], "embedded:teacher, embedded:student"),
+        (["--data", "chain/dev"], "chain/test"),
+        (["--data", "absent.jsonl"], "absent.jsonl"),
+        (["--n", "0"], "n=0"),
+        (["--prompt_format", "solve"], "prompt_format"),
+        (["--top_p", "0"], "top_p=0"),
+    ],
+)
+def test_command_says_what_is_wrong(model_dir, capsys, flags, message):
+    command = ["--model", str(model_dir), "--data", "chain/test", "--size", "2"]
+    assert main([*command, "--max_new_tokens", "4", *flags]) == 1
+    error = capsys.readouterr().err
+    assert "Nothing was evaluated" in error
+    assert message in error
+
+
+def test_model_directories(model_dir, tmp_path):
+    assert model_directory(str(model_dir)) == model_dir
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        model_directory(str(tmp_path))
+    with pytest.raises(ValueError, match="embedded:pupil"):
+        model_directory("embedded:pupil")
