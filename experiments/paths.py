@@ -35,3 +35,15 @@ def model_directory(name: str) -> Path:
     if not (path / "config.json").is_file():
         raise FileNotFoundError(f"Model {name!r}: {path} holds no config.json. {advice}")
     return path
+
+
+def tokenizer_directory(name: str) -> Path:
+    """The directory of a tokenizer: `embedded:tokenizer`, or a local path.
+
+    Raises:
+      FileNotFoundError: there is no such directory.
+    """
+    path = EMBEDDED / "tokenizer" if name == "embedded:tokenizer" else Path(name).expanduser()
+    if not path.is_dir():
+        raise FileNotFoundError(f"Tokenizer {name!r}: there is no directory {path}.")
+    return path

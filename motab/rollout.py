@@ -119,6 +119,7 @@ def make_rollout(
     delimiter_ids: Sequence[int],
     revision_ids: Sequence[int],
     eos_ids: Sequence[int],
+    vocab_size: int | None = None,
 ) -> Rollout:
     """Builds the pure function that writes, monitors, corrects and stitches trajectories.
 
@@ -126,6 +127,8 @@ def make_rollout(
       table: the delimiter's automaton over the shared token ids.
       delimiter_ids, revision_ids: `settings.delimiter` and `settings.revision_text` as tokens.
       eos_ids: tokens that end a text.
+      vocab_size: only ids below it are sampled: those that both models and the tokenizer know. By
+        default the narrower model's width.
 
     Returns:
       `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
@@ -139,7 +142,7 @@ def make_rollout(
         raise ValueError("eos_ids is empty: no text could end before its budget.")
     s = settings
     eos_ids = tuple(eos_ids)
-    vocab = min(student_config.vocab_size, teacher_config.vocab_size)
+    vocab = min(student_config.vocab_size, teacher_config.vocab_size, vocab_size or 2**31)
     student_sampling = Sampling(s.student_temperature, vocab_size=vocab)
     teacher_sampling = Sampling(s.teacher_temperature, vocab_size=vocab)
     chunk_tokens = min(s.chunk, s.max_total)

@@ -1,0 +1,95 @@
+r"""How the embedded models were made: supervised training on the chain task from random weights.
+
+    python -m experiments.run --config configs/pretrain.py:teacher --workdir runs/teacher
+    python -m experiments.export --workdir runs/teacher --out experiments/embedded/teacher
+    python -m experiments.run --config configs/pretrain.py:student --workdir runs/student
+    python -m experiments.export --workdir runs/student --out experiments/embedded/student
+
+The teacher reads and writes both styles. The student learns its own style without a fault, and
+then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong.
+"""
+
+import ml_collections
+
+ROLES = ("teacher", "student")
+
+
+def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
+    """The config that makes the embedded `arg`, one of `ROLES`.
+
+    Raises:
+      ValueError: there is no such role.
+    """
+    if arg not in ROLES:
+        raise ValueError(f"configs/pretrain.py:{arg}: choose one of {', '.join(ROLES)}.")
+    teacher = arg == "teacher"
+    config = ml_collections.ConfigDict(
+        {
+            "method": "sft",
+            "seed": 0,
+            "steps": 1200,
+            "batch_size": 32,
+            "student": {
+                "tokenizer": "embedded:tokenizer",
+                "init": {
+                    "family": "qwen3",
+                    "vocab_size": 98,
+                    "hidden_size": 128 if teacher else 64,
+                    "intermediate_size": 384 if teacher else 192,
+                    "num_layers": 3,
+                    "num_heads": 4,
+                    "num_kv_heads": 2,
+                    "head_dim": 32 if teacher else 16,
+                    "qk_norm": True,
+                    "tie_embeddings": True,
+                    "max_positions": 1024,
+                },
+                "dtype": "float32",
+                "remat": "none",
+            },
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 32},
+            "data": {
+                "train": _data("chain/train", 0, "both" if teacher else "student"),
+                "validation": _data("chain/validation", 256),
+                "test": _data("chain/test", 512),
+            },
+            "sft": {"max_tokens": 136, "shuffle": False, "overlong": "error"},
+            "optimizer": {
+                "learning_rate": 3e-3,
+                "final_learning_rate": 1e-4,
+                "schedule": "cosine",
+                "warmup_fraction": 0.05,
+                "b1": 0.9,
+                "b2": 0.95,
+                "eps": 1e-8,
+                "weight_decay": 0.1,
+                "clip_norm": 1.0,
+            },
+            "evaluation": {
+                "samples": 1,
+                "temperature": 0.6,
+                "top_p": 0.95,
+                "max_tokens": 192,
+                "batch_size": 128,
+            },
+            "checkpoint": {"every": 100, "max_to_keep": 2, "keep_best": False},
+            "samples": {"rows": 0, "every": 0},
+        }
+    )
+    if not teacher:
+        config.steps = 1500
+        config.data.train.misconceptions = 60
+        config.data.train.misconceptions_from = 1200 * config.batch_size
+    return config
+
+
+def _data(name: str, size: int, style: str = "student") -> dict:
+    return {
+        "name": name,
+        "size": size,
+        "style": style,
+        "misconceptions": 0,
+        "misconception_rate": 0.75,
+        "misconceptions_from": 0,
+    }

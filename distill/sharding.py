@@ -1,0 +1,79 @@
+"""Meshes, and where batches and train states live on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import models
+from distill.state import TrainState
+from models.sharding import Rules, partition_spec
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def make_mesh(sizes: Mapping[str, int]) -> Mesh | None:
+    """The mesh of all devices, or None where there is one device and nothing to divide.
+
+    Args:
+      sizes: devices along `data`, `fsdp` and `tensor`; at most one -1 takes the rest.
+
+    Raises:
+      ValueError: the sizes do not fill the devices.
+    """
+    unknown = sorted(set(sizes) - set(AXES))
+    if unknown:
+        raise ValueError(f"mesh.{unknown[0]}: the axes are {AXES}.")
+    shape = [int(sizes.get(axis, 1)) for axis in AXES]
+    devices = jax.devices()
+    fixed = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise ValueError(f"mesh={dict(sizes)}: sizes are at least 1, and one of them may be -1.")
+    if -1 in shape and len(devices) % fixed == 0:
+        shape[shape.index(-1)] = len(devices) // fixed
+    if math.prod(shape) != len(devices):
+        raise ValueError(f"mesh={dict(sizes)} does not fill the {len(devices)} devices there are.")
+    if len(devices) == 1:
+        return None
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def batch_sharding(mesh: Mesh, rules: Rules | None = None) -> NamedSharding:
+    """Rows over the batch axes; whatever comes behind them is whole."""
+    axes = ("batch",)
+    spec = partition_spec(axes, mesh) if rules is None else partition_spec(axes, mesh, rules)
+    return NamedSharding(mesh, spec)
+
+
+def state_shardings(
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    config: models.ModelConfig,
+    mesh: Mesh,
+) -> TrainState:
+    """Shardings of a train state's arrays: whatever has a parameter's shape lies where it does.
+
+    Args:
+      state: the state or its `jax.eval_shape`; its method state may hold `rollout_params`.
+      config: the student's; its rules place the parameters.
+    """
+    params = models.shardings(config, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    opt_state: Any = optax.tree_map_params(
+        optimizer,
+        lambda _, place: place,
+        state.opt_state,
+        params,
+        transform_non_params=lambda _: whole,
+    )
+    method_state = {
+        name: params if name == "rollout_params" else jax.tree.map(lambda _: whole, value)
+        for name, value in state.method_state.items()
+    }
+    return TrainState(step=whole, params=params, opt_state=opt_state, method_state=method_state)

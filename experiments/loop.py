@@ -1,0 +1,207 @@
+"""The one training loop: data, updates, validation, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from distill.state import TrainState
+from experiments.checkpoints import Checkpoints
+from experiments.data.sources import load_source
+from experiments.evaluate import evaluate
+from experiments.methods import make_method
+from experiments.methods.base import Base
+from experiments.methods.protocol import Outcome
+from experiments.pair import Pair, load_pair, start_student
+from experiments.picture import write_report
+from experiments.progress import Progress, summary_table
+from experiments.workdir import METRICS, Workdir, environment, read_log, read_results
+from models.parameters import Params
+
+
+def run(config: Any, workdir: str | Path, console: Console | None = None) -> dict[str, Any]:
+    """Trains as the config says, resuming whatever the workdir holds, and returns the results.
+
+    Raises:
+      ValueError: the config or the workdir does not fit; see the message.
+    """
+    console = console or Console()
+    with Workdir(workdir, config) as directory:
+        results = read_results(directory.path)
+        if results is not None:
+            console.print(f"{directory.path} is complete; another --workdir starts anew.")
+        else:
+            results = _Run(config, directory, console).results()
+        console.print(summary_table(results))
+        console.print(f"Results, report and checkpoints: {directory.path}")
+    return results
+
+
+class _Run:
+    """One run from the latest checkpoint to the results."""
+
+    def __init__(self, config: Any, workdir: Workdir, console: Console):
+        self.config, self.workdir, self.console = config, workdir, console
+        self.started = time.monotonic()
+        self.pair: Pair = load_pair(config)
+        self.data = {
+            name: list(load_source(config.data[name]))  # type: ignore[call-overload]
+            for name in ("validation", "test")
+            if config.data[name].name
+        }
+        self.method: Any = make_method(config, self.pair, workdir)
+        self.rate = self.method.schedule if isinstance(self.method, Base) else None
+
+    def results(self) -> dict[str, Any]:
+        """Trains to the end and writes results.json and report.png."""
+        checkpoint = self.config.checkpoint
+        with Checkpoints(
+            self.workdir.checkpoints, checkpoint.max_to_keep, checkpoint.keep_best
+        ) as checkpoints:
+            restored = checkpoints.restore_latest(self.method.abstract())
+            if restored is None:
+                self.workdir.cut_back(-1)
+                self.seconds_before = 0.0
+                params = start_student(self.pair, self.config)
+                if "init" not in self.config.student:
+                    self._evaluate("before", params, self.pair.student_config, 0)
+                if self.pair.teacher_params is not None:
+                    self._evaluate("teacher", self.pair.teacher_params, self.pair.teacher_config, 0)
+                state = self.method.init(params)
+                del params
+                start = 0
+            else:
+                state, run_state, start = restored
+                self.workdir.cut_back(start)
+                self.method.batches.set_state(run_state["batches"])
+                self.seconds_before = run_state["seconds"]
+                self.console.print(f"Resuming after step {start} of {self.config.steps}.")
+            state = self._train(state, start, checkpoints)
+            checkpoints.wait()
+        self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
+        results = self._summarise()
+        self.workdir.write_results(results)
+        write_report(self.workdir.path)
+        return results
+
+    def _train(self, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
+        every = self.config.checkpoint.every
+        with Progress(self.config.steps, start, console=self.console) as progress:
+            self.clock = time.monotonic()
+            pending: tuple[int, Outcome] | None = None
+            for step in range(start, self.config.steps):
+                outcome = self.method.step(state, next(self.method.batches), step)
+                state = outcome.state
+                # A step's metrics are read once the next one is on its way to the device.
+                if pending is not None:
+                    self._log(*pending, progress)
+                pending = step + 1, outcome
+                last = step + 1 == self.config.steps
+                if (step + 1) % every == 0 or last:
+                    self._log(*pending, progress)
+                    pending = None
+                    accuracy = self._validate(state, step + 1, progress)
+                    run_state = {
+                        "batches": self.method.batches.get_state(),
+                        "seconds": self._seconds(),
+                    }
+                    checkpoints.save(step + 1, state, run_state, accuracy)
+                    self.clock = time.monotonic()
+        return state
+
+    def _log(self, step: int, outcome: Outcome, progress: Progress) -> None:
+        metrics = {name: float(x) for name, x in jax.device_get(outcome.metrics).items()}
+        now = time.monotonic()
+        seconds, self.clock = now - self.clock, now
+        metrics["seconds"] = seconds
+        metrics["tokens_per_second"] = metrics["tokens"] / seconds
+        if self.rate is not None:
+            metrics["learning_rate"] = float(self.rate(step - 1))
+        self.workdir.append_metrics({"step": step, "kind": "train", **metrics})
+        samples = self.config.samples.every
+        if outcome.readable is not None and samples and (step - 1) % samples == 0:
+            self.workdir.append_trajectories(
+                {"step": step, **record} for record in outcome.readable()
+            )
+        progress.update(step, metrics["tokens_per_second"], metrics["loss"])
+
+    def _validate(self, state: TrainState, step: int, progress: Progress) -> float | None:
+        if "validation" not in self.data:
+            return None
+        summary = self._sample("validation", state.params, self.pair.student_config)
+        low, high = summary["interval"]
+        record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
+        self.workdir.append_metrics({"step": step, "kind": "validation", **record})
+        progress.update(step, accuracy=summary["accuracy"])
+        return summary["accuracy"]
+
+    def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
+        """Measures on the test set and keeps the summary in the log, where a resumed run finds it."""
+        if "test" not in self.data:
+            return
+        summary = self._sample("test", params, config)
+        self.workdir.append_metrics({"step": step, "kind": "evaluation", "name": name, **summary})
+        self.console.print(
+            f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} problems "
+            f"({summary['seconds']:.0f} s)"
+        )
+
+    def _sample(self, data: str, params: Params, config: Any) -> dict[str, Any]:
+        e = self.config.evaluation
+        summary, _ = evaluate(
+            params,
+            config,
+            self.pair.tokenizer,
+            self.data[data],
+            n=e.samples,
+            max_new_tokens=e.max_tokens,
+            temperature=e.temperature,
+            top_p=e.top_p,
+            batch_size=e.batch_size,
+            seed=self.config.seed,
+            eos=self.pair.eos_ids,
+            render=self.pair.render,
+            prompt_width=self.config.prompt.max_tokens,
+        )
+        return summary
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _summarise(self) -> dict[str, Any]:
+        records = read_log(self.workdir.path / METRICS)
+        evaluations = {r["name"]: r for r in records if r["kind"] == "evaluation"}
+        drop = ("step", "kind", "name")
+        results: dict[str, Any] = {
+            name: {k: v for k, v in evaluations[name].items() if k not in drop}
+            if name in evaluations
+            else None
+            for name in ("before", "after", "teacher")
+        }
+        train = [r for r in records if r["kind"] == "train"]
+        results["synthesis"] = _synthesis(train)
+        results["steps"] = self.config.steps
+        results["seed"] = self.config.seed
+        results["wall_seconds"] = self._seconds()
+        return results | environment()
+
+
+def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the run trained on: shares of trajectories, and tokens by source."""
+    if not train or "backtracked" not in train[0]:
+        return None
+    rows = sum(r["rows"] for r in train)
+    shares = {
+        name: sum(r[name] * r["rows"] for r in train) / rows
+        for name in ("backtracked", "dropped", "truncated")
+    }
+    tokens = {
+        name.removeprefix("tokens_"): int(sum(r[name] for r in train))
+        for name in train[0]
+        if name.startswith("tokens_") and name != "tokens_per_second"
+    }
+    return {"trajectories": int(rows), **shares, "tokens": tokens}

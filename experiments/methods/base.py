@@ -1,0 +1,63 @@
+"""What methods share: the optimiser, and states placed on the mesh."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+import models
+from distill.optimizer import OptimizerSettings, make_optimizer, make_schedule
+from distill.sharding import batch_sharding, state_shardings
+from distill.state import TrainState, create_state
+from experiments.pair import Pair
+from models.parameters import Params
+
+
+class Base:
+    """A method's optimiser and state. Subclasses add batches and the step."""
+
+    def __init__(self, config: Any, pair: Pair):
+        self.config, self.pair = config, pair
+        settings = OptimizerSettings(**config.optimizer)
+        self.schedule = make_schedule(settings, config.steps)
+        self.optimizer = make_optimizer(settings, config.steps)
+
+    def method_state(self, params: Params) -> dict[str, Any]:
+        """What the method carries besides parameters and optimiser."""
+        return {}
+
+    def _create(self, params: Params) -> TrainState:
+        return create_state(params, self.optimizer, self.method_state(params))
+
+    def shardings(self) -> TrainState | None:
+        """Where the state's arrays live; None without a mesh."""
+        if self.pair.mesh is None:
+            return None
+        state = jax.eval_shape(self._create, models.abstract(self.pair.student_config))
+        return state_shardings(state, self.optimizer, self.pair.student_config, self.pair.mesh)
+
+    def init(self, params: Params) -> TrainState:
+        """The state before the first update."""
+        return jax.jit(self._create, out_shardings=self.shardings())(params)
+
+    def abstract(self) -> TrainState:
+        """Shapes, dtypes and shardings of that state."""
+        state = jax.eval_shape(self._create, models.abstract(self.pair.student_config))
+        places = self.shardings()
+        if places is None:
+            return state
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, places
+        )
+
+    def place(self, batch: Any) -> Any:
+        """A batch of host arrays, rows first, on the devices."""
+        mesh = self.pair.mesh
+        return jax.device_put(batch, None if mesh is None else batch_sharding(mesh))
+
+    def jit_step(self, train_step: Any) -> Any:
+        """The train step, compiled with the state's shardings and donating it."""
+        places = self.shardings()
+        out = None if places is None else (places, None)
+        return jax.jit(train_step, donate_argnums=0, out_shardings=out)

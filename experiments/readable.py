@@ -1,0 +1,56 @@
+"""Trajectories for people: text by who wrote it, and what the monitor saw."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from distill.trajectories import Source, Trajectories
+from experiments.data.example import Example
+from experiments.tokenizer import decode
+from motab.rollout import Record
+
+
+def readable_trajectories(
+    trajectories: Trajectories,
+    record: Record,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[dict[str, Any]]:
+    """One record per row, of host arrays.
+
+    Returns:
+      Records of `id`, `prompt`, `answer`, `parts` (a list of `source` and `text`), `values` and
+      `boundaries` per step, `breach`, `root` (0-based steps, -1 for none) and `depth` in steps.
+    """
+    records = []
+    for b, example in enumerate(examples):
+        source = np.asarray(trajectories.source_BxT[b])
+        tokens = np.asarray(trajectories.tokens_BxT[b])
+        parts = []
+        for kind, run in itertools.groupby(range(len(source)), key=lambda i: source[i]):
+            if kind not in (Source.PADDING, Source.PROMPT):
+                text = decode(tokenizer, tokens[list(run)].tolist())
+                parts.append({"source": Source(kind).name.lower(), "text": text})
+        steps = int(record.num_steps_B[b])
+        breach, root = int(record.breach_B[b]), int(record.root_B[b])
+        records.append(
+            {
+                "id": example.id,
+                "prompt": example.problem,
+                "answer": example.answer,
+                "parts": parts,
+                "values": np.asarray(record.values_BxL[b, :steps]).tolist(),
+                "boundaries": np.asarray(record.boundaries_BxL[b, :steps]).tolist(),
+                "breach": breach,
+                "root": root,
+                "depth": breach - root,
+                "dropped": bool(record.dropped_B[b]),
+                "truncated": bool(record.truncated_B[b]),
+            }
+        )
+    return records

@@ -1,0 +1,39 @@
+"""Runs a config: `python -m experiments.run --config configs/motab.py [--workdir DIR]`.
+
+`--config FILE:ARG` picks a variant and `--config.field=value` sets a field. Running again on the
+same workdir resumes.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.loop import run
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/CONFIG[-ARG] by default")
+
+
+def default_workdir(config_flag: str) -> Path:
+    """`configs/motab.py:smoke` runs in `runs/motab-smoke`."""
+    name, _, arg = config_flag.partition(":")
+    return Path("runs") / (f"{Path(name).stem}-{arg}" if arg else Path(name).stem)
+
+
+def main(_: list[str]) -> None:
+    """Runs the config that the flags name."""
+    if _CONFIG.value is None:
+        sys.exit("Which config? For example: --config configs/motab.py")
+    flag = config_flags.get_config_filename(flags.FLAGS["config"])
+    try:
+        run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,287 @@
+"""Trajectories written once to a JSONL file that keeps everything training needs.
+
+The first line says what wrote the file: models, tokenizer, prompt and MOTAB settings. Every other
+line is one trajectory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+import motab
+from distill.steps import make_step_table
+from distill.trajectories import Source, Trajectories
+from experiments.data.batches import PromptBatch, prompt_batches
+from experiments.data.sources import load_source
+from experiments.pair import Pair, start_student
+from experiments.paths import model_directory
+from experiments.progress import Progress
+from experiments.readable import readable_trajectories
+from experiments.tokenizer import encode, token_bytes
+from models.parameters import Params
+
+log = logging.getLogger(__name__)
+
+
+class Synthesiser:
+    """The jitted backtracking rollout of a config, on batches of prompts."""
+
+    def __init__(self, config: Any, pair: Pair):
+        assert pair.teacher_config is not None
+        self.pair, self.seed = pair, config.seed
+        self.settings = motab.MotabSettings(**config.motab)
+        table = make_step_table(
+            token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
+        )
+        rollout = motab.make_rollout(
+            pair.student_config,
+            pair.teacher_config,
+            self.settings,
+            table,
+            encode(pair.tokenizer, self.settings.delimiter),
+            encode(pair.tokenizer, self.settings.revision_text),
+            pair.eos_ids,
+            pair.vocab_size,
+        )
+
+        def measured(*inputs: Any):
+            trajectories, record = rollout(*inputs)
+            return trajectories, record, motab.rollout_metrics(trajectories, record)
+
+        self._rollout = jax.jit(measured)
+
+    def __call__(
+        self, student_params: Params, batch: PromptBatch, copies: int, round_: int
+    ) -> tuple[Trajectories, motab.Record, dict[str, jax.Array]]:
+        """`copies` trajectories of every prompt, side by side; noise belongs to the round."""
+        ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
+        key = jax.random.fold_in(jax.random.key(self.seed), round_)
+        return self._rollout(
+            student_params,
+            self.pair.teacher_params,
+            np.repeat(batch.prompts_BxP, copies, axis=0),
+            np.repeat(batch.prompt_lengths_B, copies),
+            ids.reshape(-1),
+            key,
+        )
+
+
+def synthesise(config: Any, pair: Pair, path: Path) -> None:
+    """Writes `synthesis.trajectories` trajectories of the student's initial weights.
+
+    Goes on where an earlier call was interrupted; what is complete is left as it is.
+
+    Raises:
+      ValueError: the file was written with other models or settings.
+    """
+    synthesiser, params = Synthesiser(config, pair), None
+    copies = config.synthesis.trajectories_per_prompt
+    per_batch = config.batch_size
+    total = config.synthesis.trajectories // per_batch
+    if total < 1:
+        raise ValueError(
+            f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
+            f"batch_size={per_batch}."
+        )
+    header = _header(config)
+    done = _prepare(path, header, per_batch)
+    batches = prompt_batches(
+        load_source(config.data.train),
+        pair.render,
+        batch_size=per_batch // copies,
+        max_prompt_tokens=config.prompt.max_tokens,
+        seed=config.seed,
+    )
+    if done < total:
+        params = start_student(pair, config)
+    with Progress(total * per_batch, start=done * per_batch, label="synthesise") as progress:
+        for index in range(total):
+            batch = next(batches)
+            if index < done:
+                continue
+            output = jax.device_get(synthesiser(params, batch, copies, index)[:2])
+            examples = [example for example in batch.examples for _ in range(copies)]
+            records = _records(*output, batch, copies, examples, pair)
+            with path.open("ab") as file:
+                file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
+                file.flush()
+                os.fsync(file.fileno())
+            progress.update((index + 1) * per_batch)
+
+
+def _records(trajectories, record, batch, copies, examples, pair: Pair) -> list[dict[str, Any]]:
+    readable = readable_trajectories(trajectories, record, examples, pair.tokenizer)
+    records = []
+    for b, people in enumerate(readable):
+        source = trajectories.source_BxT[b]
+        length = int(np.sum(source != Source.PADDING))
+        student = int(record.num_steps_B[b])
+        records.append(
+            {
+                "sample_id": int(batch.sample_ids_B[b // copies]) * copies + b % copies,
+                "token_ids": trajectories.tokens_BxT[b, :length].tolist(),
+                "source": source[:length].tolist(),
+                "likelihood_weights": trajectories.likelihood_weights_BxT[b, :length].tolist(),
+                "divergence_weights": trajectories.divergence_weights_BxT[b, :length].tolist(),
+                "step_ends": record.step_ends_BxL[b, :student].tolist(),
+                "breach": people["breach"],
+                "dropped": people["dropped"],
+                "truncated": people["truncated"],
+                "tokens": {s.name.lower(): int(np.sum(source == s)) for s in motab.metrics.SOURCES},
+                "readable": people,
+            }
+        )
+    return records
+
+
+def _header(config: Any) -> dict[str, Any]:
+    fields = config.motab.to_dict()
+    fields.pop("chunk")  # changes speed alone
+    return {
+        "kind": "header",
+        "student": fingerprint(model_directory(config.student.path)),
+        "teacher": fingerprint(model_directory(config.teacher.path)),
+        "prompt": config.prompt.to_dict(),
+        "motab": fields,
+        "seed": config.seed,
+        "trajectories_per_prompt": config.synthesis.trajectories_per_prompt,
+    }
+
+
+def fingerprint(directory: Path) -> dict[str, str]:
+    """Short hashes of what makes a model: `weights` and `tokenizer`.
+
+    Of a weights file it takes the size, the head and the tail: enough to tell two models apart
+    without reading tens of gigabytes.
+    """
+
+    def digest(paths: list[Path]) -> str:
+        sums = hashlib.blake2b(digest_size=12)
+        for path in sorted(paths):
+            size, piece = path.stat().st_size, 2**20
+            with path.open("rb") as file:
+                sums.update(f"{path.name} {size}".encode() + file.read(piece))
+                file.seek(max(0, size - piece))
+                sums.update(file.read(piece))
+        return sums.hexdigest()
+
+    return {
+        "weights": digest(list(directory.glob("*.safetensors"))),
+        "tokenizer": digest(list(directory.glob("tokenizer.json"))),
+    }
+
+
+def _prepare(path: Path, header: dict[str, Any], per_batch: int) -> int:
+    """Makes the file ready to be added to; returns how many whole batches it holds."""
+    if not path.exists() or path.stat().st_size == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(header) + "\n")
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    _check_header(lines[0], header, path, tuple(header))
+    whole = [line for line in lines[1:] if line.endswith(b"\n")]
+    done = len(whole) // per_batch
+    kept = b"".join([lines[0], *whole[: done * per_batch]])
+    if kept != b"".join(lines):
+        log.warning("%s: the last batch was torn by an interruption; writing it anew.", path)
+        os.truncate(path, len(kept))
+    return done
+
+
+def _check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[str, ...]) -> None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = {}
+    if found.get("kind") != "header":
+        raise ValueError(f"{path}, line 1: not a file of synthesised trajectories.")
+    for name in names:
+        if found.get(name) != header[name]:
+            raise ValueError(
+                f"{path} was written with another {name}: {found.get(name)}, now {header[name]}. "
+                "Synthesise to a new file, or set the config to what the file says."
+            )
+
+
+class _Rows:
+    """Random access to the trajectories of a file, those that train nothing left out."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._offsets = []
+        with path.open("rb") as file:
+            offset = len(file.readline())
+            for number, line in enumerate(file, 2):
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    raise ValueError(
+                        f"{path}, line {number}: not valid JSON. Remove the line."
+                    ) from None
+                if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
+                    self._offsets.append(offset)
+                offset += len(line)
+        if not self._offsets:
+            raise ValueError(f"{path} holds no trajectory that trains anything.")
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[index])
+            return json.loads(file.readline())
+
+
+class TrajectoryBatches:
+    """Shuffled epochs over a file of trajectories, as an endless checkpointable stream."""
+
+    def __init__(self, config: Any, pair: Pair, path: Path):
+        if not path.is_file():
+            raise FileNotFoundError(f"synthesis.file={path}: there is no such file.")
+        with path.open("rb") as file:
+            header = _header(config)
+            _check_header(file.readline(), header, path, ("prompt", "motab"))
+        self._width = config.prompt.max_tokens + config.motab.max_total
+        rows = grain.MapDataset.source(_Rows(path)).seed(config.seed).shuffle().repeat()
+        batches = rows.batch(config.batch_size, batch_fn=self._collate)
+        self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)))
+
+    def __next__(self) -> dict[str, Any]:
+        return next(self._iterator)
+
+    def get_state(self) -> dict[str, Any]:
+        """Where the stream stands."""
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes back to where an iterator over the same file stood."""
+        self._iterator.set_state(state)
+
+    def _collate(self, records: Any) -> dict[str, Any]:
+        def rows(name: str, dtype: Any) -> np.ndarray:
+            out = np.zeros((len(records), self._width), dtype)
+            for row, record in zip(out, records, strict=True):
+                row[: len(record[name])] = record[name]
+            return out
+
+        source = rows("source", np.int32)
+        positions = np.broadcast_to(np.arange(self._width, dtype=np.int32), source.shape)
+        trajectories: Any = Trajectories(
+            tokens_BxT=rows("token_ids", np.int32),
+            source_BxT=source,
+            likelihood_weights_BxT=rows("likelihood_weights", np.float32),
+            divergence_weights_BxT=rows("divergence_weights", np.float32),
+            positions_BxT=positions,  # type: ignore[arg-type]
+            segment_ids_BxT=(source != Source.PADDING).astype(np.int32),  # type: ignore[arg-type]
+        )
+        return {"trajectories": trajectories, "records": list(records)}

@@ -1,0 +1,33 @@
+"""Writes MOTAB trajectories to a file, the first half of offline training alone:
+
+python -m experiments.synthesize --config configs/motab.py:offline --out trajectories.jsonl
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.pair import load_pair
+from experiments.synthesis import synthesise
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_OUT = flags.DEFINE_string("out", None, "the JSONL file; an interrupted one is completed")
+
+
+def main(_: list[str]) -> None:
+    """Synthesises what the config asks for."""
+    if _CONFIG.value is None or _OUT.value is None:
+        sys.exit("Give --config FILE and --out FILE.jsonl.")
+    try:
+        synthesise(_CONFIG.value, load_pair(_CONFIG.value), Path(_OUT.value))
+    except (OSError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(f"Train on it with --config.synthesis.mode=offline --config.synthesis.file={_OUT.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,54 @@
+"""One batch of trajectories in numbers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from distill.trajectories import Source, Trajectories
+from motab.rollout import Record
+
+SOURCES = (Source.STUDENT, Source.FLAWED, Source.REVISION, Source.TEACHER)
+
+
+def rollout_metrics(trajectories: Trajectories, record: Record) -> dict[str, jax.Array]:
+    """Scalars of a rollout.
+
+    Returns:
+      `backtracked`, `dropped`, `truncated`: shares of rows with a correction, with a breach that
+      left no room for one, and without an end of sequence. `breach_step`, `backtrack_depth`: means
+      over breached rows, in steps. `value_mean`, `boundary_mean`: over judged steps. `nll_teacher`,
+      `reverse_kl`, `forward_kl`, `jsd`: means over the student's tokens, in nats. `tokens_*`:
+      counts by source; `tokens` all of them. `rows`: trajectories.
+    """
+    breached = record.breach_B >= 0
+    rows = record.breach_B.shape[0]
+    steps = jnp.arange(record.values_BxL.shape[1]) < record.num_steps_B[:, None]
+    source = trajectories.source_BxT
+    counts = {f"tokens_{s.name.lower()}": jnp.sum(source == s) for s in SOURCES}
+
+    def mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+
+    ends = jnp.take_along_axis(
+        record.step_ends_BxL, jnp.maximum(record.num_steps_B - 1, 0)[:, None], axis=1
+    )
+    judged = jnp.arange(record.steps_BxN.shape[1]) < jnp.where(
+        record.num_steps_B[:, None] > 0, ends, 0
+    )
+    return {
+        "backtracked": jnp.mean(breached & ~record.dropped_B),
+        "dropped": jnp.mean(record.dropped_B),
+        "truncated": jnp.mean(record.truncated_B),
+        "breach_step": mean(record.breach_B, breached),
+        "backtrack_depth": mean(record.breach_B - record.root_B, breached),
+        "value_mean": mean(record.values_BxL, steps),
+        "boundary_mean": mean(record.boundaries_BxL, steps),
+        "nll_teacher": mean(record.scores.nll, judged),
+        "reverse_kl": mean(record.scores.reverse_kl, judged),
+        "forward_kl": mean(record.scores.forward_kl, judged),
+        "jsd": mean(record.scores.jsd, judged),
+        **counts,
+        "tokens": sum(counts.values(), jnp.zeros((), jnp.int32)),
+        "rows": jnp.asarray(rows),
+    }
