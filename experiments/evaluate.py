@@ -253,8 +253,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluates what the command line asks for, shows it and, with `out`, writes it."""
     # Whatever can be wrong with cheap things comes before the weights are read.
     directory = model_directory(options.model)
-    source = load_source({"name": options.data, "size": options.size})
-    examples = [source[i] for i in range(len(source))]
+    examples = list(load_source({"name": options.data, "size": options.size}))
     tokenizer = load_tokenizer(directory)
     render = functools.partial(
         render_prompt, tokenizer, prompt_format=options.prompt_format, chat=not options.no_chat

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import random
 import string
+from collections.abc import Iterator
 
 from experiments.data.example import Example
 
@@ -108,6 +109,9 @@ class ChainSource:
 
     def __len__(self) -> int:
         return self.size or _SIZES[self.split]
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):

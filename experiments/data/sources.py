@@ -27,11 +27,13 @@ _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 
 
 class Source(Protocol):
-    """What grain asks of a random-access source."""
+    """What grain asks of a random-access source, and iteration in order."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+    def __iter__(self) -> Iterator[Example]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,9 @@ class FileSource:
 
     def __getitem__(self, index: int) -> Example:
         return self.examples[index]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
 
 
 def load_source(spec: Mapping[str, Any]) -> Source:
