@@ -204,10 +204,12 @@ def _is_ignored(name: str, config: ModelConfig) -> bool:
 def _check_tied_head(tensors: dict[str, _Tensor], directory: Path) -> None:
     """Raises if there is a head that differs from the embeddings it should be tied to."""
     head, embed = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
-    rows = 8192
-    for start in range(0, 0 if head is None else embed.shape[0], rows):
-        part = (slice(start, start + rows), slice(None))
-        if head is not None and not np.array_equal(head[part], embed[part]):
+    if head is None:
+        return
+    total, rows = embed.shape[0], 8192
+    for start in range(0, total, rows):
+        part = (slice(start, min(start + rows, total)), slice(None))
+        if not np.array_equal(head[part], embed[part]):
             raise ValueError(
                 f"{directory}: 'lm_head.weight' differs from 'model.embed_tokens.weight', but "
                 f"{CONFIG_FILE} says tie_word_embeddings; set it to false there to use both."

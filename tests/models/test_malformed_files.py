@@ -1,0 +1,140 @@
+"""Malformed headers and indices end in an error that says so: no crash, no hang."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from tiny_models import tiny_config, tiny_params
+
+from models import load_pretrained, save_pretrained
+
+FUZZ = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A sharded and a single-file checkpoint of the same model."""
+    directory = tmp_path_factory.mktemp("good")
+    config = tiny_config("qwen3", num_layers=1)
+    params = tiny_params(config)
+    save_pretrained(params, config, directory / "single")
+    save_pretrained(params, config, directory / "sharded", max_shard_bytes=20_000)
+    return directory
+
+
+def refuses_or_loads(path):
+    """Loads, or raises an error that names the directory."""
+    try:
+        load_pretrained(path)
+    except (ValueError, FileNotFoundError) as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
+def header_of(data: bytes) -> tuple[dict, bytes]:
+    size = struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def with_header(header, body: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+@FUZZ
+@given(position=st.integers(0, 4000), value=st.binary(min_size=1, max_size=8))
+@example(position=0, value=b"\xff" * 8)
+@example(position=0, value=b"\x00" * 8)
+@example(position=8, value=b"[")
+def test_bytes_changed(position, value, good, tmp_path):
+    data = (good / "single" / "model.safetensors").read_bytes()
+    (tmp_path / "config.json").write_bytes((good / "single" / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(
+        data[:position] + value + data[position + len(value) :]
+    )
+    refuses_or_loads(tmp_path)
+
+
+@FUZZ
+@given(length=st.integers(0, 20_000))
+@example(length=0)
+@example(length=7)
+def test_file_cut_short(length, good, tmp_path):
+    data = (good / "single" / "model.safetensors").read_bytes()
+    (tmp_path / "config.json").write_bytes((good / "single" / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(data[:length])
+    with pytest.raises(ValueError, match="not a valid safetensors file"):
+        load_pretrained(tmp_path)
+
+
+SIZE = st.integers(-1, 100) | st.sampled_from([2**31, 2**63, 2**64 - 1, 2**64])
+ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "BF16", "F64", "BOOL", "F4", "", "x"]) | st.none(),
+        "shape": st.lists(SIZE, max_size=3) | st.none(),
+        "data_offsets": st.lists(SIZE, max_size=3) | st.none(),
+    }
+)
+
+
+@FUZZ
+@given(
+    name=st.sampled_from(["model.norm.weight", "model.embed_tokens.weight", "__metadata__", "new"]),
+    entry=ENTRY | st.none() | st.integers() | st.lists(st.integers(), max_size=2),
+)
+@example(
+    name="model.norm.weight",
+    entry={"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 0]},
+)
+def test_header_entry_changed(name, entry, good, tmp_path):
+    header, body = header_of((good / "single" / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_bytes((good / "single" / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(with_header(header | {name: entry}, body))
+    refuses_or_loads(tmp_path)
+
+
+def test_overlapping_tensors_raise(good, tmp_path):
+    header, body = header_of((good / "single" / "model.safetensors").read_bytes())
+    names = [n for n in header if n.endswith("input_layernorm.weight")]
+    header["model.norm.weight"]["data_offsets"] = header[names[0]]["data_offsets"]
+    (tmp_path / "config.json").write_bytes((good / "single" / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(with_header(header, body))
+    with pytest.raises(ValueError, match="not a valid safetensors file"):
+        load_pretrained(tmp_path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=30),
+    lambda x: st.lists(x, max_size=2) | st.dictionaries(st.text(max_size=30), x, max_size=3),
+    max_leaves=4,
+)
+
+
+@FUZZ
+@given(
+    index=JSON
+    | st.fixed_dictionaries({"weight_map": JSON})
+    | st.fixed_dictionaries({"weight_map": st.dictionaries(st.text(max_size=9), JSON, min_size=1)})
+)
+@example(index={"weight_map": {"model.norm.weight": "nul\0.safetensors"}})
+def test_index_changed(index, good, tmp_path):
+    for file in (good / "sharded").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
+        load_pretrained(tmp_path)
+
+
+@FUZZ
+@given(text=st.binary(max_size=40))
+@example(text=b"{" * 100_000)
+@example(text=b'{"a": 1' + b"0" * 10_000 + b"}")
+@example(text=np.random.RandomState(0).bytes(64))
+def test_config_is_not_json(text, tmp_path):
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        load_pretrained(tmp_path)
