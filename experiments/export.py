@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoints import restore_params
-from experiments.paths import model_directory
+from experiments.paths import model_directory, tokenizer_directory
 from experiments.workdir import CHECKPOINTS, read_config, read_results
 from models import Llama3RopeScaling, ModelConfig, load_config, save_pretrained
 
@@ -60,7 +60,7 @@ def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
     """The student's architecture and the directory its tokenizer is in.
 
     Args:
-      run: a run's config. `student.path` is the model it started from; a student trained from
+      run: the config of a run. `student.path` is the model it started from; a student trained from
         scratch has its architecture in `student.init` and `student.tokenizer` instead.
 
     Raises:
@@ -68,13 +68,13 @@ def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
     """
     student = run.get("student") or {}
     if student.get("path"):
-        directory = Path(model_directory(student["path"]))
+        directory = model_directory(student["path"])
         return load_config(directory), directory
     if student.get("init") and student.get("tokenizer"):
         fields = dict(student["init"])
         if fields.get("rope_scaling"):
             fields["rope_scaling"] = Llama3RopeScaling(**fields["rope_scaling"])
-        return ModelConfig(**fields), Path(model_directory(student["tokenizer"]))
+        return ModelConfig(**fields), tokenizer_directory(student["tokenizer"])
     raise ValueError(
         "The run's config names no student: it has neither student.path nor student.init with "
         "student.tokenizer."
@@ -92,9 +92,9 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any] | None, step: 
         "",
         "# A distilled student",
         "",
-        f"Step {step} of a run of `experiments.run`"
+        f"Step {step} of a run of `experiments.run` with the method `{run.get('method', 'unknown')}`"
         + (f", started from `{student['path']}`" if student.get("path") else "")
-        + (f", with the teacher `{teacher['path']}`" if teacher.get("path") else "")
+        + (f", taught by `{teacher['path']}`" if teacher.get("path") else "")
         + ".",
         "",
     ]

@@ -21,6 +21,8 @@ _SOURCES = ("student", "flawed", "revision", "teacher")
 class Progress:
     """A bar on a terminal; elsewhere a plain line now and then. Use as a context manager.
 
+    What is printed to the same console meanwhile appears above the bar.
+
     Args:
       total: steps of the whole run.
       start: steps done already, in a resumed run.
@@ -78,14 +80,9 @@ class Progress:
             self._bar.update(self._task, completed=step, status=self._status())
         elif now - self._last_line >= self._every_seconds or step == self._total:
             self._last_line = now
-            self._line(f"{self._label} {step}/{self._total}  {self._status()}".rstrip())
-
-    def note(self, text: str) -> None:
-        """A line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            self._line(text)
+            text = f"{self._label} {step}/{self._total}  {self._status()}".rstrip()
+            # One line stays one line in a log file, whatever width is taken for its terminal.
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def eta_seconds(self) -> float | None:
         """Seconds to the end at the pace of the last minute; None before there is a pace."""
@@ -104,10 +101,6 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-    def _line(self, text: str) -> None:
-        # One line stays one line in a log file, whatever width is taken for its terminal.
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _status(self) -> str:
         shown, eta = self._shown, self.eta_seconds()

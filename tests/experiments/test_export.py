@@ -96,6 +96,12 @@ def test_a_student_trained_from_scratch(tmp_path, student):
     assert_same(loaded, params(20))
 
 
+def test_the_embedded_tokenizer_goes_with_an_embedded_model():
+    config, tokenizer = student_of({"student": {"init": INIT, "tokenizer": "embedded:tokenizer"}})
+    assert config == CONFIG
+    assert (tokenizer / "tokenizer.json").is_file()
+
+
 def test_llama3_scaling_of_a_student_from_scratch(student):
     scaling = {
         "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
