@@ -1,0 +1,6 @@
+"""Running, evaluating and exporting: data, files and the training loop."""
+
+import os
+
+# transformers says on import that torch is missing; nothing here needs it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -11,7 +11,6 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import models
@@ -188,7 +187,7 @@ def rollout(
     safe = student_tokens[: steps[root].start]
     head = kept + inserted if s.stitch else safe
     room = min(s.max_total - len(head), s.max_correction)
-    owner = [l for l, step in enumerate(steps) for _ in step.tokens]
+    owner = [index for index, step in enumerate(steps) for _ in step.tokens]
 
     if room < s.min_correction:
         return Row(

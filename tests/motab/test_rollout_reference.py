@@ -90,7 +90,10 @@ def compare(row: reference.Row, trajectory, record, b: int, prompt_length: int) 
         record.values_BxL[b, : len(row.steps)], [s.value for s in row.steps], rtol=1e-5, atol=1e-4
     )
     np.testing.assert_allclose(
-        record.boundaries_BxL[b, : len(row.steps)], [s.boundary for s in row.steps], rtol=1e-5, atol=1e-4
+        record.boundaries_BxL[b, : len(row.steps)],
+        [s.boundary for s in row.steps],
+        rtol=1e-5,
+        atol=1e-4,
     )
     span = slice(prompt_length, prompt_length + len(row.response))
     assert trajectory.tokens_BxT[b, span].tolist() == row.response
