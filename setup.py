@@ -1,16 +1,26 @@
 """Packaging: `pip install -e .`, extras [cuda], [tpu], [test], [parity]."""
 
+from pathlib import Path
+
 from setuptools import setup
 
 setup(
     name="motab",
     version="0.1.0",
     description="Reasoning distillation in JAX: MOTAB and its neighbours, as pure functions.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["configs", "distill", "experiments", "experiments.data", "models", "motab"],
+    packages=[
+        "configs",
+        "distill",
+        "experiments",
+        "experiments.data",
+        "experiments.methods",
+        "models",
+        "motab",
+    ],
     package_data={
         "distill": ["py.typed"],
         "experiments": ["py.typed", "embedded/*/*"],
