@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.loop import run
@@ -26,6 +26,7 @@ def default_workdir(config_flag: str) -> Path:
 
 def main(_: list[str]) -> None:
     """Runs the config that the flags name."""
+    logging.set_verbosity(logging.WARNING)
     if _CONFIG.value is None:
         sys.exit("Which config? For example: --config configs/motab.py")
     flag = config_flags.get_config_filename(flags.FLAGS["config"])

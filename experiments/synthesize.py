@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.pair import load_pair
@@ -20,6 +20,7 @@ _OUT = flags.DEFINE_string("out", None, "the JSONL file; an interrupted one is c
 
 def main(_: list[str]) -> None:
     """Synthesises what the config asks for."""
+    logging.set_verbosity(logging.WARNING)
     if _CONFIG.value is None or _OUT.value is None:
         sys.exit("Give --config FILE and --out FILE.jsonl.")
     try:
