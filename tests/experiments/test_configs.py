@@ -1,0 +1,102 @@
+"""Every config loads, is locked, and has no field that nothing reads."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import motab, pretrain
+from experiments.loop import run
+
+VARIANTS = [
+    *[(motab, arg) for arg in motab.ARGUMENTS],
+    *[(pretrain, arg) for arg in pretrain.ROLES],
+]
+
+
+def leaves(config: ConfigDict, prefix: str = "") -> set[str]:
+    out = set()
+    for name, value in config.items():
+        path = f"{prefix}{name}"
+        out |= leaves(value, f"{path}.") if isinstance(value, ConfigDict) else {path}
+    return out
+
+
+@pytest.mark.parametrize(("module", "arg"), VARIANTS)
+def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
+    config = module.get_config(arg)
+    assert config.to_dict() == importlib.reload(module).get_config(arg).to_dict()
+    config.lock()
+    with pytest.raises(AttributeError, match="stepz"):
+        config.stepz = 3
+    with pytest.raises(TypeError):
+        config.steps = "many"
+
+
+@pytest.mark.parametrize("module", [motab, pretrain])
+def test_an_unknown_variant_is_refused(module):
+    with pytest.raises(ValueError, match="nonsense"):
+        module.get_config("nonsense")
+
+
+def shorten(config: ConfigDict) -> ConfigDict:
+    config.steps = 2
+    config.batch_size = 4
+    config.checkpoint.every = 1
+    config.evaluation.max_tokens = 24
+    config.evaluation.batch_size = 8
+    for name in ("validation", "test"):
+        config.data[name].size = 8
+    if "motab" in config:
+        config.motab.max_total = 64
+        config.motab.max_correction = 24
+        config.synthesis.trajectories = 8
+    return config
+
+
+@pytest.mark.parametrize(
+    ("module", "arg", "idle"),
+    [
+        # What the other mode of synthesis reads.
+        (motab, "smoke", {"synthesis.trajectories", "synthesis.file"}),
+        (motab, "offline", {"synthesis.sync_every"}),
+        (pretrain, "student", {"samples.rows"}),
+    ],
+)
+def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
+    config = shorten(module.get_config(arg))
+    if arg == "offline":
+        config.samples.every = 1
+    paths = {}
+
+    def name_all(node: ConfigDict, prefix: str = "") -> None:
+        paths[id(node)] = prefix
+        for name, value in node.items():
+            if isinstance(value, ConfigDict):
+                name_all(value, f"{prefix}{name}.")
+
+    name_all(config)
+    read = set()
+    plain = ConfigDict.__getitem__
+
+    def recording(self, key):
+        read.add(paths.get(id(self), "?") + str(key))
+        return plain(self, key)
+
+    # Writing config.json reads every field and proves nothing.
+    snapshot = config.to_dict()
+    monkeypatch.setattr(ConfigDict, "to_dict", lambda self: _find(snapshot, paths[id(self)]))
+    monkeypatch.setattr(ConfigDict, "__getitem__", recording)
+    run(config, tmp_path)
+    monkeypatch.undo()
+    unread = leaves(config) - read
+    assert unread == idle
+
+
+def _find(tree: dict, path: str) -> dict:
+    for name in path.split(".")[:-1]:
+        tree = tree[name]
+    return copy.deepcopy(tree)
