@@ -10,20 +10,45 @@ import jax
 import jax.numpy as jnp
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd")
+TOP_K_OF = ("student", "teacher", "union")
+
+# Log-probability of a bucket that holds nothing: exp(-1e30) is 0, and so are differences of two.
+_EMPTY = -1e30
 
 
 def _kl(log_a: jax.Array, log_b: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(log_a) * (log_a - log_b), axis=-1)
 
 
+def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta={beta} must lie in [0, 1].")
+    if beta == 0:
+        return _kl(log_q, log_p)
+    if beta == 1:
+        return _kl(log_p, log_q)
+    log_m = jnp.logaddexp(log_q + jnp.log(beta), log_p + jnp.log1p(-beta))
+    return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
+
+
+def _divergence(name: str, log_q: jax.Array, log_p: jax.Array, jsd_beta: float) -> jax.Array:
+    if name == "reverse_kl":
+        return _kl(log_p, log_q)
+    if name == "forward_kl":
+        return _kl(log_q, log_p)
+    if name == "jsd":
+        return _jsd(log_q, log_p, jsd_beta)
+    raise ValueError(f"Unknown divergence {name!r}; choose one of {DIVERGENCES}.")
+
+
 def forward_kl(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
     """KL(q, p) [...]: covers the teacher's modes."""
-    return _kl(jax.nn.log_softmax(teacher_logits), jax.nn.log_softmax(student_logits))
+    return divergence("forward_kl", teacher_logits, student_logits)
 
 
 def reverse_kl(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:
     """KL(p, q) [...]: seeks a mode of the teacher's."""
-    return _kl(jax.nn.log_softmax(student_logits), jax.nn.log_softmax(teacher_logits))
+    return divergence("reverse_kl", teacher_logits, student_logits)
 
 
 def jsd(teacher_logits: jax.Array, student_logits: jax.Array, beta: float = 0.5) -> jax.Array:
@@ -32,15 +57,7 @@ def jsd(teacher_logits: jax.Array, student_logits: jax.Array, beta: float = 0.5)
     Raises:
       ValueError: beta outside [0, 1].
     """
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta={beta} must lie in [0, 1].")
-    if beta == 0:
-        return forward_kl(teacher_logits, student_logits)
-    if beta == 1:
-        return reverse_kl(teacher_logits, student_logits)
-    log_q, log_p = jax.nn.log_softmax(teacher_logits), jax.nn.log_softmax(student_logits)
-    log_m = jnp.logaddexp(log_q + jnp.log(beta), log_p + jnp.log1p(-beta))
-    return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
+    return divergence("jsd", teacher_logits, student_logits, beta)
 
 
 def divergence(
@@ -51,13 +68,53 @@ def divergence(
     Raises:
       ValueError: an unknown name.
     """
-    if name == "reverse_kl":
-        return reverse_kl(teacher_logits, student_logits)
-    if name == "forward_kl":
-        return forward_kl(teacher_logits, student_logits)
-    if name == "jsd":
-        return jsd(teacher_logits, student_logits, jsd_beta)
-    raise ValueError(f"Unknown divergence {name!r}; choose one of {DIVERGENCES}.")
+    log_q, log_p = jax.nn.log_softmax(teacher_logits), jax.nn.log_softmax(student_logits)
+    return _divergence(name, log_q, log_p, jsd_beta)
+
+
+def top_k_divergence(
+    name: str,
+    teacher_logits: jax.Array,
+    student_logits: jax.Array,
+    k: int,
+    top_k_of: str = "student",
+    jsd_beta: float = 0.5,
+) -> jax.Array:
+    """The divergence [...] of the most likely tokens and one bucket for all others.
+
+    The tail bucket keeps both distributions whole: what comes out is a divergence of their
+    coarse-grained versions, hence never negative and at most the full one (data processing
+    inequality), which `k >= V` equals.
+
+    Args:
+      k: tokens kept of each set.
+      top_k_of: whose `k` most likely tokens are kept: `student`, `teacher` or the `union` of both.
+
+    Raises:
+      ValueError: an unknown name or set.
+    """
+    log_q, log_p = jax.nn.log_softmax(teacher_logits), jax.nn.log_softmax(student_logits)
+    k = min(k, log_p.shape[-1])
+    sources = {"student": (log_p,), "teacher": (log_q,), "union": (log_p, log_q)}
+    if top_k_of not in sources:
+        raise ValueError(f"Unknown set {top_k_of!r}; choose one of {TOP_K_OF}.")
+
+    kept = jnp.zeros(log_p.shape, bool)
+    ids, first_time = [], []
+    for log_probs in sources[top_k_of]:
+        top = jax.lax.top_k(log_probs, k)[1]
+        first_time.append(~jnp.take_along_axis(kept, top, axis=-1))  # a union counts tokens once
+        kept = jnp.put_along_axis(kept, top, True, axis=-1, inplace=False)
+        ids.append(top)
+    ids_K, first_time_K = jnp.concatenate(ids, -1), jnp.concatenate(first_time, -1)
+
+    def buckets(log_probs: jax.Array) -> jax.Array:
+        # Summing what is left, rather than 1 - sum(kept), neither cancels nor turns negative.
+        rest = jax.nn.logsumexp(jnp.where(kept, _EMPTY, log_probs), axis=-1, keepdims=True)
+        top = jnp.take_along_axis(log_probs, ids_K, axis=-1)
+        return jnp.concatenate([jnp.where(first_time_K, top, _EMPTY), rest], axis=-1)
+
+    return _divergence(name, buckets(log_q), buckets(log_p), jsd_beta)
 
 
 def top_k_entropy(logits: jax.Array, k: int) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.divergence import divergence
+from distill.signal import Signal, token_divergence
 from distill.trajectories import Trajectories
 from models.parameters import Params
 
@@ -41,13 +41,16 @@ def trajectory_loss(
     trajectories: Trajectories,
     teacher_params: Params | None = None,
     teacher_config: models.ModelConfig | None = None,
-    divergence_name: str | None = None,
-    jsd_beta: float = 0.5,
+    signal: Signal | None = None,
 ) -> LossSums:
-    """-log p on tokens with a likelihood weight, D(student, teacher) on those with a divergence's.
+    """-log p on tokens with a likelihood weight, `signal`'s divergence on those with a divergence's.
 
-    The teacher sees the same tokens as the student and carries no gradient; without a
-    `divergence_name` it is not run at all.
+    The teacher sees the same tokens as the student and carries no gradient; without a `signal` it is
+    not run at all. The heads may be padded to different widths: divergences run over the ids both
+    have.
+
+    Raises:
+      ValueError: a signal without a teacher.
     """
     t = trajectories
     inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
@@ -60,20 +63,24 @@ def trajectory_loss(
     nll = jax.nn.logsumexp(student_logits, axis=-1) - chosen
     likelihood = jnp.sum(likelihood_weights * nll)
     total = jnp.zeros(())
-    if divergence_name is not None:
+    if signal is not None:
         if teacher_params is None or teacher_config is None:
-            raise ValueError(f"divergence_name={divergence_name!r} needs a teacher.")
+            raise ValueError(f"A divergence ({signal.divergence!r}) needs a teacher.")
         teacher_logits = jax.lax.stop_gradient(
             models.forward(teacher_params, teacher_config, *inputs)
         )
         vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-        per_token = divergence(
-            divergence_name, teacher_logits[..., :vocab], student_logits[..., :vocab], jsd_beta
+        per_token = token_divergence(
+            signal,
+            teacher_logits[..., :vocab],
+            student_logits[..., :vocab],
+            jnp.clip(targets, max=vocab - 1),
+            divergence_weights,
         )
         total = jnp.sum(divergence_weights * per_token)
     return LossSums(
         likelihood=likelihood,
         likelihood_tokens=jnp.sum(likelihood_weights),
         divergence=total,
-        divergence_tokens=jnp.sum(divergence_weights) * (divergence_name is not None),
+        divergence_tokens=jnp.sum(divergence_weights) * (signal is not None),
     )

@@ -12,6 +12,7 @@ import optax
 import distill.step
 import models
 from distill.loss import LossSums, trajectory_loss
+from distill.signal import Signal
 from distill.state import TrainState
 from distill.trajectories import Trajectories
 from models.parameters import Params
@@ -37,7 +38,11 @@ def make_train_step(
       sync_every: steps between two refreshes of the weights that rollouts are drawn with; above 1
         the state must have been made with `init_method_state`.
     """
-    divergence = None if settings.safe_loss == "likelihood" else settings.safe_loss
+    signal = (
+        None
+        if settings.safe_loss == "likelihood"
+        else Signal(divergence=settings.safe_loss, jsd_beta=settings.jsd_beta)
+    )
 
     def loss_fn(params: Params, teacher_params: Params, trajectories: Trajectories) -> LossSums:
         return trajectory_loss(
@@ -46,8 +51,7 @@ def make_train_step(
             trajectories,
             teacher_params,
             teacher_config,
-            divergence,
-            settings.jsd_beta,
+            signal,
         )
 
     update = distill.step.make_train_step(loss_fn, optimizer)

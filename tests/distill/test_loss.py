@@ -11,6 +11,7 @@ import models
 from distill.divergence import DIVERGENCES
 from distill.loss import trajectory_loss
 from distill.scores import score_tokens
+from distill.signal import Signal
 from distill.trajectories import Source, Trajectories
 from models.transformer import forward_hidden
 
@@ -61,7 +62,7 @@ def expected(params, t, name, beta):
 @pytest.mark.parametrize("name", [None, *DIVERGENCES])
 def test_equals_numpy(params, name):
     t = make(3)
-    sums = trajectory_loss(params[0], STUDENT, t, params[1], TEACHER, name, 0.3)
+    sums = trajectory_loss(params[0], STUDENT, t, params[1], TEACHER, name and Signal(name, 0.3))
     likelihood, divergence = expected(params, t, name, 0.3)
     assert float(sums.likelihood) == pytest.approx(likelihood, rel=1e-4)
     assert float(sums.divergence) == pytest.approx(divergence, rel=1e-4, abs=1e-5)
@@ -75,7 +76,7 @@ def test_padding_and_splitting_never_change_the_loss(params):
     t = make(4)
 
     def sums(t):
-        return trajectory_loss(params[0], STUDENT, t, params[1], TEACHER, "reverse_kl")
+        return trajectory_loss(params[0], STUDENT, t, params[1], TEACHER, Signal())
 
     whole = sums(t)
     wider = sums(jax.tree.map(lambda x: jnp.pad(x, ((0, 2), (0, 5))), t))
@@ -97,14 +98,14 @@ def test_the_teacher_gets_no_gradient(params):
     t = make(6)
 
     def loss(teacher):
-        return trajectory_loss(params[0], STUDENT, t, teacher, TEACHER, "jsd").mean
+        return trajectory_loss(params[0], STUDENT, t, teacher, TEACHER, Signal("jsd")).mean
 
     assert all(not np.any(g) for g in jax.tree.leaves(jax.grad(loss)(params[1])))
 
 
 def test_a_divergence_without_a_teacher_is_refused(params):
     with pytest.raises(ValueError, match="needs a teacher"):
-        trajectory_loss(params[0], STUDENT, make(7), divergence_name="jsd")
+        trajectory_loss(params[0], STUDENT, make(7), signal=Signal("jsd"))
 
 
 @pytest.mark.parametrize("block_elements", [2**24, 13, 40])

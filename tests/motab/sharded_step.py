@@ -12,6 +12,7 @@ import models
 import motab
 from distill.loss import trajectory_loss
 from distill.sharding import batch_sharding, make_mesh, state_shardings
+from distill.signal import Signal
 from distill.state import create_state
 from distill.steps import make_step_table
 
@@ -52,7 +53,7 @@ def main(tied: bool) -> None:
 
         def loss(params, trajectories):
             return trajectory_loss(
-                params, student, trajectories, teacher_params, teacher, SETTINGS.safe_loss
+                params, student, trajectories, teacher_params, teacher, Signal(SETTINGS.safe_loss)
             ).mean
 
         value, grads = jax.jit(jax.value_and_grad(loss))(student_params, trajectories)
