@@ -9,7 +9,6 @@ not depend on the chunk length.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.roles import Role, role_key
 from distill.scores import TokenScores, score_tokens
 from distill.steps import StepTable
 from distill.trajectories import Trajectories
@@ -38,21 +38,6 @@ from motab.credit import find_backtrack
 from motab.monitor import MonitorState, init_monitor, monitor
 from motab.settings import MotabSettings
 from motab.stitching import Pieces, pick, stitch
-
-
-class Role(enum.IntEnum):
-    """Whose noise a key makes."""
-
-    STUDENT = 0
-    TEACHER = 1
-
-
-def role_key(key: jax.Array, role: Role, attempt: int) -> jax.Array:
-    """The key of one role's attempt; rows and positions are folded in later.
-
-    A correction so never reuses the noise that drew the tokens it replaces.
-    """
-    return jax.random.fold_in(jax.random.fold_in(key, int(role)), attempt)
 
 
 class Record(flax.struct.PyTreeNode):
@@ -187,7 +172,7 @@ def make_rollout(
         values = by_step(record.values_BxL, seen.value)
         boundaries = by_step(record.boundaries_BxL, seen.boundary)
         step_ends = by_step(record.step_ends_BxL, lengths - old.origin_B[:, None])
-        num_steps = monitor_state.step_B
+        num_steps = monitor_state.steps.step_B
         breach, root = find_backtrack(values, boundaries, num_steps)
         breached = old.active_B & (breach >= 0)
         if s.correction == "rewrite":

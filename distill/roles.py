@@ -1,0 +1,24 @@
+"""Whose noise a key makes: the part of randomness by identity that every rollout shares."""
+
+from __future__ import annotations
+
+import enum
+
+import jax
+
+
+class Role(enum.IntEnum):
+    """Whose noise a key makes."""
+
+    STUDENT = 0
+    TEACHER = 1
+    STEP_COIN = 2  # who writes a step
+    DATA_COIN = 3  # whether a sample is the student's or the data set's
+
+
+def role_key(key: jax.Array, role: Role, attempt: int | jax.Array) -> jax.Array:
+    """The key of one role's attempt; rows and positions are folded in later.
+
+    A correction so never reuses the noise that drew the tokens it replaces.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, int(role)), attempt)
