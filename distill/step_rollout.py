@@ -1,0 +1,351 @@
+"""Texts that student and teacher write in turns, step by step (ImitKD, SKD).
+
+In a turn one model writes a chunk, and the other runs over it in one pass, so that both caches hold
+the text so far. The chunk is cut where the text changes hands: after a step when the other begins
+the next, or before a step that does not stand. What lies behind the cut is dropped by moving the
+row's length there. The result does not depend on the chunk length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.assembly import assemble, check_train
+from distill.log_probs import token_log_probs
+from distill.roles import Role, role_key
+from distill.rollout import SOURCES
+from distill.step_policies import SKD, Policy, check_policy
+from distill.step_values import StepState, init_steps, read_tokens, restart
+from distill.steps import StepTable
+from distill.trajectories import Trajectories
+from models.decode import (
+    Cache,
+    Cursor,
+    capacities,
+    decode,
+    extend,
+    grow_cache,
+    init_cache,
+    prefill,
+    put,
+    unstack,
+)
+from models.parameters import Params
+from models.sampling import Sampling, row_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRolloutSettings:
+    """Budgets and temperatures of a step-level mixture.
+
+    Attributes:
+      student_temperature, teacher_temperature: of sampling; steps are judged at temperature 1.
+      max_step_tokens: a step that reaches it closes.
+      max_total: most tokens of a response.
+      train: what response tokens carry weight for: `likelihood`, `divergence` or `none`.
+      chunk: tokens of a turn. Changes speed, not results.
+    """
+
+    student_temperature: float = 1.0
+    teacher_temperature: float = 1.0
+    max_step_tokens: int = 8192
+    max_total: int = 32768
+    train: str = "divergence"
+    chunk: int = 64
+
+    def __post_init__(self):
+        check_train(self.train)
+        for field, low in (
+            ("student_temperature", 0),
+            ("teacher_temperature", 0),
+            ("max_step_tokens", 1),
+            ("max_total", 1),
+            ("chunk", 1),
+        ):
+            if not getattr(self, field) >= low:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}.")
+
+
+class StepRecord(flax.struct.PyTreeNode):
+    """Who wrote what.
+
+    Attributes:
+      student_steps_B, teacher_steps_B: steps of the text by their writer. An end of sequence on
+        its own is no step.
+      rejected_B: the student's steps that did not stand.
+      truncated_B: the response ran out of budget before an end of sequence.
+      steps_BxN: step index of each response token, 0 in padding.
+    """
+
+    student_steps_B: jax.Array
+    teacher_steps_B: jax.Array
+    rejected_B: jax.Array
+    truncated_B: jax.Array
+    steps_BxN: jax.Array
+
+    @property
+    def accepted_share(self) -> jax.Array:
+        """Share of the student's steps that stood, over all rows; 1 where it wrote none."""
+        accepted, rejected = jnp.sum(self.student_steps_B), jnp.sum(self.rejected_B)
+        written = accepted + rejected
+        return jnp.where(written > 0, accepted / jnp.maximum(written, 1), 1.0)
+
+
+class StepRolloutState(flax.struct.PyTreeNode):
+    """Everything between two turns.
+
+    Attributes:
+      caches: the student's and the teacher's, by `Role`; both hold the text but for its last token.
+      cursor: where the text stands; active in rows that are not done.
+      writer_B: the `Role` whose turn it is.
+      steps: the open step.
+      text_BxT: prompt and response, by position; likewise `writers_BxT`, a `Source` per token.
+      record: the steps so far.
+    """
+
+    caches: tuple[Cache, Cache]
+    cursor: Cursor
+    writer_B: jax.Array
+    steps: StepState
+    text_BxT: jax.Array
+    writers_BxT: jax.Array
+    record: StepRecord
+
+
+StepRollout = Callable[..., tuple[Trajectories, StepRecord]]
+
+
+def make_step_rollout(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    policy: Policy,
+    settings: StepRolloutSettings,
+    table: StepTable,
+    eos_ids: Sequence[int],
+    vocab_size: int | None = None,
+) -> StepRollout:
+    """Builds the pure function by which student and teacher write a text together.
+
+    Args:
+      policy: `ImitKD(p)` or `SKD(beta)`. With p = 0 or beta = 0 the text is that of
+        `distill.rollout` with the student's role, with p = 1 that with the teacher's.
+      table: the delimiter's automaton over the shared token ids.
+      eos_ids: tokens that end a text; one belongs to the step it ends.
+      vocab_size: only ids below it are sampled and judged: those that both models and the
+        tokenizer know. By default the narrower model's width.
+
+    Returns:
+      `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
+      sample_ids [B], key) -> (Trajectories [B, P + max_total], StepRecord)`, to be jitted by the
+      caller. The same key, sample id and parameters give the same trajectory in any batch.
+
+    Raises:
+      ValueError: no end-of-sequence token, or p or beta out of range.
+    """
+    if not eos_ids:
+        raise ValueError("eos_ids is empty: no text could end before its budget.")
+    check_policy(policy)
+    s = settings
+    eos_ids = tuple(eos_ids)
+    configs = (student_config, teacher_config)
+    vocab = min(student_config.vocab_size, teacher_config.vocab_size, vocab_size or 2**31)
+    samplings = (
+        Sampling(s.student_temperature, vocab_size=vocab),
+        Sampling(s.teacher_temperature, vocab_size=vocab),
+    )
+    chunk_tokens = min(s.chunk, s.max_total)
+
+    def is_eos(tokens: jax.Array) -> jax.Array:
+        return jnp.isin(tokens, jnp.asarray(eos_ids))
+
+    def turn(
+        writer: Role,
+        params: tuple[Params, Params],
+        state: StepRolloutState,
+        keys_B: jax.Array,
+        coin_keys_B: jax.Array,
+    ) -> StepRolloutState:
+        """One model writes a chunk in its rows, the other follows, and the chunk is cut."""
+        listener = Role.TEACHER if writer == Role.STUDENT else Role.STUDENT
+        writing = state.cursor.active_B & (state.writer_B == writer)
+        old = state.cursor.replace(active_B=writing)
+        written_cache, new, written = decode(
+            params[writer], configs[writer], state.caches[writer], old, keys_B, chunk_tokens,
+            samplings[writer], eos_ids,
+        )  # fmt: skip
+        tokens = written.tokens_BxC
+        inputs = jnp.concatenate([old.token_B[:, None], tokens[:, :-1]], axis=1)
+        columns = jnp.arange(chunk_tokens)
+        valid = columns < written.count_B[:, None]
+        hidden, followed_cache = extend(
+            params[listener], configs[listener], inputs, old.length_B - 1, state.caches[listener],
+            valid,
+        )  # fmt: skip
+        judged = writer == Role.STUDENT and isinstance(policy, SKD)
+        costs = jnp.zeros(tokens.shape, jnp.float32)
+        if judged:
+            costs = written.log_probs_BxC - token_log_probs(
+                params[listener], configs[listener], hidden, tokens, vocab
+            )
+        lengths = old.length_B[:, None] + columns + 1
+        eos = is_eos(tokens)
+        final = eos | (lengths >= old.limit_B[:, None])
+        steps, seen = read_tokens(
+            state.steps, tokens, written.count_B, final, eos, costs, table, s.max_step_tokens
+        )
+
+        rejected = jnp.zeros_like(seen.ends)
+        if judged and isinstance(policy, SKD):
+            rejected = seen.ends & ~policy.accepts(seen.cost)
+        teacher_next = policy.teacher_opens(coin_keys_B, seen.step + 1)
+        passed_on = seen.ends & ~final & (teacher_next == (listener == Role.TEACHER))
+        cuts = rejected | passed_on
+        cut, column = jnp.any(cuts, axis=1), jnp.argmax(cuts, axis=1)
+
+        def at_cut(x_BxC: jax.Array) -> jax.Array:
+            return jnp.take_along_axis(x_BxC, column[:, None], axis=1)[:, 0]
+
+        rewinds = cut & at_cut(rejected)
+        end = at_cut(lengths) - jnp.where(rewinds, at_cut(seen.count), 0)
+        length = jnp.where(cut, end, new.length_B)
+        text = put(state.text_BxT, tokens, old.length_B, written.count_B)
+        token = jnp.take_along_axis(text, length[:, None] - 1, axis=1)[:, 0]
+        ended = writing & ~new.active_B & ~cut
+
+        stands = seen.ends & (columns <= jnp.where(cut, column, chunk_tokens)[:, None])
+        num_steps = jnp.sum(stands & ~rejected, axis=1)
+        record = state.record
+        record = StepRecord(
+            student_steps_B=record.student_steps_B + num_steps * (writer == Role.STUDENT),
+            teacher_steps_B=record.teacher_steps_B + num_steps * (writer == Role.TEACHER),
+            rejected_B=record.rejected_B + rewinds,
+            truncated_B=record.truncated_B | (ended & ~is_eos(token)),
+            steps_BxN=put(
+                record.steps_BxN, seen.step, old.length_B - old.origin_B, written.count_B
+            ),
+        )
+        caches = [written_cache, followed_cache]
+        return StepRolloutState(
+            caches=(caches[writer != Role.STUDENT], caches[writer == Role.STUDENT]),
+            cursor=state.cursor.replace(
+                token_B=token, length_B=length, active_B=state.cursor.active_B & ~ended
+            ),
+            writer_B=jnp.where(cut, int(listener), state.writer_B),
+            steps=restart(steps, cut, at_cut(seen.step) + ~rewinds),
+            text_BxT=text,
+            writers_BxT=put(
+                state.writers_BxT,
+                jnp.full_like(tokens, SOURCES[writer]),
+                old.length_B,
+                written.count_B,
+            ),
+            record=record,
+        )
+
+    def rollout(
+        student_params: Params,
+        teacher_params: Params,
+        prompts: jax.Array,
+        prompt_lengths: jax.Array,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> tuple[Trajectories, StepRecord]:
+        params = (unstack(student_params, student_config), unstack(teacher_params, teacher_config))
+        coin_keys = row_keys(role_key(key, Role.STEP_COIN, 0), sample_ids)
+        teacher_keys = row_keys(role_key(key, Role.TEACHER, 0), sample_ids)
+
+        def student_keys(rejected_B: jax.Array) -> jax.Array:
+            """A rejected step is the start of a new attempt.
+
+            What the student writes later may lie where the rejected step lay: its noise must not
+            be that which is known to have drawn a step that was rejected.
+            """
+
+            def row(attempt: jax.Array, sample_id: jax.Array) -> jax.Array:
+                return jax.random.fold_in(role_key(key, Role.STUDENT, attempt), sample_id)
+
+            return jax.vmap(row)(rejected_B, sample_ids)
+
+        def turns(state: StepRolloutState) -> StepRolloutState:
+            for writer in (Role.STUDENT, Role.TEACHER):
+                keys = student_keys(state.record.rejected_B)
+                keys = keys if writer == Role.STUDENT else teacher_keys
+                state = jax.lax.cond(
+                    jnp.any(state.cursor.active_B & (state.writer_B == writer)),
+                    lambda state, w=writer, k=keys: turn(w, params, state, k, coin_keys),
+                    lambda state: state,
+                    state,
+                )
+            return state
+
+        width = prompts.shape[1]
+        sizes = capacities(width + 2 * chunk_tokens, width + s.max_total)
+        state = _start(configs, params, policy, s, table, prompts, prompt_lengths, coin_keys, sizes)
+        for size in sizes:
+            caches = state.caches
+            state = state.replace(caches=(grow_cache(caches[0], size), grow_cache(caches[1], size)))
+
+            def more(state: StepRolloutState, size: int = size) -> jax.Array:
+                active = state.cursor.active_B
+                longest = jnp.max(jnp.where(active, state.cursor.length_B, 0))
+                # Both may write a chunk; at the last size, limits keep them within it.
+                fits = (size == sizes[-1]) | (longest + 2 * chunk_tokens <= size)
+                return jnp.any(active) & fits
+
+            state = jax.lax.while_loop(more, turns, state)
+        lengths = state.cursor.length_B
+        trajectories = assemble(state.text_BxT, state.writers_BxT, prompt_lengths, lengths, s.train)
+        written = jnp.arange(s.max_total) < (lengths - prompt_lengths)[:, None]
+        steps = jnp.where(written, state.record.steps_BxN, 0)
+        return trajectories, state.record.replace(steps_BxN=steps)
+
+    return rollout
+
+
+def _start(
+    configs: tuple[models.ModelConfig, models.ModelConfig],
+    params: tuple[Params, Params],
+    policy: Policy,
+    settings: StepRolloutSettings,
+    table: StepTable,
+    prompts_BxP: jax.Array,
+    prompt_lengths_B: jax.Array,
+    coin_keys_B: jax.Array,
+    sizes: list[int],
+) -> StepRolloutState:
+    """The state before the first turn: both prompts prefilled but for their last token."""
+    batch, total = prompts_BxP.shape[0], settings.max_total
+    integers = jnp.zeros(batch, jnp.int32)
+    student_cache, teacher_cache = (
+        prefill(p, config, prompts_BxP, prompt_lengths_B, init_cache(config, batch, sizes[0]))
+        for p, config in zip(params, configs, strict=True)
+    )
+    text = jnp.pad(prompts_BxP, ((0, 0), (0, total)))
+    teacher_opens = policy.teacher_opens(coin_keys_B, integers[:, None])[:, 0]
+    return StepRolloutState(
+        caches=(student_cache, teacher_cache),
+        cursor=Cursor(
+            token_B=jnp.take_along_axis(prompts_BxP, prompt_lengths_B[:, None] - 1, axis=1)[:, 0],
+            length_B=prompt_lengths_B,
+            limit_B=prompt_lengths_B + total,
+            origin_B=prompt_lengths_B,
+            active_B=jnp.ones(batch, bool),
+        ),
+        writer_B=jnp.where(teacher_opens, int(Role.TEACHER), int(Role.STUDENT)),
+        steps=init_steps(batch, table),
+        text_BxT=text,
+        writers_BxT=jnp.zeros_like(text),
+        record=StepRecord(
+            student_steps_B=integers,
+            teacher_steps_B=integers,
+            rejected_B=integers,
+            truncated_B=jnp.zeros(batch, bool),
+            steps_BxN=jnp.zeros((batch, total), jnp.int32),
+        ),
+    )
