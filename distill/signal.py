@@ -35,7 +35,8 @@ class Signal:
       form: `loss` is differentiated; `advantage` is detached and weighs grad log p(token) as in a
         policy gradient (`support = "sampled"` only).
       estimator: what a sampled loss differentiates: `k2` for the reverse KL, `k3` for the forward
-        one; empty elsewhere.
+        one; empty elsewhere. Token by token their gradients are those of the advantages, so that
+        for the two KLs the form is a way of writing; the JSD has the advantage only.
     """
 
     divergence: str = "reverse_kl"
