@@ -279,8 +279,9 @@ def make_rollout(
         student_keys = row_keys(role_key(key, Role.STUDENT, 0), sample_ids)
         teacher_keys = row_keys(role_key(key, Role.TEACHER, 1), sample_ids)
         width = prompts.shape[1]
-        total = width + s.max_total + chunk_tokens
-        sizes = capacities(width + chunk_tokens, total)
+        # In one round a student's chunk may end in a breach and the correction's chunk follow it.
+        reach = 2 * chunk_tokens
+        sizes = capacities(width + reach, width + s.max_total + reach)
         state = _start(
             student, student_config, teacher, teacher_config, s, table, prompts, prompt_lengths,
             sizes[0],
@@ -296,7 +297,7 @@ def make_rollout(
                     jnp.where(state.student.active_B, state.student.length_B, 0),
                     jnp.where(state.teacher.active_B, state.teacher.length_B, 0),
                 )
-                return jnp.any(lengths > 0) & (jnp.max(lengths) + chunk_tokens <= size)
+                return jnp.any(lengths > 0) & (jnp.max(lengths) + reach <= size)
 
             state = jax.lax.while_loop(
                 more,

@@ -34,7 +34,7 @@ def small(arg: str = "smoke", steps: int = 6) -> ConfigDict:
     config.data.validation.size = 8
     config.data.test.size = 16
     config.evaluation.batch_size = 16
-    config.evaluation.max_tokens = 64
+    config.evaluation.max_tokens = 112
     config.motab.max_total = 96
     config.motab.max_correction = 48
     config.checkpoint.every = 2

@@ -51,7 +51,7 @@ def expected(batch):
     return trajectories, record
 
 
-def assert_same(got, expected, shift=0):
+def assert_same(got, expected):
     """Same trajectories. Values agree to 1e-4; no near-tie is among these rows, so tokens agree."""
     for name in ("tokens_BxT", "source_BxT", "likelihood_weights_BxT"):
         a, b = getattr(got[0], name), getattr(expected[0], name)
@@ -138,3 +138,34 @@ def test_noise_of_a_correction_is_independent_of_the_rejected_tokens():
     matches = np.sum(rejected[corrected] == correction[corrected])
     deviation = (matches - p.sum()) / np.sqrt(np.sum(p * (1 - p)))
     assert abs(deviation) < 4, (matches, p.sum())
+
+
+def test_caches_have_room_for_corrections_that_start_late_in_a_chunk():
+    """Long texts that never end by themselves, through several stages of the cache; the expected
+    ones are written in a single chunk and so in a single stage."""
+    rows = 256
+    prompts, lengths = tiny.prompts(7, rows)
+    base = dataclasses.replace(
+        BASE,
+        gamma_0=0.0178,
+        boundary="static",
+        correction="rewrite",
+        max_total=90,
+        max_correction=80,
+    )
+
+    def run(chunk):
+        make = motab.make_rollout(
+            tiny.STUDENT, tiny.TEACHER, dataclasses.replace(base, chunk=chunk), tiny.TABLE,
+            tiny.DELIMITER_IDS, tiny.REVISION_IDS, (99,),
+        )  # fmt: skip
+        student, teacher = tiny.params(tiny.STUDENT, 1, 2.0), tiny.params(tiny.TEACHER, 2, 1.0)
+        inputs = (student, teacher, prompts, lengths, jnp.arange(rows), jax.random.key(0))
+        return jax.device_get(jax.jit(make)(*inputs))
+
+    expected = run(90)
+    roots = np.maximum(expected[1].root_B - 1, 0)
+    starts = np.asarray(lengths) + expected[1].step_ends_BxL[np.arange(rows), roots]
+    breached = expected[1].breach_B > 0
+    assert np.sum(starts[breached] > 6) > 5  # a chunk further is beyond the first stage
+    assert_same(run(26), expected)

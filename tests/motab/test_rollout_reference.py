@@ -37,6 +37,9 @@ VARIANTS = {
     "forward_kl": {"signal": "forward_kl", "entropy_top_k": 3, "alpha": 2.0},
     "jsd": {"signal": "jsd", "teacher_temperature": 0.6, "student_temperature": 0.6},
     "greedy": {"student_temperature": 0.0, "teacher_temperature": 0.0},
+    # No text ends by itself, breaches come late: caches grow, and a correction may start right
+    # where one has to.
+    "long": {"max_total": 90, "max_correction": 80, "chunk": 26, "loss_on": "response"},
 }  # fmt: skip
 SOURCES = {
     "student": Source.STUDENT,
@@ -57,26 +60,26 @@ def with_gamma(settings: motab.MotabSettings, gamma_0) -> motab.MotabSettings:
 
 
 @functools.cache
-def jitted(settings: motab.MotabSettings):
+def jitted(settings: motab.MotabSettings, eos: int):
     @jax.jit
     def run(student, teacher, prompts, lengths, ids, key, gamma_0):
         rollout = motab.make_rollout(
             tiny.STUDENT, tiny.TEACHER, with_gamma(settings, gamma_0), tiny.TABLE,
-            tiny.DELIMITER_IDS, tiny.REVISION_IDS, (tiny.EOS,),
+            tiny.DELIMITER_IDS, tiny.REVISION_IDS, (eos,),
         )  # fmt: skip
         return rollout(student, teacher, prompts, lengths, ids, key)
 
     return run
 
 
-def choose_gamma(rng: np.random.Generator, record: motab.Record) -> float:
+def choose_gamma(rng: np.random.Generator, record: motab.Record, spread: float) -> float:
     """Never, always, or where a random one of the steps of an unmonitored rollout would breach."""
     kind = rng.choice(["never", "always", "step"], p=[0.1, 0.1, 0.8])
     if kind != "step":
         return {"never": 0.0, "always": 1e6}[kind]
     judged = np.arange(record.values_BxL.shape[1]) < np.asarray(record.num_steps_B)[:, None]
     ratios = np.sort(np.asarray(record.values_BxL / record.boundaries_BxL)[judged]) * PROBE
-    return float(ratios[int(len(ratios) * rng.uniform(0, 0.5))] * 1.05)
+    return float(ratios[int(len(ratios) * rng.uniform(0, spread))] * 1.05)
 
 
 def compare(row: reference.Row, trajectory, record, b: int, prompt_length: int) -> None:
@@ -109,6 +112,7 @@ def test_rollout_equals_algorithm_1(name):
     """Hundreds of random models, prompts and gammas; a difference must be a near-tie."""
     settings = dataclasses.replace(BASE, **VARIANTS[name])
     vocab = len(tiny.TOKENS)
+    eos, spread = (99, 0.05) if name == "long" else (tiny.EOS, 0.5)
     seen = {"breach": 0, "first": 0, "safe": 0, "dropped": 0, "deep": 0, "tokens": 0, "ties": 0}
     for seed in range(SEEDS):
         rng = np.random.default_rng([seed, len(name)])
@@ -121,8 +125,8 @@ def test_rollout_equals_algorithm_1(name):
         ids = jnp.asarray(rng.integers(0, 10_000, ROWS), jnp.int32)
         key = jax.random.key(seed)
         inputs = (student, teacher, prompts, lengths, ids, key)
-        gamma_0 = choose_gamma(rng, jitted(settings)(*inputs, jnp.float32(PROBE))[1])
-        trajectory, record = jax.device_get(jitted(settings)(*inputs, jnp.float32(gamma_0)))
+        gamma_0 = choose_gamma(rng, jitted(settings, eos)(*inputs, jnp.float32(PROBE))[1], spread)
+        trajectory, record = jax.device_get(jitted(settings, eos)(*inputs, jnp.float32(gamma_0)))
         width = prompts.shape[1] + settings.max_total
         models = (
             reference.Model(student, tiny.STUDENT, vocab, width),
@@ -131,7 +135,7 @@ def test_rollout_equals_algorithm_1(name):
         for b in range(ROWS):
             row = reference.rollout(
                 *models, prompts[b, : int(lengths[b])].tolist(), int(ids[b]), key, settings, gamma_0,
-                tiny.TOKENS, tiny.DELIMITER_IDS, tiny.REVISION_IDS, (tiny.EOS,),
+                tiny.TOKENS, tiny.DELIMITER_IDS, tiny.REVISION_IDS, (eos,),
             )  # fmt: skip
             seen["tokens"] += len(row.student)
             if row.margin < 1e-4:
@@ -143,7 +147,8 @@ def test_rollout_equals_algorithm_1(name):
             seen["safe"] += row.breach < 0
             seen["deep"] += row.breach > row.root >= 0
             seen["dropped"] += row.dropped
-    assert seen["breach"] > 3 and seen["safe"] > 1 and seen["first"] > 0, seen
+    assert seen["breach"] > 3 and seen["safe"] > 1, seen
+    assert name == "long" or seen["first"] > 0, seen
     assert settings.correction == "rewrite" or seen["deep"] > 0, seen
     assert seen["ties"] <= 2, seen
 
