@@ -158,7 +158,8 @@ def read_tokens(
     valid_BxC = jnp.arange(tokens_BxC.shape[1]) < count_B[:, None]
 
     def read(state: StepState, inputs):
-        return read_token(state, *inputs, table, max_step_tokens)
+        token, valid, final, eos, cost = inputs
+        return read_token(state, token, valid, final, eos, cost, table, max_step_tokens)
 
     per_token = (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC)
     inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), per_token)
