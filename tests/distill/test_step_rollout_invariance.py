@@ -144,7 +144,7 @@ def test_skd_accepts_above_beta_alone():
 def test_a_rewritten_step_has_noise_of_its_own():
     """One model in both roles, every step rejected: the first token of the rewritten step repeats
     the rejected one as often as independent draws do."""
-    config, rows = tiny.config(layers=1), 4096
+    config, rows = tiny.config(layers=1), 1024
     params = tiny.params(config, 3, 1.5)
     settings = StepRolloutSettings(max_total=1, max_step_tokens=1, chunk=1)
     rollout = make_step_rollout(config, config, SKD(1e9), settings, tiny.TABLE, (tiny.EOS,))
