@@ -57,7 +57,10 @@ def exact(signal, teacher, student):
     [
         *SAMPLED,
         *(Signal(name, 0.3) for name in DIVERGENCES),
-        *(Signal(name, 0.3, "top_k", 2, of) for name in DIVERGENCES for of in TOP_K_OF),
+        *(
+            Signal(name, 0.3, "top_k", 2, of)
+            for name, of in zip(DIVERGENCES, TOP_K_OF, strict=True)
+        ),
     ],
     ids=str,
 )

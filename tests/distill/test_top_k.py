@@ -101,8 +101,7 @@ def test_a_union_counts_every_token_once():
         np.testing.assert_allclose(grad, full_grad, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("top_k_of", TOP_K_OF)
-@pytest.mark.parametrize("name", DIVERGENCES)
+@pytest.mark.parametrize(("name", "top_k_of"), list(zip(DIVERGENCES, TOP_K_OF, strict=True)))
 def test_a_vanishing_tail_is_neither_negative_nor_not_a_number(name, top_k_of):
     """In float32, where 1 - sum(top k) would round to 0 or below."""
     with jax.enable_x64(False):
