@@ -1,7 +1,7 @@
 """MOTAB on the embedded task, or on any pair of Hugging Face directories that share a tokenizer.
 
-    python -m experiments.run --config configs/motab.py              the main job
-    python -m experiments.run --config configs/motab.py:offline      synthesise once, then train
+    python -m experiments.run --config configs/motab.py              the main job: synthesise, train
+    python -m experiments.run --config configs/motab.py:online       fresh trajectories every step
     python -m experiments.run --config configs/motab.py:smoke        the same code in seconds
 
 A field is set with `--config.motab.gamma_0=0.5`; an unknown one is an error. For a pair of your own,
@@ -11,7 +11,7 @@ paper's (the defaults of `motab.MotabSettings`).
 
 import ml_collections
 
-ARGUMENTS = ("", "offline", "smoke")
+ARGUMENTS = ("", "online", "smoke")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -31,11 +31,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "student": {"path": "embedded:student", "dtype": "float32", "remat": "none"},
             "teacher": {"path": "embedded:teacher", "dtype": "float32"},
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 32},
+            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
             "data": {
                 "train": _data("chain/train", 1024),
                 "validation": _data("chain/validation", 128),
                 "test": _data("chain/test", 512),
+                "long": _data("chain/long", 256),  # longer than any problem trained on
             },
             # The paper's gamma_0 is .3. With steps of ten characters one wrong digit lowers V only
             # to .3 to .6, so that .7 does here what .3 does on real text.
@@ -61,11 +62,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "chunk": 32,
             },
             "synthesis": {
-                "mode": "online",  # or "offline": synthesise once, then epochs over the file
+                "mode": "offline",  # the paper's: synthesise once, then epochs over the file
+                "trajectories_per_prompt": 2,
+                "trajectories": 2048,  # offline: how many to synthesise
+                "file": "",  # offline: a file of `experiments.synthesize`; "" makes its own
                 "sync_every": 1,  # online: steps between refreshes of the rollout's weights
-                "trajectories_per_prompt": 1,
-                "trajectories": 6400,  # offline: how many to synthesise
-                "file": "",  # offline: a file of `experiments.synthesize` to train on
             },
             "optimizer": {
                 "learning_rate": 3e-3,
@@ -91,13 +92,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "samples": {"rows": 4, "every": 20},
         }
     )
-    if arg == "offline":
-        config.synthesis.mode = "offline"
-        config.synthesis.trajectories = 2048
+    if arg == "online":
+        config.synthesis.mode = "online"
+        config.synthesis.trajectories_per_prompt = 1
     if arg == "smoke":
         config.steps = 12
+        config.synthesis.trajectories = 128
         config.data.validation.size = 32
         config.data.test.size = 64
+        config.data.long.size = 32
         config.evaluation.batch_size = 32
         config.checkpoint.every = 6
         config.samples.every = 4

@@ -22,6 +22,9 @@ from experiments.progress import Progress, summary_table
 from experiments.workdir import METRICS, Workdir, environment, read_log, read_results
 from models.parameters import Params
 
+# What is measured before and after training: problems as long as those trained on, and longer.
+TEST_SETS = ("test", "long")
+
 
 def run(config: Any, workdir: str | Path, console: Console | None = None) -> dict[str, Any]:
     """Trains as the config says, resuming whatever the workdir holds, and returns the results.
@@ -49,9 +52,9 @@ class _Run:
         self.started = time.monotonic()
         self.pair: Pair = load_pair(config)
         self.data = {
-            name: list(load_source(config.data[name]))  # type: ignore[call-overload]
-            for name in ("validation", "test")
-            if config.data[name].name
+            name: list(load_source(config.data[name]))
+            for name in ("validation", *TEST_SETS)
+            if name in config.data and config.data[name].name
         }
         self.method: Any = make_method(config, self.pair, workdir)
         self.rate = self.method.schedule if isinstance(self.method, Base) else None
@@ -132,7 +135,7 @@ class _Run:
     def _validate(self, state: TrainState, step: int, progress: Progress) -> float | None:
         if "validation" not in self.data:
             return None
-        summary = self._sample("validation", state.params, self.pair.student_config)
+        summary, _ = self._sample("validation", state.params, self.pair.student_config)
         low, high = summary["interval"]
         record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
         self.workdir.append_metrics({"step": step, "kind": "validation", **record})
@@ -140,19 +143,24 @@ class _Run:
         return summary["accuracy"]
 
     def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
-        """Measures on the test set and keeps the summary in the log, where a resumed run finds it."""
-        if "test" not in self.data:
-            return
-        summary = self._sample("test", params, config)
-        self.workdir.append_metrics({"step": step, "kind": "evaluation", "name": name, **summary})
-        self.console.print(
-            f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} problems "
-            f"({summary['seconds']:.0f} s)"
-        )
+        """Measures on the test sets. A resumed run finds the summaries in the log."""
+        for data in TEST_SETS:
+            if data not in self.data:
+                continue
+            summary, samples = self._sample(data, params, config)
+            record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
+            self.workdir.write_samples(f"{name}-{data}", samples)
+            self.workdir.append_metrics(record)
+            self.console.print(
+                f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
+                f"problems ({summary['seconds']:.0f} s)"
+            )
 
-    def _sample(self, data: str, params: Params, config: Any) -> dict[str, Any]:
+    def _sample(
+        self, data: str, params: Params, config: Any
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         e = self.config.evaluation
-        summary, _ = evaluate(
+        return evaluate(
             params,
             config,
             self.pair.tokenizer,
@@ -167,24 +175,27 @@ class _Run:
             render=self.pair.render,
             prompt_width=self.config.prompt.max_tokens,
         )
-        return summary
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
     def _summarise(self) -> dict[str, Any]:
         records = read_log(self.workdir.path / METRICS)
-        evaluations = {r["name"]: r for r in records if r["kind"] == "evaluation"}
-        drop = ("step", "kind", "name")
-        results: dict[str, Any] = {
-            name: {k: v for k, v in evaluations[name].items() if k not in drop}
-            if name in evaluations
-            else None
-            for name in ("before", "after", "teacher")
+        drop = ("step", "kind", "name", "data")
+        measured = {
+            (r["data"], r["name"]): {k: v for k, v in r.items() if k not in drop}
+            for r in records
+            if r["kind"] == "evaluation"
         }
+        names = ("before", "after", "teacher")
+        results: dict[str, Any] = {name: measured.get(("test", name)) for name in names}
+        if "long" in self.data:
+            results["long"] = {name: measured.get(("long", name)) for name in names}
         train = [r for r in records if r["kind"] == "train"]
         results["synthesis"] = _synthesis(train)
         results["steps"] = self.config.steps
+        results["loss_tokens"] = int(sum(r["loss_tokens"] for r in train))
+        results["train_seconds"] = sum(r["seconds"] for r in train)
         results["seed"] = self.config.seed
         results["wall_seconds"] = self._seconds()
         return results | environment()

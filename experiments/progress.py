@@ -15,6 +15,7 @@ from rich.table import Table
 
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
+_ROWS = ("before", "after", "teacher")
 _SOURCES = ("student", "flawed", "revision", "teacher")
 
 
@@ -128,8 +129,9 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
     table.add_column("")
     for name in ("accuracy", "95 % interval", "n", "mean length", "truncated"):
         table.add_column(name, justify="right")
-    for name in ("before", "after", "teacher"):
-        row = results.get(name)
+    rows = [(name, results.get(name)) for name in _ROWS]
+    rows += [(f"{name}, longer problems", row) for name, row in results.get("long", {}).items()]
+    for name, row in rows:
         if row:
             low, high = row["interval"]
             table.add_row(

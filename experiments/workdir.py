@@ -3,6 +3,7 @@
     config.json         the run's config, written once
     metrics.jsonl       one line per logged step
     trajectories.jsonl  a readable sample of what was trained on
+    samples/            every graded sample of an evaluation, a file each
     results.json        the outcome
     checkpoints/        see `experiments.checkpoints`
     report.png          see `experiments.picture`
@@ -35,6 +36,7 @@ METRICS = "metrics.jsonl"
 TRAJECTORIES = "trajectories.jsonl"
 RESULTS = "results.json"
 CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
 REPORT = "report.png"
 LOCK = "lock"
 
@@ -112,6 +114,13 @@ class Workdir:
         write_atomic(
             self.path / RESULTS, (json.dumps(plain(results), indent=2) + "\n").encode("utf-8")
         )
+
+    def write_samples(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Writes samples/NAME.jsonl, one line per sample: wholly, or not at all."""
+        directory = self.path / SAMPLES
+        directory.mkdir(exist_ok=True)
+        lines = "".join(json.dumps(plain(record)) + "\n" for record in records)
+        write_atomic(directory / f"{name}.jsonl", lines.encode("utf-8"))
 
     def close(self) -> None:
         """Lets the next writer in."""

@@ -48,8 +48,9 @@ def shorten(config: ConfigDict) -> ConfigDict:
     config.checkpoint.every = 1
     config.evaluation.max_tokens = 24
     config.evaluation.batch_size = 8
-    for name in ("validation", "test"):
-        config.data[name].size = 8
+    for name in ("validation", "test", "long"):
+        if name in config.data:
+            config.data[name].size = 8
     if "motab" in config:
         config.motab.max_total = 64
         config.motab.max_correction = 24
@@ -61,14 +62,14 @@ def shorten(config: ConfigDict) -> ConfigDict:
     ("module", "arg", "idle"),
     [
         # What the other mode of synthesis reads.
-        (motab, "smoke", {"synthesis.trajectories", "synthesis.file"}),
-        (motab, "offline", {"synthesis.sync_every"}),
+        (motab, "online", {"synthesis.trajectories", "synthesis.file"}),
+        (motab, "smoke", {"synthesis.sync_every"}),
         (pretrain, "student", {"samples.rows"}),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
     config = shorten(module.get_config(arg))
-    if arg == "offline":
+    if arg == "smoke":
         config.samples.every = 1
     paths = {}
 

@@ -25,7 +25,7 @@ from experiments.workdir import read_log
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def small(arg: str = "smoke", steps: int = 6) -> ConfigDict:
+def small(arg: str = "online", steps: int = 6) -> ConfigDict:
     """A run of seconds."""
     config = motab_config.get_config(arg)
     config.steps = steps
@@ -33,6 +33,7 @@ def small(arg: str = "smoke", steps: int = 6) -> ConfigDict:
     config.data.train.size = 64
     config.data.validation.size = 8
     config.data.test.size = 16
+    config.data.long.size = 8
     config.evaluation.batch_size = 16
     config.evaluation.max_tokens = 112
     config.motab.max_total = 96
@@ -72,6 +73,10 @@ def test_a_workdir_holds_what_it_should(finished):
         assert 0 <= row["truncation_rate"] <= 1
     assert results["teacher"]["accuracy"] > 0.9
     assert {"seed", "commit", "versions", "wall_seconds"} <= set(results)
+    assert results["long"]["teacher"]["n"] == 8
+    samples = [json.loads(x) for x in (workdir / "samples" / "after-test.jsonl").open()]
+    right = [sample["right"] for sample in samples]
+    assert np.mean(right) == pytest.approx(results["after"]["accuracy"])
     synthesis = results["synthesis"]
     assert synthesis["trajectories"] == 48
     assert set(synthesis["tokens"]) == {"student", "flawed", "revision", "teacher"}
@@ -142,7 +147,7 @@ def flags(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
 
 def test_killed_and_resumed_ends_bit_identical(finished, tmp_path):
     """SIGKILL in the middle; the second start resumes from the checkpoint, in another process."""
-    arguments = ["configs/motab.py:smoke", *flags(small(), motab_config.get_config("smoke"))]
+    arguments = ["configs/motab.py:online", *flags(small(), motab_config.get_config("online"))]
     workdir = tmp_path / "killed"
     process = start(arguments, workdir)
     deadline = time.monotonic() + 240
@@ -177,9 +182,8 @@ def test_sync_every_resumes_with_the_lagging_weights(tmp_path):
 
 
 def test_offline_synthesises_once_and_trains_on_the_file(tmp_path):
-    config = small("offline")
+    config = small("")
     config.synthesis.trajectories = 24
-    config.synthesis.trajectories_per_prompt = 2
     results = run(config, tmp_path / "a")
     lines = (tmp_path / "a" / "synthesis.jsonl").read_text().splitlines()
     assert len(lines) == 25
@@ -191,7 +195,7 @@ def test_offline_synthesises_once_and_trains_on_the_file(tmp_path):
     assert len(set(ids)) == 24
     assert results["synthesis"]["trajectories"] == 48
 
-    config = small("offline")
+    config = small("")
     config.synthesis.file = str(tmp_path / "a" / "synthesis.jsonl")
     config.motab.loss_on = "response"
     with pytest.raises(ValueError, match="another motab"):
@@ -199,7 +203,7 @@ def test_offline_synthesises_once_and_trains_on_the_file(tmp_path):
 
 
 def test_an_interrupted_synthesis_is_completed_not_repeated(tmp_path):
-    config = small("offline")
+    config = small("")
     config.synthesis.trajectories = 24
     run(config, tmp_path / "a")
     whole = (tmp_path / "a" / "synthesis.jsonl").read_bytes()
