@@ -1,7 +1,8 @@
 """MOTAB on the embedded task, or on any pair of Hugging Face directories that share a tokenizer.
 
     python -m experiments.run --config configs/motab.py              the main job: synthesise, train
-    python -m experiments.run --config configs/motab.py:online       fresh trajectories every step
+    python -m experiments.run --config configs/motab.py:online       fresh trajectories every step, of
+                                                                     weights refreshed every 50
     python -m experiments.run --config configs/motab.py:smoke        the same code in seconds
 
 A field is set with `--config.motab.gamma_0=0.5`; an unknown one is an error. For a pair of your own,
@@ -95,6 +96,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     if arg == "online":
         config.synthesis.mode = "online"
         config.synthesis.trajectories_per_prompt = 1
+        # Rollouts from weights that are always fresh collapse on this task: see README.
+        config.synthesis.sync_every = 50
     if arg == "smoke":
         config.steps = 12
         config.synthesis.trajectories = 128

@@ -54,7 +54,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "validation": _data("chain/validation", 256),
                 "test": _data("chain/test", 512),
             },
-            "sft": {"max_tokens": 168, "shuffle": False, "overlong": "error"},
+            "sft": {"max_tokens": 136, "shuffle": False, "overlong": "error"},
             "optimizer": {
                 "learning_rate": 3e-3,
                 "final_learning_rate": 1e-4,
@@ -77,9 +77,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "samples": {"rows": 0, "every": 0},
         }
     )
-    if teacher:
-        config.data.train.slip_rate = 0.02
-    else:
+    if not teacher:
         config.steps = 1500
         config.data.train.misconceptions = 60
         config.data.train.misconceptions_from = 1200 * config.batch_size
@@ -94,5 +92,4 @@ def _data(name: str, size: int, style: str = "student") -> dict:
         "misconceptions": 0,
         "misconception_rate": 0.75,
         "misconceptions_from": 0,
-        "slip_rate": 0.0,
     }

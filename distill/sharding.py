@@ -76,4 +76,5 @@ def state_shardings(
         name: params if name == "rollout_params" else jax.tree.map(lambda _: whole, value)
         for name, value in state.method_state.items()
     }
-    return TrainState(step=whole, params=params, opt_state=opt_state, method_state=method_state)
+    tree: Any = TrainState  # of shardings in place of arrays
+    return tree(step=whole, params=params, opt_state=opt_state, method_state=method_state)

@@ -29,9 +29,6 @@ _STEPS = {"train": (2, 5), "validation": (2, 5), "test": (2, 5), "long": (6, 8)}
 _SIZES = {"train": 1_000_000, "validation": 1_000, "test": 1_000, "long": 1_000}
 _MAX_STEPS = len(string.ascii_lowercase) - 1
 
-# What takes a slip back.
-REVISION = "However,\n\n"
-
 # A digit, an operation and an operand.
 Fact = tuple[int, str, int]
 
@@ -69,8 +66,6 @@ class ChainSource:
       misconception_rate: probability that a misconceived fact comes out wrong when used.
       misconception_seed: which facts, and their wrong results.
       misconceptions_from: index of the first instance that suffers from misconceptions.
-      slip_rate: probability that the reference holds one slip: a step with a wrong result, taken
-        back with "However," and written again, right. Solvers trained on it know how to mend.
 
     Raises:
       ValueError: names the option that is out of range.
@@ -86,7 +81,6 @@ class ChainSource:
     misconception_rate: float = 0.75
     misconception_seed: int = 0
     misconceptions_from: int = 0
-    slip_rate: float = 0.0
 
     def __post_init__(self):
         if self.split not in SPLITS:
@@ -104,8 +98,6 @@ class ChainSource:
             raise ValueError(f"misconceptions={self.misconceptions} must lie in 0..240.")
         if not 0 <= self.misconception_rate <= 1:
             raise ValueError(f"misconception_rate={self.misconception_rate} must lie in 0..1.")
-        if not 0 <= self.slip_rate <= 1:
-            raise ValueError(f"slip_rate={self.slip_rate} must lie in 0..1.")
         wrong = draw_misconceptions(self.misconceptions, self.misconception_seed)
         object.__setattr__(self, "_wrong", wrong)
 
@@ -149,25 +141,15 @@ class ChainSource:
 
     def _solve(self, start, chain, style: str, wrong: dict[Fact, int], rng: random.Random) -> str:
         text, value = "", start
-        # Drawn only where there may be a slip, so that others keep their randomness.
-        slip = rng.randrange(len(chain)) if self.slip_rate and rng.random() < self.slip_rate else -1
-        names = string.ascii_lowercase[1:]
-        for index, (name, (operation, operand)) in enumerate(zip(names, chain, strict=False)):
-            fact = (value, operation, operand)
-            errs = fact in wrong and rng.random() < self.misconception_rate
-            value = wrong[fact] if errs else apply(*fact)
-            if index == slip:
-                slipped = (value + rng.randint(1, 9)) % 10
-                text += _write_step(style, name, fact, slipped) + REVISION
-            text += _write_step(style, name, fact, value)
+        for name, (operation, operand) in zip(string.ascii_lowercase[1:], chain, strict=False):
+            before, fact = value, (value, operation, operand)
+            slips = fact in wrong and rng.random() < self.misconception_rate
+            value = wrong[fact] if slips else apply(*fact)
+            if style == "student":
+                text += f"{name}={before}{operation}{operand}={value}.\n\n"
+            else:
+                text += f"{operation}{operand} on {before}: {name}={value}.\n\n"
         return text + f"\\boxed{{{value}}}"
-
-
-def _write_step(style: str, name: str, fact: Fact, result: int) -> str:
-    before, operation, operand = fact
-    if style == "student":
-        return f"{name}={before}{operation}{operand}={result}.\n\n"
-    return f"{operation}{operand} on {before}: {name}={result}.\n\n"
 
 
 def hash_bucket(problem: str) -> int:

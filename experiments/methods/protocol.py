@@ -42,7 +42,10 @@ class Batches(Protocol):
 class Method(Protocol):
     """A way to turn batches into updates."""
 
-    batches: Batches
+    @property
+    def batches(self) -> Batches:
+        """What the steps consume."""
+        ...
 
     def init(self, params: Params) -> TrainState:
         """The state before the first update."""
