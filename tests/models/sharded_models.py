@@ -73,7 +73,8 @@ def compare(path: Path, mesh: jax.sharding.Mesh) -> dict:
     }
 
     lengths = np.array([5, 1, 3, 5, 2, 4, 1, 5], np.int32)
-    for temperature in (0.0, 1.0):
+    # Cached decoding shards alike in all families: one of each head suffices.
+    for temperature in (0.0, 1.0) if path.name in ("qwen3", "qwen2_tied") else ():
         arguments = (batch[0][:, :5], lengths, jax.random.key(0), 12, temperature)
         one = generate(params, config, *arguments)
         eight = generate(split, meshed, *arguments)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy_sampling import reference
 from tiny_models import tiny_config, tiny_params
 
 from models import forward, generate
@@ -57,31 +58,32 @@ def test_fewer_new_tokens_are_a_prefix(run):
     np.testing.assert_array_equal(long.lengths_B, [70] * 4)
 
 
-def test_greedy_follows_the_full_forward_pass(model, run, prompts):
+def scored(model, prompts, out):
+    """Logits [4, NEW, V] of a full forward pass, at the positions the completions were drawn."""
     params, config = model
     tokens, lengths = prompts
-    out = run(temperature=0.0)
-    np.testing.assert_array_equal(out.log_probs_sampled_BxN, 0.0)
-    width = tokens.shape[1] + NEW
-    rows = np.zeros((4, width), np.int32)
+    rows = np.zeros((4, tokens.shape[1] + NEW), np.int32)
     for b, n in enumerate(lengths):
         rows[b, :n] = tokens[b, :n]
         rows[b, n : n + NEW] = out.tokens_BxN[b]
-    logits = np.asarray(forward(params, config, rows), np.float64)
-    log_probs = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
-    for b, n in enumerate(lengths):
-        steps = log_probs[b, n - 1 : n - 1 + NEW]
-        np.testing.assert_array_equal(out.tokens_BxN[b], np.argmax(steps, axis=-1))
-        np.testing.assert_allclose(out.log_probs_BxN[b], np.max(steps, axis=-1), atol=1e-4)
+    logits = np.asarray(forward(params, config, rows))
+    return np.stack([logits[b, n - 1 : n - 1 + NEW] for b, n in enumerate(lengths)])
 
 
-def test_filters_reach_the_sampler(run):
-    """The log-probabilities are those of the filtered and of the plain distribution."""
-    out = run(temperature=0.8, top_p=0.7, top_k=10)
-    assert np.all(np.asarray(out.log_probs_sampled_BxN) <= 0)
-    assert np.all(np.asarray(out.log_probs_sampled_BxN) >= out.log_probs_BxN - 2.0)
-    assert np.any(np.asarray(out.log_probs_sampled_BxN) != out.log_probs_BxN)
-    np.testing.assert_array_equal(run(top_k=1).tokens_BxN, run(temperature=0.0).tokens_BxN)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.7, "top_k": 10, "vocab_size": 50}],
+    ids=str,
+)
+def test_log_probs_are_those_of_the_full_forward_pass(options, model, run, prompts):
+    out = run(**options)
+    logits = scored(model, prompts, out).reshape(4 * NEW, -1)
+    tokens = np.asarray(out.tokens_BxN).reshape(-1)
+    drawn_from = reference(logits, **options)[np.arange(4 * NEW), tokens]
+    plain = reference(logits, vocab_size=options.get("vocab_size"))[np.arange(4 * NEW), tokens]
+    assert np.all(drawn_from > 0)
+    np.testing.assert_allclose(out.log_probs_sampled_BxN.ravel(), np.log(drawn_from), atol=1e-4)
+    np.testing.assert_allclose(out.log_probs_BxN.ravel(), np.log(plain), atol=1e-4)
 
 
 def test_ends_at_end_of_sequence(run):

@@ -67,10 +67,11 @@ def test_gradients_equal_one_device_array_by_array(report):
     assert not wrong
 
 
+@pytest.mark.parametrize("name", ["qwen3", "qwen2_tied"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_generate_gives_the_same_tokens(temperature, report):
-    assert report[f"same tokens at {temperature}"]
-    assert report[f"log-probs at {temperature}"] <= RELATIVE
+def test_generate_gives_the_same_tokens(temperature, name, reports):
+    assert reports[name][f"same tokens at {temperature}"]
+    assert reports[name][f"log-probs at {temperature}"] <= RELATIVE
 
 
 def abstract_mesh(**sizes) -> AbstractMesh:
