@@ -202,13 +202,14 @@ class _Run:
 
 
 def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the run trained on: shares of trajectories, and tokens by source."""
-    if not train or "backtracked" not in train[0]:
+    """What the run trained on: shares of trajectories, as far as logged, and tokens by source."""
+    if not train or "rows" not in train[0]:
         return None
     rows = sum(r["rows"] for r in train)
     shares = {
         name: sum(r[name] * r["rows"] for r in train) / rows
-        for name in ("backtracked", "dropped", "truncated")
+        for name in ("backtracked", "dropped", "truncated", "accepted", "kept")
+        if name in train[0]
     }
     tokens = {
         name.removeprefix("tokens_"): int(sum(r[name] for r in train))

@@ -16,6 +16,11 @@ from rich.table import Table
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
 _ROWS = ("before", "after", "teacher")
+_SHARES = {
+    "backtracked": "trajectories backtracked",
+    "accepted": "student's steps accepted",
+    "kept": "trajectories kept",
+}
 _SOURCES = ("student", "flawed", "revision", "teacher")
 
 
@@ -122,8 +127,8 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
 
     Args:
       results: as in results.json: `before`, `after` and perhaps `teacher`, each with accuracy,
-        interval, n, mean_length (tokens) and truncation_rate; perhaps `synthesis` with the share
-        `backtracked` and `tokens` by source.
+        interval, n, mean_length (tokens) and truncation_rate; perhaps `synthesis` with `tokens` by
+        source and any of the shares `backtracked`, `accepted` and `kept`.
     """
     table = Table(box=box.SIMPLE_HEAD, title="Results", title_justify="left")
     table.add_column("")
@@ -149,7 +154,11 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
         lines.append(f"  change: {gain:+.1f} points")
     synthesis = results.get("synthesis")
     if synthesis:
-        lines.append(f"  trajectories backtracked: {_percent(synthesis['backtracked'])}")
+        lines += [
+            f"  {label}: {_percent(synthesis[name])}"
+            for name, label in _SHARES.items()
+            if name in synthesis
+        ]
         tokens = synthesis["tokens"]
         total = sum(tokens.values())
         shares = [
