@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from experiments.statistics import (
     average_at_n,
     bootstrap,
+    crossed_bootstrap,
     majority_at_n,
     paired_difference,
     pass_at_k,
@@ -111,6 +112,61 @@ def test_paired_difference_is_narrower_than_the_unpaired_one():
     assert paired.high - paired.low < 0.7 * unpaired
     with pytest.raises(ValueError, match="same problems"):
         paired_difference(after, before[1:])
+
+
+def test_crossed_bootstrap_equals_enumeration_of_all_resamples():
+    values = np.random.default_rng(0).random((3, 4))
+    means = [
+        values[list(seeds)][:, list(problems)].mean()
+        for seeds in itertools.product(range(3), repeat=2)
+        for problems in itertools.product(range(4), repeat=4)
+    ]
+    low, high = np.quantile(means, [0.025, 0.975])
+    ours = crossed_bootstrap(values, resamples=200_000)
+    assert ours.mean == pytest.approx(values.mean())
+    assert abs(ours.low - low) <= 0.01
+    assert abs(ours.high - high) <= 0.01
+
+
+def test_crossed_bootstrap_of_one_seed_is_over_problems():
+    values = np.random.default_rng(1).random(300)
+    crossed, plain = crossed_bootstrap(values[None]), bootstrap(values)
+    assert crossed.mean == pytest.approx(plain.mean)
+    assert abs(crossed.low - plain.low) < 0.002
+    assert abs(crossed.high - plain.high) < 0.002
+
+
+def test_crossed_bootstrap_sees_the_variance_between_seeds():
+    """Where seeds alone differ, its variance is the unbiased one of their mean."""
+    between = np.random.default_rng(6).random(8)
+    interval = crossed_bootstrap(np.repeat(between[:, None], 50, axis=1), level=0.6827)
+    half = (interval.high - interval.low) / 2
+    assert half == pytest.approx(between.std(ddof=1) / math.sqrt(8), rel=0.05)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.6])
+def test_crossed_bootstrap_covers_the_truth_at_least_about_as_often_as_it_says(between):
+    rng = np.random.default_rng(2)
+    draws = rng.standard_normal(200_000) * math.hypot(between, 1.0)
+    truth = np.mean(1 / (1 + np.exp(-draws)))
+    hits = []
+    for trial in range(150):
+        logits = rng.normal(0, between, (5, 1)) + rng.standard_normal((1, 100))
+        values = rng.random((5, 100)) < 1 / (1 + np.exp(-logits))
+        interval = crossed_bootstrap(values, seed=trial, resamples=500)
+        hits.append(interval.low <= truth <= interval.high)
+    assert np.mean(hits) > 0.88
+
+
+def test_crossed_bootstrap_is_seeded_and_refuses_nothing(monkeypatch):
+    values = np.random.default_rng(3).random((2, 30))
+    assert crossed_bootstrap(values, seed=4) == crossed_bootstrap(values, seed=4)
+    for bad in ([], [1.0], [[]]):
+        with pytest.raises(ValueError, match="one seed and one problem"):
+            crossed_bootstrap(np.array(bad))
+    whole = crossed_bootstrap(values, resamples=999)
+    monkeypatch.setattr("experiments.statistics._CHUNK", 333)
+    assert crossed_bootstrap(values, resamples=999) == whole
 
 
 def test_majority_votes():
