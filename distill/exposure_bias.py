@@ -1,0 +1,90 @@
+"""One model on its own text and on another model's: the device part of exposure-bias diagnostics."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.divergence import forward_kl
+from models.decode import put
+
+# Logits exist for a block of positions at a time, at most this many numbers per text.
+_BLOCK_ELEMENTS = 2**24
+
+
+class ContextComparison(flax.struct.PyTreeNode):
+    """What one model says of two texts on the same prompt, all [B, N], in nats, at temperature 1.
+
+    Attributes:
+      own_log_probs, other_log_probs: log p(token) of each text's tokens. Mean something where that
+        text has a token.
+      kl: KL(p(. | own text before t) || p(. | other text before t)): at t = 0, where both contexts
+        are the prompt, it is 0. Means something where both texts have a token.
+    """
+
+    own_log_probs: jax.Array
+    other_log_probs: jax.Array
+    kl: jax.Array
+
+
+def compare_contexts(
+    params: models.parameters.Params,
+    config: models.ModelConfig,
+    prompts_BxP: jax.Array,
+    prompt_lengths_B: jax.Array,
+    own_BxN: jax.Array,
+    other_BxN: jax.Array,
+    vocab_size: int | None = None,
+) -> ContextComparison:
+    """Compares a model's next-token distributions along its own text and along another's.
+
+    No mask is needed: what stands behind a text's end does not reach back. Memory is bounded: the
+    positions go through the head in blocks.
+
+    Args:
+      prompts_BxP: right-padded, at least one token each.
+      own_BxN, other_BxN: response tokens from the prompt's end on, padded with any valid id.
+      vocab_size: distributions run over the ids below it; None: over all.
+    """
+    batch, length = own_BxN.shape
+    total = batch * length
+    vocab = min(vocab_size or config.vocab_size, config.vocab_size)
+    block = max(1, min(total, _BLOCK_ELEMENTS // config.vocab_size))
+    texts = jnp.stack([own_BxN, other_BxN])
+    # From the hidden state at the prompt's last token, the response's first is predicted.
+    at_BxN = prompt_lengths_B[:, None] - 1 + jnp.arange(length)
+
+    def before_each_token(text_BxN: jax.Array) -> jax.Array:
+        tokens = jnp.pad(prompts_BxP, ((0, 0), (0, length)))
+        tokens = put(tokens, text_BxN, prompt_lengths_B, jnp.full(batch, length))
+        hidden = models.forward_hidden(params, config, tokens)
+        return jnp.take_along_axis(hidden, at_BxN[..., None], axis=1)
+
+    def compare(args: tuple[jax.Array, jax.Array]) -> ContextComparison:
+        hidden_2xCxD, tokens_2xC = args
+        logits = [models.logits(params, config, h)[..., :vocab] for h in hidden_2xCxD]
+        chosen = [
+            jnp.take_along_axis(jax.nn.log_softmax(x), tokens[:, None], axis=-1)[:, 0]
+            for x, tokens in zip(logits, tokens_2xC, strict=True)
+        ]
+        kl = forward_kl(logits[0], logits[1])  # KL(first || second)
+        return ContextComparison(chosen[0], chosen[1], kl)
+
+    # One program runs over both texts, so that equal texts give equal bits and a KL of exactly 0.
+    hidden = jax.lax.map(before_each_token, texts).reshape(2, total, -1)
+    tokens = jnp.clip(texts.reshape(2, total), max=vocab - 1)
+    if block == total:
+        result = compare((hidden, tokens))
+    else:
+        padding = -total % block
+        hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
+        tokens = jnp.pad(tokens, ((0, 0), (0, padding)))
+        blocks = (
+            hidden.reshape(2, -1, block, hidden.shape[-1]).swapaxes(0, 1),
+            tokens.reshape(2, -1, block).swapaxes(0, 1),
+        )
+        result = jax.lax.map(compare, blocks)
+        result = jax.tree.map(lambda x: x.reshape(-1)[:total], result)
+    return jax.tree.map(lambda x: x.reshape(batch, length), result)
