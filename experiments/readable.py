@@ -15,18 +15,10 @@ from experiments.tokenizer import decode
 from motab.rollout import Record
 
 
-def readable_trajectories(
-    trajectories: Trajectories,
-    record: Record,
-    examples: Sequence[Example],
-    tokenizer: PreTrainedTokenizerBase,
+def readable_rows(
+    trajectories: Trajectories, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
 ) -> list[dict[str, Any]]:
-    """One record per row, of host arrays.
-
-    Returns:
-      Records of `id`, `prompt`, `answer`, `parts` (a list of `source` and `text`), `values` and
-      `boundaries` per step, `breach`, `root` (0-based steps, -1 for none) and `depth` in steps.
-    """
+    """Records of `id`, `prompt`, `answer` and `parts` (a list of `source` and `text`), one per row."""
     records = []
     for b, example in enumerate(examples):
         source = np.asarray(trajectories.source_BxT[b])
@@ -36,14 +28,31 @@ def readable_trajectories(
             if kind not in (Source.PADDING, Source.PROMPT):
                 text = decode(tokenizer, tokens[list(run)].tolist())
                 parts.append({"source": Source(kind).name.lower(), "text": text})
+        records.append(
+            {"id": example.id, "prompt": example.problem, "answer": example.answer, "parts": parts}
+        )
+    return records
+
+
+def readable_trajectories(
+    trajectories: Trajectories,
+    record: Record,
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[dict[str, Any]]:
+    """One record per row of MOTAB's trajectories, of host arrays.
+
+    Returns:
+      Records of `id`, `prompt`, `answer`, `parts` (a list of `source` and `text`), `values` and
+      `boundaries` per step, `breach`, `root` (0-based steps, -1 for none) and `depth` in steps.
+    """
+    records = []
+    for b, people in enumerate(readable_rows(trajectories, examples, tokenizer)):
         steps = int(record.num_steps_B[b])
         breach, root = int(record.breach_B[b]), int(record.root_B[b])
         records.append(
             {
-                "id": example.id,
-                "prompt": example.problem,
-                "answer": example.answer,
-                "parts": parts,
+                **people,
                 "values": np.asarray(record.values_BxL[b, :steps]).tolist(),
                 "boundaries": np.asarray(record.boundaries_BxL[b, :steps]).tolist(),
                 "breach": breach,

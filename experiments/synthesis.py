@@ -1,7 +1,7 @@
 """Trajectories written once to a JSONL file that keeps everything training needs.
 
-The first line says what wrote the file: models, tokenizer, prompt and MOTAB settings. Every other
-line is one trajectory.
+The first line says what wrote the file: models, tokenizer, prompt and the recipe's settings. Every
+other line is one trajectory.
 """
 
 from __future__ import annotations
@@ -17,65 +17,18 @@ import grain
 import jax
 import numpy as np
 
-import motab
-from distill.steps import make_step_table
 from distill.trajectories import Source, Trajectories
-from experiments.data.batches import PromptBatch, prompt_batches
+from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.pair import Pair, start_student
 from experiments.paths import model_directory
 from experiments.progress import Progress
-from experiments.readable import readable_trajectories
-from experiments.tokenizer import encode, token_bytes
-from models.parameters import Params
+from experiments.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
 
-class Synthesiser:
-    """The jitted backtracking rollout of a config, on batches of prompts."""
-
-    def __init__(self, config: Any, pair: Pair):
-        assert pair.teacher_config is not None
-        self.pair, self.seed = pair, config.seed
-        self.settings = motab.MotabSettings(**config.motab)
-        table = make_step_table(
-            token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
-        )
-        rollout = motab.make_rollout(
-            pair.student_config,
-            pair.teacher_config,
-            self.settings,
-            table,
-            encode(pair.tokenizer, self.settings.delimiter),
-            encode(pair.tokenizer, self.settings.revision_text),
-            pair.eos_ids,
-            pair.vocab_size,
-        )
-
-        def measured(*inputs: Any):
-            trajectories, record = rollout(*inputs)
-            return trajectories, record, motab.rollout_metrics(trajectories, record)
-
-        self._rollout = jax.jit(measured)
-
-    def __call__(
-        self, student_params: Params, batch: PromptBatch, copies: int, round_: int
-    ) -> tuple[Trajectories, motab.Record, dict[str, jax.Array]]:
-        """`copies` trajectories of every prompt, side by side; noise belongs to the round."""
-        ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
-        key = jax.random.fold_in(jax.random.key(self.seed), round_)
-        return self._rollout(
-            student_params,
-            self.pair.teacher_params,
-            np.repeat(batch.prompts_BxP, copies, axis=0),
-            np.repeat(batch.prompt_lengths_B, copies),
-            ids.reshape(-1),
-            key,
-        )
-
-
-def synthesise(config: Any, pair: Pair, path: Path) -> None:
+def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     """Writes `synthesis.trajectories` trajectories of the student's initial weights.
 
     Goes on where an earlier call was interrupted; what is complete is left as it is.
@@ -83,7 +36,7 @@ def synthesise(config: Any, pair: Pair, path: Path) -> None:
     Raises:
       ValueError: the file was written with other models or settings.
     """
-    synthesiser, params = Synthesiser(config, pair), None
+    params: Any = None
     copies = config.synthesis.trajectories_per_prompt
     per_batch = config.batch_size
     total = config.synthesis.trajectories // per_batch
@@ -92,7 +45,7 @@ def synthesise(config: Any, pair: Pair, path: Path) -> None:
             f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
             f"batch_size={per_batch}."
         )
-    header = _header(config)
+    header = _header(config, recipe)
     done = _prepare(path, header, per_batch)
     batches = prompt_batches(
         load_source(config.data.train),
@@ -108,9 +61,13 @@ def synthesise(config: Any, pair: Pair, path: Path) -> None:
             batch = next(batches)
             if index < done:
                 continue
-            output = jax.device_get(synthesiser(params, batch, copies, index)[:2])
+            trajectories, record, _ = jax.device_get(recipe(params, batch, copies, index))
             examples = [example for example in batch.examples for _ in range(copies)]
-            records = _records(*output, batch, copies, examples, pair)
+            ids = [int(i) * copies + copy for i in batch.sample_ids_B for copy in range(copies)]
+            records = [
+                {"sample_id": i, **line}
+                for i, line in zip(ids, recipe.lines(trajectories, record, examples), strict=True)
+            ]
             with path.open("ab") as file:
                 file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
                 file.flush()
@@ -118,40 +75,15 @@ def synthesise(config: Any, pair: Pair, path: Path) -> None:
             progress.update((index + 1) * per_batch)
 
 
-def _records(trajectories, record, batch, copies, examples, pair: Pair) -> list[dict[str, Any]]:
-    readable = readable_trajectories(trajectories, record, examples, pair.tokenizer)
-    records = []
-    for b, people in enumerate(readable):
-        source = trajectories.source_BxT[b]
-        length = int(np.sum(source != Source.PADDING))
-        student = int(record.num_steps_B[b])
-        records.append(
-            {
-                "sample_id": int(batch.sample_ids_B[b // copies]) * copies + b % copies,
-                "token_ids": trajectories.tokens_BxT[b, :length].tolist(),
-                "source": source[:length].tolist(),
-                "likelihood_weights": trajectories.likelihood_weights_BxT[b, :length].tolist(),
-                "divergence_weights": trajectories.divergence_weights_BxT[b, :length].tolist(),
-                "step_ends": record.step_ends_BxL[b, :student].tolist(),
-                "breach": people["breach"],
-                "dropped": people["dropped"],
-                "truncated": people["truncated"],
-                "tokens": {s.name.lower(): int(np.sum(source == s)) for s in motab.metrics.SOURCES},
-                "readable": people,
-            }
-        )
-    return records
-
-
-def _header(config: Any) -> dict[str, Any]:
-    fields = config.motab.to_dict()
-    fields.pop("chunk")  # changes speed alone
+def _header(config: Any, recipe: Recipe) -> dict[str, Any]:
+    fields = config[recipe.section].to_dict()
+    fields.pop("chunk", None)  # changes speed alone
+    models = ("student", "teacher") if "teacher" in config else ("student",)
     return {
         "kind": "header",
-        "student": fingerprint(model_directory(config.student.path)),
-        "teacher": fingerprint(model_directory(config.teacher.path)),
+        **{name: fingerprint(model_directory(config[name].path)) for name in models},
         "prompt": config.prompt.to_dict(),
-        "motab": fields,
+        recipe.section: fields,
         "seed": config.seed,
         "trajectories_per_prompt": config.synthesis.trajectories_per_prompt,
     }
@@ -218,6 +150,7 @@ class _Rows:
     def __init__(self, path: Path):
         self._path = path
         self._offsets = []
+        self.total = 0
         with path.open("rb") as file:
             offset = len(file.readline())
             for number, line in enumerate(file, 2):
@@ -229,6 +162,7 @@ class _Rows:
                     ) from None
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
                     self._offsets.append(offset)
+                self.total += 1
                 offset += len(line)
         if not self._offsets:
             raise ValueError(f"{path} holds no trajectory that trains anything.")
@@ -243,17 +177,23 @@ class _Rows:
 
 
 class TrajectoryBatches:
-    """Shuffled epochs over a file of trajectories, as an endless checkpointable stream."""
+    """Shuffled epochs over a file of trajectories, as an endless checkpointable stream.
 
-    def __init__(self, config: Any, pair: Pair, path: Path):
+    Attributes:
+      kept: share of the file's trajectories that train something; the others are left out.
+    """
+
+    def __init__(self, config: Any, recipe: Recipe, path: Path):
         if not path.is_file():
             raise FileNotFoundError(f"synthesis.file={path}: there is no such file.")
         with path.open("rb") as file:
-            header = _header(config)
-            _check_header(file.readline(), header, path, ("prompt", "motab"))
-        self._width = config.prompt.max_tokens + config.motab.max_total
-        rows = grain.MapDataset.source(_Rows(path)).seed(config.seed).shuffle().repeat()
-        batches = rows.batch(config.batch_size, batch_fn=self._collate)
+            header = _header(config, recipe)
+            _check_header(file.readline(), header, path, ("prompt", recipe.section))
+        self._width = config.prompt.max_tokens + recipe.max_total
+        rows = _Rows(path)
+        self.kept = len(rows) / rows.total
+        draws = grain.MapDataset.source(rows).seed(config.seed).shuffle().repeat()
+        batches = draws.batch(config.batch_size, batch_fn=self._collate)
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)))
 
     def __next__(self) -> dict[str, Any]:
@@ -276,12 +216,13 @@ class TrajectoryBatches:
 
         source = rows("source", np.int32)
         positions = np.broadcast_to(np.arange(self._width, dtype=np.int32), source.shape)
-        trajectories: Any = Trajectories(
+        make: Any = Trajectories  # of host arrays, for now
+        trajectories = make(
             tokens_BxT=rows("token_ids", np.int32),
             source_BxT=source,
             likelihood_weights_BxT=rows("likelihood_weights", np.float32),
             divergence_weights_BxT=rows("divergence_weights", np.float32),
-            positions_BxT=positions,  # type: ignore[arg-type]
-            segment_ids_BxT=(source != Source.PADDING).astype(np.int32),  # type: ignore[arg-type]
+            positions_BxT=positions,
+            segment_ids_BxT=(source != Source.PADDING).astype(np.int32),
         )
         return {"trajectories": trajectories, "records": list(records)}

@@ -1,6 +1,6 @@
-"""Writes MOTAB trajectories to a file, the first half of offline training alone:
+"""Writes a config's trajectories to a file, the first half of offline training alone:
 
-python -m experiments.synthesize --config configs/motab.py:offline --out trajectories.jsonl
+python -m experiments.synthesize --config configs/motab.py --out trajectories.jsonl
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.methods import make_recipe
 from experiments.pair import load_pair
 from experiments.synthesis import synthesise
 
@@ -24,7 +25,8 @@ def main(_: list[str]) -> None:
     if _CONFIG.value is None or _OUT.value is None:
         sys.exit("Give --config FILE and --out FILE.jsonl.")
     try:
-        synthesise(_CONFIG.value, load_pair(_CONFIG.value), Path(_OUT.value))
+        pair = load_pair(_CONFIG.value)
+        synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))
     except (OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"Train on it with --config.synthesis.mode=offline --config.synthesis.file={_OUT.value}")

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.methods.motab import MotabOffline, MotabOnline
+from experiments.methods.distillation import DistillationRecipe
+from experiments.methods.motab import MotabRecipe
+from experiments.methods.offline import Offline
+from experiments.methods.online import Online
 from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
 from experiments.pair import Pair
+from experiments.recipe import Recipe
 from experiments.workdir import Workdir
 
-METHODS = ("motab", "sft")
+RECIPES = {"motab": MotabRecipe, "distillation": DistillationRecipe}
+METHODS = (*RECIPES, "sft")
+MODES = ("online", "offline")
+
+
+def make_recipe(config: Any, pair: Pair) -> Recipe:
+    """The rollout and the loss that a config asks for.
+
+    Raises:
+      ValueError: its method has none, or its fields are out of range.
+    """
+    if config.method not in RECIPES:
+        raise ValueError(f"method={config.method!r} writes no trajectories: {tuple(RECIPES)} do.")
+    if config.synthesis.mode not in MODES:
+        raise ValueError(f"synthesis.mode={config.synthesis.mode!r}: choose one of {MODES}.")
+    copies = config.synthesis.trajectories_per_prompt
+    if copies < 1 or config.batch_size % copies:
+        raise ValueError(
+            f"batch_size={config.batch_size} is not a multiple of "
+            f"synthesis.trajectories_per_prompt={copies}."
+        )
+    return RECIPES[config.method](config, pair)
 
 
 def make_method(config: Any, pair: Pair, workdir: Workdir) -> Method:
@@ -19,12 +44,11 @@ def make_method(config: Any, pair: Pair, workdir: Workdir) -> Method:
     Raises:
       ValueError: there is none of that name, or its fields are out of range.
     """
+    if config.method not in METHODS:
+        raise ValueError(f"method={config.method!r}: choose one of {METHODS}.")
     if config.method == "sft":
         return Sft(config, pair)
-    if config.method == "motab":
-        if config.synthesis.mode == "online":
-            return MotabOnline(config, pair)
-        if config.synthesis.mode == "offline":
-            return MotabOffline(config, pair, workdir.path)
-        raise ValueError(f"synthesis.mode={config.synthesis.mode!r}: online or offline.")
-    raise ValueError(f"method={config.method!r}: choose one of {METHODS}.")
+    recipe = make_recipe(config, pair)
+    if config.synthesis.mode == "online":
+        return Online(config, pair, recipe)
+    return Offline(config, pair, recipe, workdir.path)

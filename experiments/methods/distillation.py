@@ -1,0 +1,182 @@
+"""The published baselines as recipes: a policy that writes the text, and a loss on all of it.
+
+`config.rollout` says who writes (`policy`) and what response tokens train for (`loss`):
+
+    teacher   teacher's traces; with likelihood, SFT on them
+    rft       the student's own samples, kept where the answer is right (offline)
+    imitkd    a step is the teacher's with probability `teacher_share`, else the student's
+    skd       the student's steps, rewritten by the teacher unless pbar_T > skd_beta pbar_S
+    student   the student's own samples: on-policy distillation, OPD (online)
+    gkd       a sample is the student's with probability `on_policy_share`, else the teacher's (online)
+
+Offline (`synthesis.mode`), `trajectories_per_prompt` texts of a prompt are sampled once, with the
+initial weights, and are the same in every epoch, as in a data set. Online a prompt gets fresh ones
+whenever it comes up, GKD's teacher included. With `loss = "divergence"`, `config.signal` holds the
+fields of `distill.signal.Signal`; with `likelihood` there is no such section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import distill.step
+from distill.loss import LossSums, trajectory_loss
+from distill.signal import Signal
+from distill.step import Metrics
+from distill.trajectories import Source, Trajectories
+from experiments.data.example import Example
+from experiments.grading import grade
+from experiments.methods.policies import (
+    SOURCES,
+    check_mode,
+    check_rollout,
+    make_policy,
+    truncated,
+)
+from experiments.pair import Pair
+from experiments.recipe import Recipe, TrainStep
+from models.parameters import Params
+
+
+class DistillationRecipe(Recipe):
+    """One policy, one loss."""
+
+    section = "rollout"
+
+    def __init__(self, config: Any, pair: Pair):
+        super().__init__(config, pair)
+        rollout = config.rollout.to_dict()
+        check_rollout(rollout)
+        self.policy = rollout["policy"]
+        check_mode(self.policy, config.synthesis.mode)
+        self.sources = SOURCES.get(self.policy, (Source.STUDENT, Source.TEACHER))
+        self.selects = self.policy == "rft"
+        self.max_total = rollout["max_total"]
+        self.signal = _read_signal(config)
+        if pair.teacher_config is None and (self.signal or self.policy != "rft"):
+            raise ValueError(
+                f"rollout.policy={self.policy!r} with rollout.loss={rollout['loss']!r} needs a "
+                "teacher: set teacher.path."
+            )
+        self._write = make_policy(rollout, pair)
+
+    def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, Any]]:
+        """The policy's text; the record are arrays [B]."""
+        trajectories, record = self._write(*inputs)
+        return trajectories, {**record, "truncated": truncated(trajectories, self.pair.eos_ids)}
+
+    def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
+        """`truncated`, a share of rows; SKD's `accepted`, a share of the student's steps; tokens."""
+        counts = {
+            f"tokens_{s.name.lower()}": jnp.sum(trajectories.source_BxT == s) for s in self.sources
+        }
+        shares = {"truncated": jnp.mean(record["truncated"])}
+        if self.policy == "skd":
+            accepted, rejected = jnp.sum(record["accepted"]), jnp.sum(record["rejected"])
+            shares["accepted"] = accepted / jnp.maximum(accepted + rejected, 1)
+        rows = jnp.asarray(trajectories.source_BxT.shape[0])
+        return {
+            **shares,
+            **counts,
+            "tokens": sum(counts.values(), jnp.zeros((), int)),
+            "rows": rows,
+        }
+
+    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+        """Likelihood, or the signal's divergence to the teacher, over all response tokens."""
+
+        def loss_fn(params: Params, teacher_params: Any, trajectories: Trajectories) -> LossSums:
+            return trajectory_loss(
+                params, self.pair.student_config, trajectories, teacher_params,
+                self.pair.teacher_config, self.signal,
+            )  # fmt: skip
+
+        return distill.step.make_train_step(loss_fn, optimizer)
+
+    def row(self, record: dict[str, Any], b: int) -> dict[str, Any]:
+        """The record's numbers."""
+        return {name: np.asarray(x)[b].item() for name, x in record.items()}
+
+    def row_metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`truncated`, and SKD's `accepted`."""
+        shares = {"truncated": np.mean([r["truncated"] for r in rows])}
+        if self.policy == "skd":
+            accepted, rejected = (sum(r[x] for r in rows) for x in ("accepted", "rejected"))
+            shares["accepted"] = accepted / max(accepted + rejected, 1)
+        return shares
+
+    def lines(
+        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
+    ) -> list[dict[str, Any]]:
+        """Lines of a file; RFT takes the weights of what is not `correct`."""
+        lines = super().lines(trajectories, record, examples)
+        if self.policy == "rft":
+            for line, example in zip(lines, examples, strict=True):
+                text = "".join(part["text"] for part in line["readable"]["parts"])
+                line["correct"] = grade(text, example.answer)
+                if not line["correct"]:
+                    for name in ("likelihood_weights", "divergence_weights"):
+                        line[name] = [0.0] * len(line[name])
+        return lines
+
+
+def _read_signal(config: Any) -> Signal | None:
+    """`config.signal`; None where the loss is the likelihood.
+
+    Raises:
+      ValueError: it is missing or idle; a field is unknown or out of range; or it takes the student's
+        own samples for granted where the rollout gives others.
+    """
+    rollout = config.rollout
+    if rollout.loss == "likelihood":
+        if "signal" in config:
+            raise ValueError(
+                "signal: rollout.loss='likelihood' reads no divergence. Remove the section, or set "
+                "rollout.loss='divergence'."
+            )
+        return None
+    if "signal" not in config:
+        raise ValueError(
+            "signal is missing: rollout.loss='divergence' reads the fields of distill.Signal."
+        )
+    fields = config.signal.to_dict()
+    unknown = sorted(set(fields) - set(Signal.__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"signal.{unknown[0]}: there is no such field; there are "
+            f"{', '.join(Signal.__dataclass_fields__)}."
+        )
+    signal = Signal(**fields)
+    if signal.support == "sampled":
+        _check_sampled(config)
+    return signal
+
+
+def _check_sampled(config: Any) -> None:
+    """A sampled token's gradient is right in expectation over the student's own distribution."""
+    rollout, synthesis = config.rollout, config.synthesis
+    for name, value, right, reason in (
+        ("synthesis.mode", synthesis.mode, "online", "initial weights wrote the tokens"),
+        ("rollout.policy", rollout.policy, ("student", "gkd"), "others wrote some of the tokens"),
+        ("rollout.on_policy_share", rollout.get("on_policy_share", 1.0), 1.0,
+         "the teacher wrote some of the tokens"),
+        ("rollout.student_temperature", rollout.get("student_temperature"), 1.0,
+         "the tokens are drawn from a tempered distribution"),
+        ("rollout.student_top_p", rollout.get("student_top_p"), 1.0,
+         "the tokens are drawn from a filtered distribution"),
+        ("synthesis.sync_every", synthesis.get("sync_every", 1), 1,
+         "older weights drew the tokens"),
+    ):  # fmt: skip
+        allowed = right if isinstance(right, tuple) else (right,)
+        if value not in allowed:
+            raise ValueError(
+                f"{name}={value!r} with signal.support='sampled': {reason}, and the gradient at a "
+                "sampled token is the divergence's only in expectation over the student's current, "
+                f"unfiltered distribution. Set it to {' or '.join(map(repr, allowed))}, or use "
+                "signal.support='full' or 'top_k'."
+            )

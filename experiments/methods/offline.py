@@ -1,0 +1,46 @@
+"""A recipe offline: epochs over trajectories that were written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from distill.state import TrainState
+from experiments.methods.base import Base
+from experiments.methods.protocol import Outcome
+from experiments.pair import Pair
+from experiments.recipe import Recipe
+from experiments.synthesis import TrajectoryBatches, synthesise
+
+
+class Offline(Base):
+    """Updates on a file of what the student's initial weights and the teacher wrote."""
+
+    def __init__(self, config: Any, pair: Pair, recipe: Recipe, workdir: Path):
+        super().__init__(config, pair)
+        self.recipe = recipe
+        path = Path(config.synthesis.file) if config.synthesis.file else workdir / "synthesis.jsonl"
+        if not config.synthesis.file:
+            synthesise(config, pair, recipe, path)
+        self.batches = TrajectoryBatches(config, recipe, path)
+        self._train = self.jit_step(recipe.train_step(self.optimizer))
+
+    def step(self, state: TrainState, batch: dict[str, Any], step: int) -> Outcome:
+        """One update on stored trajectories."""
+        rows = batch["records"]
+        state, metrics = self._train(
+            state, self.pair.teacher_params, self.place(batch["trajectories"])
+        )
+        counts = {
+            f"tokens_{name}": sum(r["tokens"][name] for r in rows) for name in rows[0]["tokens"]
+        }
+        measured = {
+            **self.recipe.row_metrics(rows),
+            **counts,
+            "tokens": sum(counts.values()),
+            "rows": len(rows),
+        }
+        if self.recipe.selects:
+            measured["kept"] = self.batches.kept
+        sample = [r["readable"] for r in rows[: self.config.samples.rows]]
+        return Outcome(state, {**metrics, **measured}, lambda: sample)

@@ -1,0 +1,64 @@
+"""A recipe online: at every step a rollout with the student's weights, and an update on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from distill.state import TrainState
+from distill.sync import init_method_state, refreshing, rollout_params
+from distill.trajectories import Trajectories
+from experiments.data.batches import PromptBatch, prompt_batches
+from experiments.data.sources import load_source
+from experiments.methods.base import Base
+from experiments.methods.protocol import Outcome, Readable
+from experiments.pair import Pair
+from experiments.recipe import Recipe
+from models.parameters import Params
+
+
+class Online(Base):
+    """Rollout and update in turns; the rollout's weights are refreshed every few steps."""
+
+    def __init__(self, config: Any, pair: Pair, recipe: Recipe):
+        super().__init__(config, pair)
+        self.recipe = recipe
+        # Where the student writes nothing, there are no weights to refresh and no such field.
+        self.sync_every = config.synthesis.get("sync_every", 1)
+        if self.sync_every < 1:
+            raise ValueError(f"synthesis.sync_every={self.sync_every} must be at least 1.")
+        self.copies = config.synthesis.trajectories_per_prompt
+        self.batches = prompt_batches(
+            load_source(config.data.train),
+            pair.render,
+            batch_size=config.batch_size // self.copies,
+            max_prompt_tokens=config.prompt.max_tokens,
+            seed=config.seed,
+        )
+        self._train = self.jit_step(refreshing(recipe.train_step(self.optimizer), self.sync_every))
+
+    def method_state(self, params: Params) -> dict[str, Any]:
+        """The rollout's weights, where they lag behind."""
+        return init_method_state(params, self.sync_every)
+
+    def step(self, state: TrainState, batch: PromptBatch, step: int) -> Outcome:
+        """One rollout and one update on it."""
+        trajectories, record, rollout_metrics = self.recipe(
+            rollout_params(state), batch, self.copies, step
+        )
+        state, metrics = self._train(state, self.pair.teacher_params, trajectories)
+        return Outcome(
+            state, {**metrics, **rollout_metrics}, self._readable(trajectories, record, batch)
+        )
+
+    def _readable(self, trajectories: Trajectories, record: Any, batch: PromptBatch) -> Readable:
+        count = min(self.config.samples.rows, self.config.batch_size)
+        first: Any = jax.tree.map(lambda x: x[:count], (trajectories, record))
+        examples = [batch.examples[i // self.copies] for i in range(count)]
+
+        def readable() -> list[dict[str, Any]]:
+            rows, what = jax.device_get(first)
+            return self.recipe.readable(rows, what, examples)
+
+        return readable

@@ -1,0 +1,177 @@
+"""Who writes the text: `config.rollout`, checked, and the rollouts it may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from distill.mixing import mix
+from distill.roles import Role
+from distill.rollout import make_rollout
+from distill.step_policies import SKD, ImitKD
+from distill.step_rollout import StepRolloutSettings, make_step_rollout
+from distill.steps import make_step_table
+from distill.trajectories import Source, Trajectories
+from experiments.pair import Pair
+from experiments.tokenizer import token_bytes
+from models.sampling import Sampling
+
+# (student_params, teacher_params, prompts, lengths, sample_ids, key) to trajectories and [B] arrays.
+PolicyRollout = Callable[..., tuple[Trajectories, dict[str, jax.Array]]]
+
+LOSSES = ("likelihood", "divergence")
+_STEPS = (
+    "student_temperature", "teacher_temperature", "delimiter", "max_step_tokens", "chunk",
+)  # fmt: skip
+# What each policy reads besides `policy`, `loss` and `max_total`.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "student": ("student_temperature", "student_top_p"),
+    "teacher": ("teacher_temperature",),
+    "rft": ("student_temperature",),
+    "gkd": ("on_policy_share", "student_temperature", "student_top_p", "teacher_temperature"),
+    "imitkd": ("teacher_share", *_STEPS),
+    "skd": ("skd_beta", *_STEPS),
+}
+STUDENT, TEACHER = (Source.STUDENT,), (Source.TEACHER,)
+SOURCES = {"student": STUDENT, "rft": STUDENT, "teacher": TEACHER}
+# Policies of one mode, and why the other makes no sense.
+_STALE = "the text of the initial weights is off-policy after the first update"
+MODES = {
+    "student": ("online", _STALE),
+    "gkd": ("online", _STALE),
+    "rft": ("offline", "answers are graded once, on the host, when the file is written"),
+}
+
+
+def check_rollout(rollout: Mapping[str, Any]) -> None:
+    """Refuses fields that a policy lacks or does not read, and values out of range.
+
+    Raises:
+      ValueError: names the field.
+    """
+    policy = rollout.get("policy")
+    if policy not in FIELDS:
+        raise ValueError(f"rollout.policy={policy!r}: choose one of {tuple(FIELDS)}.")
+    wanted = ("policy", "loss", "max_total", *FIELDS[policy])
+    for name in wanted:
+        if name not in rollout:
+            raise ValueError(f"rollout.{name} is missing: rollout.policy={policy!r} reads it.")
+    for name in rollout:
+        if name not in wanted:
+            raise ValueError(
+                f"rollout.{name}: rollout.policy={policy!r} does not read it. Remove it; the "
+                f"fields are {', '.join(wanted)}."
+            )
+    if rollout["loss"] not in LOSSES:
+        raise ValueError(f"rollout.loss={rollout['loss']!r}: choose one of {LOSSES}.")
+    for name, low, high in (
+        ("max_total", 1, None),
+        ("max_step_tokens", 1, None),
+        ("chunk", 1, None),
+        ("student_temperature", 0, None),
+        ("teacher_temperature", 0, None),
+        ("skd_beta", 0, None),
+        ("teacher_share", 0, 1),
+        ("on_policy_share", 0, 1),
+        ("student_top_p", 0, 1),
+    ):
+        if name in rollout and not low <= rollout[name] <= (float("inf") if high is None else high):
+            bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
+            raise ValueError(f"rollout.{name}={rollout[name]} must be {bounds}.")
+    if rollout.get("delimiter") == "":
+        raise ValueError("rollout.delimiter is empty; give the text that ends a step.")
+    if policy in ("student", "gkd") and rollout["loss"] == "likelihood":
+        raise ValueError(
+            f"rollout.loss='likelihood' with rollout.policy={policy!r}: the likelihood of the "
+            "student's own samples has zero gradient in expectation. Use rollout.loss='divergence', "
+            "or rollout.policy='rft', which keeps the correct ones."
+        )
+
+
+def check_mode(policy: str, mode: str) -> None:
+    """Refuses a `synthesis.mode` that a policy cannot have.
+
+    Raises:
+      ValueError: names the field and the reason.
+    """
+    only, reason = MODES.get(policy, (mode, ""))
+    if mode != only:
+        raise ValueError(
+            f"synthesis.mode={mode!r} with rollout.policy={policy!r}: {reason}. Use {only!r}."
+        )
+
+
+def make_policy(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
+    """The rollout of a checked `config.rollout`; its record are arrays [B] by name."""
+    policy = rollout["policy"]
+    if policy in ("imitkd", "skd"):
+        return _stepwise(rollout, pair)
+
+    def one(role: Role) -> Callable[..., Trajectories]:
+        config = pair.student_config if role == Role.STUDENT else pair.teacher_config
+        assert config is not None
+        name = role.name.lower()
+        sampling = Sampling(rollout[f"{name}_temperature"], top_p=rollout.get(f"{name}_top_p", 1.0))
+        return make_rollout(
+            config, sampling, rollout["max_total"], pair.eos_ids, role, pair.vocab_size,
+            rollout["loss"],
+        )  # fmt: skip
+
+    share = {"student": 1.0, "rft": 1.0, "teacher": 0.0}.get(policy)
+    share = rollout["on_policy_share"] if share is None else share
+    # Nobody writes what is sure to be left out.
+    by_student = one(Role.STUDENT) if share > 0 else None
+    by_teacher = one(Role.TEACHER) if share < 1 else None
+
+    def write(student_params, teacher_params, prompts, lengths, sample_ids, key):
+        inputs = prompts, lengths, sample_ids, key
+        if by_teacher is None:
+            assert by_student is not None
+            return by_student(student_params, *inputs), {}
+        if by_student is None:
+            return by_teacher(teacher_params, *inputs), {}
+        own, data = by_student(student_params, *inputs), by_teacher(teacher_params, *inputs)
+        return mix(own, data, share, key, sample_ids), {}
+
+    return write
+
+
+def _stepwise(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
+    assert pair.teacher_config is not None
+    settings = StepRolloutSettings(
+        student_temperature=rollout["student_temperature"],
+        teacher_temperature=rollout["teacher_temperature"],
+        max_step_tokens=rollout["max_step_tokens"],
+        max_total=rollout["max_total"],
+        train=rollout["loss"],
+        chunk=rollout["chunk"],
+    )
+    skd = rollout["policy"] == "skd"
+    in_turns = make_step_rollout(
+        pair.student_config,
+        pair.teacher_config,
+        SKD(rollout["skd_beta"]) if skd else ImitKD(rollout["teacher_share"]),
+        settings,
+        make_step_table(
+            token_bytes(pair.tokenizer, pair.student_config.vocab_size), rollout["delimiter"]
+        ),
+        pair.eos_ids,
+        pair.vocab_size,
+    )
+
+    def write(*inputs):
+        trajectories, record = in_turns(*inputs)
+        counts = {"accepted": record.student_steps_B, "rejected": record.rejected_B}
+        return trajectories, counts if skd else {}
+
+    return write
+
+
+def truncated(trajectories: Trajectories, eos_ids: tuple[int, ...]) -> jax.Array:
+    """Rows [B] whose text ran out of budget: those without an end of sequence."""
+    response = trajectories.source_BxT > Source.PROMPT
+    ends = jnp.isin(trajectories.tokens_BxT, jnp.asarray(eos_ids)) & response
+    return ~jnp.any(ends, axis=1)

@@ -1,0 +1,113 @@
+"""A rollout plus a loss: what tells one arm of a comparison from another."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from distill.state import TrainState
+from distill.step import Metrics
+from distill.trajectories import Source, Trajectories
+from experiments.data.batches import PromptBatch
+from experiments.data.example import Example
+from experiments.pair import Pair
+from experiments.readable import readable_rows
+from models.parameters import Params
+
+TrainStep = Callable[[TrainState, Any, Trajectories], tuple[TrainState, Metrics]]
+
+
+class Recipe(abc.ABC):
+    """How trajectories are written, and how a student trains on them.
+
+    A subclass sets the attributes and builds both. A record says more about trajectories than they
+    do themselves: any pytree with rows first.
+
+    Attributes:
+      section: config section that says how trajectories are written. A file of them carries it.
+      sources: whose tokens a response may hold.
+      selects: whether some of what is written trains nothing on purpose.
+      max_total: most tokens of a response.
+    """
+
+    section: str
+    sources: tuple[Source, ...]
+    selects: bool = False
+    max_total: int
+
+    def __init__(self, config: Any, pair: Pair):
+        self.config, self.pair = config, pair
+
+        def measured(*inputs: Any) -> tuple[Trajectories, Any, Metrics]:
+            trajectories, record = self.rollout(*inputs)
+            return trajectories, record, self.rollout_metrics(trajectories, record)
+
+        self._rollout = jax.jit(measured)
+
+    @abc.abstractmethod
+    def rollout(self, *inputs: Any) -> tuple[Trajectories, Any]:
+        """Pure: (student_params, teacher_params, prompts [B, P], prompt_lengths [B], sample_ids [B],
+        key) to trajectories and their record."""
+
+    @abc.abstractmethod
+    def rollout_metrics(self, trajectories: Trajectories, record: Any) -> Metrics:
+        """Pure: scalars of a rollout, with `tokens_*` by source, `tokens` and `rows`."""
+
+    @abc.abstractmethod
+    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+        """The pure update (state, teacher_params, trajectories) to (state, metrics)."""
+
+    @abc.abstractmethod
+    def row(self, record: Any, b: int) -> dict[str, Any]:
+        """What a file keeps of row `b` of a record (on the host)."""
+
+    @abc.abstractmethod
+    def row_metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The shares among `rollout_metrics`, from lines of a file."""
+
+    def __call__(
+        self, student_params: Params, batch: PromptBatch, copies: int, round_: int
+    ) -> tuple[Trajectories, Any, Metrics]:
+        """`copies` trajectories of every prompt, side by side; noise belongs to the round."""
+        ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
+        key = jax.random.fold_in(jax.random.key(self.config.seed), round_)
+        return self._rollout(
+            student_params,
+            self.pair.teacher_params,
+            np.repeat(batch.prompts_BxP, copies, axis=0),
+            np.repeat(batch.prompt_lengths_B, copies),
+            ids.reshape(-1),
+            key,
+        )
+
+    def readable(
+        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
+    ) -> list[dict[str, Any]]:
+        """A record for people per row, of host arrays."""
+        return readable_rows(trajectories, examples, self.pair.tokenizer)
+
+    def lines(
+        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
+    ) -> list[dict[str, Any]]:
+        """What a file keeps of trajectories (on the host): a JSON-able dict per row."""
+        lines = []
+        for b, people in enumerate(self.readable(trajectories, record, examples)):
+            source = np.asarray(trajectories.source_BxT[b])
+            length = int(np.sum(source != Source.PADDING))
+            lines.append(
+                {
+                    "token_ids": trajectories.tokens_BxT[b, :length].tolist(),
+                    "source": source[:length].tolist(),
+                    "likelihood_weights": trajectories.likelihood_weights_BxT[b, :length].tolist(),
+                    "divergence_weights": trajectories.divergence_weights_BxT[b, :length].tolist(),
+                    **self.row(record, b),
+                    "tokens": {s.name.lower(): int(np.sum(source == s)) for s in self.sources},
+                    "readable": people,
+                }
+            )
+        return lines
