@@ -142,6 +142,7 @@ def _write_tensors(
         )
         # transformers wants to be told that the layout is PyTorch's.
         save_file(dict(itertools.islice(tensors, len(names))), directory / file, {"format": "pt"})
+        (directory / file).chmod((directory / CONFIG_FILE).stat().st_mode)  # not for us alone
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config)}
