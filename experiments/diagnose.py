@@ -13,7 +13,8 @@ temperature 1, whatever the text was sampled with. Position t counts response to
 * Figure 2, `kl`: exposure bias of m, KL(p_m(. | prompt, y_<t) || p_m(. | prompt, y'_<t)), y the
   text m wrote itself and y' the other model's: the student's, and the teacher's (reversed exposure
   bias). Sample i of one is paired with sample i of the other; t counts where both texts have a
-  token. At t = 0 the contexts are the same and the KL is 0.
+  token. At t = 0 the contexts are the same and the KL is 0. It also counts that two texts have got
+  to different places by t; a model against itself (as both --student and --teacher) shows how much.
 
 A point of a curve is a mean over problems of each problem's mean over its tokens in the bin, with a
 95 % bootstrap interval over problems. Later bins hold fewer problems: those whose text is that
