@@ -1,0 +1,115 @@
+"""What the arms of a comparison share: models, data, optimiser, evaluation; and the smoke variant."""
+
+from collections.abc import Sequence
+
+import ml_collections
+
+
+def shared() -> dict:
+    """The fields that have nothing to do with a method: the embedded task and models."""
+    return {
+        "seed": 0,
+        "steps": 200,
+        "batch_size": 32,  # trajectories per update
+        "student": {"path": "embedded:student", "dtype": "float32", "remat": "none"},
+        "teacher": {"path": "embedded:teacher", "dtype": "float32"},
+        "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+        "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
+        "data": {
+            "train": _data("chain/train", 1024),
+            "validation": _data("chain/validation", 128),
+            "test": _data("chain/test", 512),
+            "long": _data("chain/long", 256),  # longer than any problem trained on
+        },
+        "optimizer": {
+            "learning_rate": 3e-3,
+            "final_learning_rate": 1e-5,
+            "schedule": "cosine",
+            "warmup_fraction": 0.05,
+            "b1": 0.9,
+            "b2": 0.95,
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+            "clip_norm": 1.0,
+        },
+        "evaluation": {
+            "samples": 1,
+            "temperature": 0.6,
+            "top_p": 0.95,
+            "max_tokens": 192,
+            "batch_size": 128,
+        },
+        # A checkpoint is validated when it is written.
+        "checkpoint": {"every": 50, "max_to_keep": 2, "keep_best": True},
+        # Readable trajectories: how many, and every how many steps.
+        "samples": {"rows": 4, "every": 20},
+    }
+
+
+def _data(name: str, size: int) -> dict:
+    """A data set: a split of the embedded task, or the path of a .jsonl or .json file.
+
+    `fields` names the fields of a file's records where they are not found by themselves; the steps
+    are the embedded task's difficulty, 0 standing for 2 to 5.
+    """
+    fields = {"problem": "", "answer": "", "reference": ""}
+    task = {"seed": 0, "min_steps": 0, "max_steps": 0}
+    return {"name": name, "size": size, "fields": fields, "incomplete": "error", **task}
+
+
+def in_turns() -> dict:
+    """Fields of a rollout in which student and teacher write step by step."""
+    return {
+        "student_temperature": 0.6,
+        "teacher_temperature": 0.6,
+        "delimiter": ".\n\n",
+        "max_step_tokens": 32,
+        "max_total": 192,
+        "chunk": 16,  # tokens of a turn; changes speed, not results
+    }
+
+
+def offline(copies: int = 2) -> dict:
+    """`copies` trajectories of every prompt, synthesised once; then epochs over the file."""
+    return {
+        "mode": "offline",
+        "trajectories_per_prompt": copies,
+        "trajectories": 1024 * copies,  # offline: how many to synthesise
+        "file": "",  # offline: a file of `experiments.synthesize`; "" makes its own
+    }
+
+
+def online(sync_every: int = 1) -> dict:
+    """Fresh trajectories at every step; `sync_every` steps between refreshes of their weights."""
+    return {"mode": "online", "trajectories_per_prompt": 1, "sync_every": sync_every}
+
+
+def parse(file: str, arg: str, variants: Sequence[str]) -> tuple[str, bool]:
+    """Splits `sampled-smoke` into the variant and whether it is to run in seconds.
+
+    Raises:
+      ValueError: there is no such variant.
+    """
+    variant, _, last = arg.rpartition("-")
+    if last != "smoke":
+        variant = arg
+    if variant not in variants or arg == "-smoke":
+        names = ", ".join(v for v in variants if v)
+        raise ValueError(
+            f"configs/{file}:{arg}: the variants are {names + ', ' if names else ''}smoke"
+            f"{', and any of them with -smoke' if names else ''}."
+        )
+    return variant, last == "smoke"
+
+
+def smoke(config: ml_collections.ConfigDict) -> None:
+    """Shrinks any arm to the same code in seconds."""
+    config.steps = 12
+    if "trajectories" in config.synthesis:
+        config.synthesis.trajectories = 128
+    config.data.validation.size = 32
+    config.data.test.size = 64
+    config.data.long.size = 32
+    config.evaluation.batch_size = 32
+    config.checkpoint.every = 6
+    config.samples.every = 4
