@@ -46,7 +46,14 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "test": ["hypothesis>=6.100", "mypy>=1.15", "pytest>=8.0", "ruff>=0.12", "scipy>=1.13"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.15",
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "ruff>=0.12",
+            "scipy>=1.13",
+        ],
         "parity": ["torch==2.13.0"],
     },
 )
