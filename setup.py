@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+# Tests and notebooks are not installed.
+ROOMS = ("configs", "distill", "experiments", "models", "motab")
 
 setup(
     name="motab",
@@ -12,20 +15,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[
-        "configs",
-        "distill",
-        "experiments",
-        "experiments.data",
-        "experiments.methods",
-        "models",
-        "motab",
-    ],
+    packages=find_packages(
+        include=[f"{room}{rest}" for room in ROOMS for rest in ("", ".*")],
+    ),
     package_data={
-        "distill": ["py.typed"],
+        **{room: ["py.typed"] for room in ROOMS if room != "configs"},
         "experiments": ["py.typed", "embedded/*/*"],
-        "models": ["py.typed"],
-        "motab": ["py.typed"],
     },
     install_requires=[
         "absl-py>=2.0",

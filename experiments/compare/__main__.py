@@ -1,0 +1,65 @@
+"""Runs a study: `python -m experiments.compare --config configs/studies/motab.py --workdir DIR`.
+
+    --config configs/studies/motab.py:smoke   a variant; --config.field=value sets a field
+    --arms opd,motab --seeds 0,1              a part of the study
+    --budget 90                               minutes after which no further run is started
+
+The same command again goes on where it was interrupted, and does no finished run again;
+`--budget 0` only writes the table. It exits with 1 where an arm failed.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments.compare.execute import compare
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "the study's directory")
+_ARMS = flags.DEFINE_list("arms", None, "which of the study's arms; all by default")
+_SEEDS = flags.DEFINE_list("seeds", None, "which of the study's seeds; all by default")
+_BUDGET = flags.DEFINE_float("budget", None, "minutes after which no further run is started")
+
+
+def main(_: list[str]) -> None:
+    """Runs the study that the flags name."""
+    logging.set_verbosity(logging.WARNING)
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        sys.exit("Give --config configs/studies/FILE.py and --workdir DIR.")
+    command = shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]])
+    _keep_compiled(Path(_WORKDIR.value) / "compiled")
+    try:
+        seeds = None if _SEEDS.value is None else [int(seed) for seed in _SEEDS.value]
+        failed = compare(
+            _CONFIG.value,
+            _WORKDIR.value,
+            arms=_ARMS.value,
+            seeds=seeds,
+            budget=_BUDGET.value,
+            command=command,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}")
+
+
+def _keep_compiled(directory: Path) -> None:
+    """Lets the runs of a study, many of which compile the same program, compile it once.
+
+    A directory that the environment names is used instead.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(directory.expanduser().resolve()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+if __name__ == "__main__":
+    app.run(main)

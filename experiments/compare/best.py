@@ -1,0 +1,66 @@
+"""Measures the best checkpoint of a run on the test sets, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.checkpoints import restore_params
+from experiments.data.sources import load_source
+from experiments.evaluate import evaluate
+from experiments.pair import load_pair, start_student
+from experiments.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
+
+BEST = "best.json"
+TEST_SETS = ("test", "long")
+
+
+def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
+    """Writes best.json, shaped like results.json, and samples as a run does.
+
+    The student before training and the teacher are measured along with the best checkpoint.
+
+    Args:
+      config: of the finished run.
+      data: the data sets, `test` and perhaps `long` among them.
+      directory: of the run.
+    """
+    pair = load_pair(config)
+    params, step = restore_params(directory / CHECKPOINTS, "best")
+    models: dict[str, tuple[Any, Any]] = {
+        "before": (start_student(pair, config), pair.student_config),
+        "after": (params, pair.student_config),
+    }
+    if pair.teacher_params is not None:
+        models["teacher"] = (pair.teacher_params, pair.teacher_config)
+    e = config.evaluation
+    measured: dict[str, dict[str, Any]] = {}
+    for name in TEST_SETS:
+        if name not in data or not data[name].name:
+            continue
+        examples = list(load_source(data[name]))
+        for role, (weights, architecture) in models.items():
+            summary, samples = evaluate(
+                weights,
+                architecture,
+                pair.tokenizer,
+                examples,
+                n=e.samples,
+                max_new_tokens=e.max_tokens,
+                temperature=e.temperature,
+                top_p=e.top_p,
+                batch_size=e.batch_size,
+                seed=config.seed,
+                eos=pair.eos_ids,
+                render=pair.render,
+                prompt_width=config.prompt.max_tokens,
+            )
+            measured.setdefault(name, {})[role] = summary
+            (directory / SAMPLES).mkdir(exist_ok=True)
+            lines = "".join(json.dumps(plain(sample)) + "\n" for sample in samples)
+            write_atomic(directory / SAMPLES / f"{role}-{name}.jsonl", lines.encode())
+    results = {"best_step": step, **measured.get("test", {}), "long": measured.get("long", {})}
+    write_atomic(directory / BEST, (json.dumps(plain(results), indent=2) + "\n").encode())

@@ -1,0 +1,192 @@
+"""Runs a study: every arm, every seed, one run after another, resuming what is there.
+
+First every arm's learning rate is chosen, on validation, by runs that see no test set. Only then
+do the runs that count begin, seed by seed, so that a study cut short compares all arms on fewer
+seeds. Finished runs are left as they are.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments import loop
+from experiments.compare.best import BEST, measure_best
+from experiments.compare.plan import (
+    Plan,
+    make_plan,
+    seed_directory,
+    selection_directory,
+)
+from experiments.compare.report import write_report
+from experiments.compare.selection import Choice, choose
+from experiments.workdir import Workdir, config_differences, plain, read_config, read_results
+
+ERROR = "error.txt"
+Train = Callable[[ConfigDict, Path, Console], Any]
+
+
+def compare(
+    study: Any,
+    workdir: str | Path,
+    *,
+    arms: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    budget: float | None = None,
+    command: str = "",
+    console: Console | None = None,
+    train: Train = loop.run,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, str]:
+    """Runs what is missing and writes table.md, table.json and the pictures.
+
+    Args:
+      study: a config of `configs/studies/`.
+      workdir: of the study; a run lives in `ARM/seed-SEED` or `ARM/rate-RATE`.
+      arms, seeds: which of the study's; all by default.
+      budget: minutes after which no further run is started; the table says what is missing.
+      command: how the study was called, for the table's header.
+      train, clock: for tests.
+
+    Returns:
+      what failed: an error by run.
+
+    Raises:
+      ValueError: the study, or what the workdir holds, does not fit; see the message.
+    """
+    console = console or Console()
+    plan = make_plan(study, arms, seeds)
+    with Workdir(workdir, plan.rules()) as directory:
+        work = _Work(plan, directory.path, budget, console, train, clock)
+        work.refuse_other_configs()
+        choices = work.choose_rates()
+        work.run_seeds(choices)
+        write_report(plan, directory.path, work.missing, command, clock() - work.started)
+    for name, reason in work.missing.items():
+        console.print(f"Missing: {name}: {reason}", markup=False, soft_wrap=True)
+    console.print(f"Table and pictures: {directory.path / 'table.md'}", soft_wrap=True)
+    return work.failed
+
+
+class _Work:
+    """The runs of one call."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        workdir: Path,
+        budget: float | None,
+        console: Console,
+        train: Train,
+        clock: Callable[[], float],
+    ):
+        self.plan, self.workdir, self.console, self.train = plan, workdir, console, train
+        self.clock, self.started = clock, clock()
+        self.budget = float("inf") if budget is None else budget
+        # Why a run is not there, by its name ARM/seed-SEED; and which of them failed.
+        self.missing: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self.total = len(plan.arms) * (
+            len(plan.seeds) + (len(plan.rates) if len(plan.rates) > 1 else 0)
+        )
+        self.number = 0
+
+    def refuse_other_configs(self) -> None:
+        """Raises where a selection run in the workdir has another config, before any work."""
+        for arm in self.plan.arms:
+            for rate in self.plan.rates:
+                directory = selection_directory(self.workdir, arm, rate)
+                _check_config(directory, self.plan.selection_config(arm, rate))
+
+    def choose_rates(self) -> dict[str, Choice]:
+        """Each arm's learning rate; an arm with a run that failed or is missing has none."""
+        choices = {}
+        for arm in self.plan.arms:
+            rates = self.plan.rates if len(self.plan.rates) > 1 else ()
+            problem = None
+            for rate in rates:
+                directory = selection_directory(self.workdir, arm, rate)
+                config = self.plan.selection_config(arm, rate)
+                problem = problem or self._run(arm, directory, config, self._is_trained)
+            if problem is None:
+                choices[arm] = choose(self.plan, self.workdir, arm)
+            else:
+                for seed in self.plan.seeds:
+                    self._miss(arm, seed, f"no learning rate was chosen: {problem}")
+        return choices
+
+    def run_seeds(self, choices: dict[str, Choice]) -> None:
+        """The runs that count. An arm that failed once is not tried on further seeds."""
+        broken: dict[str, str] = {}
+        for seed in self.plan.seeds:
+            for arm, choice in choices.items():
+                directory = seed_directory(self.workdir, arm, seed)
+                config = self.plan.config(arm, seed, choice.rate)
+                problem = broken.get(arm) or self._run(arm, directory, config, self._is_measured)
+                if problem is not None:
+                    self._miss(arm, seed, problem)
+                    if arm in self.failed:
+                        broken[arm] = problem
+
+    def _run(
+        self, arm: str, directory: Path, config: ConfigDict, finished: Callable[[Path], bool]
+    ) -> str | None:
+        """Does one run, unless it is finished; returns why it could not be done."""
+        self.number += 1
+        name = str(directory.relative_to(self.workdir))
+        try:
+            _check_config(directory, config)
+            if finished(directory):
+                return None
+            if self.clock() - self.started >= 60 * self.budget:
+                return f"not started within --budget {self.budget:g}"
+            self.console.print(f"[{self.number}/{self.total}] {name}", markup=False)
+            if not self._is_trained(directory):
+                self.train(config, directory, self.console)
+            if not finished(directory):
+                measure_best(config, self.plan.test_data(arm), directory)
+            (directory / ERROR).unlink(missing_ok=True)
+            return None
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            self.failed[arm] = problem
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+            self.console.print(f"{name} failed: {problem}", markup=False, soft_wrap=True)
+            return problem
+        finally:
+            # A run's compiled functions are its own; those of a hundred runs fill the memory.
+            jax.clear_caches()
+            gc.collect()
+
+    def _is_trained(self, directory: Path) -> bool:
+        return read_results(directory) is not None
+
+    def _is_measured(self, directory: Path) -> bool:
+        return self._is_trained(directory) and (not self.plan.best or (directory / BEST).exists())
+
+    def _miss(self, arm: str, seed: int, reason: str) -> None:
+        self.missing[f"{arm}/seed-{seed}"] = reason
+
+
+def _check_config(directory: Path, config: ConfigDict) -> None:
+    """Raises where a directory holds a run of another config."""
+    try:
+        there = read_config(directory)
+    except FileNotFoundError:
+        return
+    differences = config_differences(there, plain(config.to_dict()))
+    if differences:
+        raise ValueError(
+            f"{directory} holds a run with another config:\n  "
+            + "\n  ".join(differences)
+            + "\nRemove it, or use another --workdir."
+        )
