@@ -50,7 +50,7 @@ class DistillationRecipe(Recipe):
 
     def __init__(self, config: Any, pair: Pair):
         super().__init__(config, pair)
-        rollout = config.rollout.to_dict()
+        rollout = dict(config.rollout)
         check_rollout(rollout)
         self.policy = rollout["policy"]
         check_mode(self.policy, config.synthesis.mode)
@@ -144,7 +144,7 @@ def _read_signal(config: Any) -> Signal | None:
         raise ValueError(
             "signal is missing: rollout.loss='divergence' reads the fields of distill.Signal."
         )
-    fields = config.signal.to_dict()
+    fields = dict(config.signal)
     unknown = sorted(set(fields) - set(Signal.__dataclass_fields__))
     if unknown:
         raise ValueError(

@@ -8,11 +8,11 @@ import importlib
 import pytest
 from ml_collections import ConfigDict
 
-from configs import motab, pretrain
+from configs import gkd, imitkd, motab, opd, pretrain, rft, sft, skd
 from experiments.loop import run
 
 VARIANTS = [
-    *[(motab, arg) for arg in motab.ARGUMENTS],
+    *[(arm, arg) for arm in (motab, sft, rft, imitkd, skd, opd, gkd) for arg in arm.ARGUMENTS],
     *[(pretrain, arg) for arg in pretrain.ROLES],
 ]
 
@@ -36,7 +36,7 @@ def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
         config.steps = "many"
 
 
-@pytest.mark.parametrize("module", [motab, pretrain])
+@pytest.mark.parametrize("module", [motab, sft, rft, imitkd, skd, opd, gkd, pretrain])
 def test_an_unknown_variant_is_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")
@@ -55,6 +55,11 @@ def shorten(config: ConfigDict) -> ConfigDict:
         config.motab.max_total = 64
         config.motab.max_correction = 24
         config.synthesis.trajectories = 8
+    if "rollout" in config:
+        config.samples.every = 1
+        config.rollout.max_total = 64
+        if config.synthesis.mode == "offline":
+            config.synthesis.trajectories = 16
     return config
 
 
@@ -65,6 +70,12 @@ def shorten(config: ConfigDict) -> ConfigDict:
         (motab, "online", {"synthesis.trajectories", "synthesis.file"}),
         (motab, "smoke", {"synthesis.sync_every"}),
         (pretrain, "student", {"samples.rows"}),
+        (sft, "", set()),
+        (rft, "", set()),
+        (imitkd, "", {"synthesis.sync_every"}),
+        (skd, "0.8", {"synthesis.sync_every"}),
+        (opd, "topk_union", set()),
+        (gkd, "", set()),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
