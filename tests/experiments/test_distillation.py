@@ -181,17 +181,22 @@ def test_a_resumed_run_ends_bit_identical(arm, trained, tmp_path):
 
 def test_imitkd_and_skd_run_online_too(trained):
     online = {"mode": "online", "trajectories_per_prompt": 1, "sync_every": 2}
-    workdir, results = trained("skd:0.8", synthesis=online)
+    # Such a rate ruins the student in one update.
+    moved = {"learning_rate": 0.1, "warmup_fraction": 0.0}
+    workdir, results = trained("skd:0.8", synthesis=online, optimizer=moved)
     assert set(results["synthesis"]) == {"trajectories", "truncated", "accepted", "tokens"}
     assert not (workdir / "synthesis.jsonl").exists()
-    # The weights of step 1 wrote the text of both steps: it is that of a student that stands still.
+    # The initial weights wrote the text of both steps, as a student does that stands still.
     still = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "weight_decay": 0.0}
-    unmoved, _ = trained("skd:0.8", synthesis={**online, "sync_every": 1}, optimizer=still)
+    fresh = {**online, "sync_every": 1}
+    unmoved, _ = trained("skd:0.8", synthesis=fresh, optimizer=still)
+    ruined, _ = trained("skd:0.8", synthesis=fresh, optimizer=moved)
     texts = [
         [(r["step"], r["parts"]) for r in read_log(path / "trajectories.jsonl")]
-        for path in (workdir, unmoved)
+        for path in (workdir, unmoved, ruined)
     ]
     assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
 
 
 @pytest.mark.parametrize(
