@@ -64,7 +64,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             # counts for nothing else, and sees no test set.
             "learning_rates": (1e-3, 3e-3, 1e-2),
             "selection_seed": 1000,
-            # Which checkpoint counts: `final`, or `best` on validation.
+            # Which checkpoint counts: `final`, or `best` on validation, for which
+            # `shared.checkpoint` must validate often and keep the best.
             "checkpoint": "final",
             "updates": 200,
             "batch_size": 32,  # trajectories per update
@@ -95,14 +96,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "data": {
                 "train": {"size": 64},
                 "validation": {"size": 16},
-                "test": {"size": 32},
+                "test": {"size": 16},
                 "long": {"size": 16},
             },
-            "evaluation": {"batch_size": 32},
+            "evaluation": {"batch_size": 16, "max_tokens": 112},
             "checkpoint": {"every": 4, "max_to_keep": 1, "keep_best": False},
             "samples": {"rows": 8, "every": 1},
         }
-        study.arms.motab.set = {"synthesis": {"trajectories": 32}}
+        study.arms.opd.set = {"rollout": {"max_total": 96}}
+        study.arms.motab.set = {
+            "motab": {"max_total": 96, "max_correction": 48},
+            "synthesis": {"trajectories": 32},
+        }
     return study
 
 

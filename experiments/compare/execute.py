@@ -57,7 +57,7 @@ def compare(
       train, clock: for tests.
 
     Returns:
-      what failed: an error by run.
+      what failed: an error by arm.
 
     Raises:
       ValueError: the study, or what the workdir holds, does not fit; see the message.

@@ -73,7 +73,7 @@ def draw_accuracy(table: Mapping[str, Any]) -> Figure | None:
                 axes.axvline(found["mean"], color=colour, ls="--", lw=1.6, label=label, zorder=4)
         axes.set_yticks(range(len(arms)), [row["label"] for row in arms] if not index else [])
         axes.set_ylim(len(arms) - 0.4, -0.6)
-        axes.set(title=f"{_TITLES[name]}, 95 %", xlabel="problems solved", xlim=(0, 1))
+        axes.set(title=f"{_TITLES[name]}, 95 %", xlabel="problems solved", xlim=(0, 1.01))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         if not index and axes.get_legend_handles_labels()[0]:
             figure.legend(
@@ -148,10 +148,11 @@ def draw_monitor(table: Mapping[str, Any]) -> Figure | None:
     )
     v.set(title="V of all steps", xlabel="V", ylabel="share of steps", xlim=(0, 1))
     along.set(title="V along the trajectory", xlabel="step", ylabel="mean V", ylim=(0, 1.02))
-    for axes in (breach, depth):
+    for axes, first in ((breach, 1), (depth, 0)):
         axes.grid(visible=False, axis="x")
+        axes.set_xlim(first - 0.6, max(axes.get_xlim()[1], first + 3.6))
     for axes in (breach, depth, v):
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for axes in (breach, depth, along):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(

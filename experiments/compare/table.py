@@ -11,9 +11,10 @@ import numpy as np
 from experiments.compare.correction import self_correction
 from experiments.compare.gather import Finished, paired, read_runs, right_shares
 from experiments.compare.monitor import monitor
-from experiments.compare.plan import TEST_SETS, Plan
+from experiments.compare.plan import TEST_SETS, Plan, selection_directory
 from experiments.compare.selection import choose
 from experiments.statistics import crossed_bootstrap
+from experiments.workdir import METRICS
 
 # Shares of trajectories (of the student's steps: accepted) that some methods log.
 SHARES = ("backtracked", "dropped", "accepted", "kept", "truncated")
@@ -111,8 +112,9 @@ def _interval(values_SxP: np.ndarray) -> dict[str, Any]:
 
 
 def _selection(plan: Plan, workdir: Path, arm: str) -> dict[str, Any] | None:
-    """Validation accuracy by learning rate; None where there is nothing to choose from."""
-    if len(plan.rates) == 1:
+    """Validation accuracy by learning rate; None where there was nothing to choose from, or is gone."""
+    directories = [selection_directory(workdir, arm, rate) for rate in plan.rates]
+    if len(plan.rates) == 1 or not all((d / METRICS).exists() for d in directories):
         return None
     choice = choose(plan, workdir, arm)
     by_rate = {f"{rate:g}": accuracy for rate, accuracy in choice.accuracies.items()}
