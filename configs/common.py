@@ -19,7 +19,7 @@ def shared() -> dict:
             "train": _data("chain/train", 1024),
             "validation": _data("chain/validation", 128),
             "test": _data("chain/test", 512),
-            "long": _data("chain/long", 256),  # longer than any problem trained on
+            "long": _data("chain/long", 256),  # longer than any problem distilled on
         },
         "optimizer": {
             "learning_rate": 3e-3,

@@ -5,7 +5,7 @@ r"""How the embedded models were made: supervised training on the chain task fro
     python -m experiments.run --config configs/pretrain.py:student --workdir runs/student
     python -m experiments.export --workdir runs/student --out experiments/embedded/student
 
-The teacher reads and writes both styles. The student learns its own style without a fault, and
+The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
 then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong.
 """
 
@@ -27,7 +27,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
         {
             "method": "sft",
             "seed": 0,
-            "steps": 1200,
+            "steps": 1000,
             "batch_size": 32,
             "student": {
                 "tokenizer": "embedded:tokenizer",
@@ -48,13 +48,14 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "remat": "none",
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 32},
+            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
             "data": {
                 "train": _data("chain/train", 0, "both" if teacher else "student"),
                 "validation": _data("chain/validation", 256),
                 "test": _data("chain/test", 512),
+                "long": _data("chain/long", 256),
             },
-            "sft": {"max_tokens": 136, "shuffle": False, "overlong": "error"},
+            "sft": {"max_tokens": 208, "shuffle": False, "overlong": "error"},
             "optimizer": {
                 "learning_rate": 3e-3,
                 "final_learning_rate": 1e-4,
@@ -77,10 +78,12 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "samples": {"rows": 0, "every": 0},
         }
     )
+    # Both meet chains as long as those of the `long` split; distillation shows them up to 5 steps.
+    config.data.train.max_steps = 8
     if not teacher:
-        config.steps = 1500
+        config.steps = 1300
         config.data.train.misconceptions = 60
-        config.data.train.misconceptions_from = 1200 * config.batch_size
+        config.data.train.misconceptions_from = 1000 * config.batch_size
     return config
 
 
@@ -88,6 +91,7 @@ def _data(name: str, size: int, style: str = "student") -> dict:
     return {
         "name": name,
         "size": size,
+        "max_steps": 0,  # 0 takes the split's own, 5 or 8
         "style": style,
         "misconceptions": 0,
         "misconception_rate": 0.75,

@@ -206,7 +206,7 @@ def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not train or "rows" not in train[0]:
         return None
     rows = sum(r["rows"] for r in train)
-    shares = {
+    shares: dict[str, float] = {
         name: sum(r[name] * r["rows"] for r in train) / rows
         for name in ("backtracked", "dropped", "truncated", "accepted", "kept")
         if name in train[0]

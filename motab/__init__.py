@@ -7,15 +7,13 @@ from motab.credit import find_backtrack
 from motab.metrics import rollout_metrics
 from motab.rollout import Record, make_rollout
 from motab.settings import MotabSettings
-from motab.train import init_method_state, make_train_step, rollout_params
+from motab.train import make_train_step
 
 __all__ = [
     "MotabSettings",
     "Record",
     "find_backtrack",
-    "init_method_state",
     "make_rollout",
     "make_train_step",
     "rollout_metrics",
-    "rollout_params",
 ]

@@ -21,17 +21,17 @@ SETTINGS = dataclasses.replace(BASE, gamma_0=0.12)
 ROWS = 16
 
 
-def build(settings, sync_every=1, optimizer=None):
+def build(settings):
     rollout = jax.jit(
         motab.make_rollout(
             tiny.STUDENT, tiny.TEACHER, settings, tiny.TABLE, tiny.DELIMITER_IDS,
             tiny.REVISION_IDS, (tiny.EOS,),
         )
     )  # fmt: skip
-    optimizer = optimizer or optax.adam(3e-3)
-    step = motab.make_train_step(tiny.STUDENT, tiny.TEACHER, settings, optimizer, sync_every)
+    optimizer = optax.adam(3e-3)
+    step = motab.make_train_step(tiny.STUDENT, tiny.TEACHER, settings, optimizer)
     params = tiny.params(tiny.STUDENT, 1, 2.0)
-    state = create_state(params, optimizer, motab.init_method_state(params, sync_every))
+    state = create_state(params, optimizer)
     return rollout, jax.jit(step), state
 
 
@@ -47,7 +47,7 @@ def test_a_loop_of_ones_own_learns(teacher):
     for i in range(40):
         key = jax.random.fold_in(jax.random.key(0), i)
         trajectories, record = rollout(
-            motab.rollout_params(state), teacher, prompts, lengths, jnp.arange(ROWS), key
+            state.params, teacher, prompts, lengths, jnp.arange(ROWS), key
         )
         state, metrics = step(state, teacher, trajectories)
         assert np.isfinite(metrics["loss"])
@@ -93,23 +93,6 @@ def test_safe_loss_moves_the_weight_of_steps_that_passed(teacher):
             np.asarray(rows["jsd"].likelihood_weights_BxT) > 0
         )
         assert np.any(left) == (loss_on == "response")
-
-
-def test_sync_every_holds_the_rollouts_weights(teacher):
-    rollout, step, state = build(SETTINGS, sync_every=3)
-    prompts, lengths = tiny.prompts(0, 4)
-    start = state.params
-    trajectories, _ = rollout(start, teacher, prompts, lengths, jnp.arange(4), jax.random.key(0))
-    seen = []
-    for _ in range(6):
-        state, _ = step(state, teacher, trajectories)
-        lag = jax.tree.map(
-            lambda a, b: bool(jnp.all(a == b)), motab.rollout_params(state), state.params
-        )
-        seen.append(all(jax.tree.leaves(lag)))
-    assert seen == [False, False, True, False, False, True]
-    _, _, fresh = build(SETTINGS)
-    assert motab.rollout_params(fresh) is fresh.params
 
 
 def test_jsd_beta_reaches_the_loss(teacher):
