@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "seeds": (0, 1, 2, 3, 4),
             # Per arm, the rate with the best validation accuracy of one run with this seed. It
             # counts for nothing else, and sees no test set.
-            "learning_rates": (1e-3, 3e-3, 1e-2),
+            "learning_rates": (3e-4, 1e-3, 3e-3),
             "selection_seed": 1000,
             # Which checkpoint counts: `final`, or `best` on validation, for which
             # `shared.checkpoint` must validate often and keep the best.
@@ -90,7 +90,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         study.references, study.monitor = ("opd",), ("motab",)
         study.sweep = ("motab",)
         study.seeds = (0,)
-        study.learning_rates = (1e-3, 3e-3)
+        study.learning_rates = (3e-4, 1e-3)
         study.updates, study.batch_size = 4, 16
         study.shared = {
             "data": {

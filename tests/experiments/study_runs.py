@@ -25,7 +25,7 @@ def small_study(**fields: Any) -> ConfigDict:
     for name in set(study.arms) - {"opd", "skd-08", "motab", "motab-gamma-3"}:
         del study.arms[name]
     study.sweep, study.monitor = ("motab-gamma-3", "motab"), ("motab",)
-    study.seeds, study.learning_rates = (0, 1), (1e-3, 3e-3, 1e-2)
+    study.seeds, study.learning_rates = (0, 1), (3e-4, 1e-3, 3e-3)
     for name, value in fields.items():
         study[name] = value
     return study

@@ -133,13 +133,17 @@ def test_rates_are_chosen_on_validation_before_any_test_set_is_touched(tmp_path)
 
     def validation(config):
         if config.method == "motab":
-            return (0.9, {1e-3: 0.2, 3e-3: 0.6, 1e-2: 0.6}[config.optimizer.learning_rate])
+            return (0.9, {3e-4: 0.2, 1e-3: 0.6, 3e-3: 0.6}[config.optimizer.learning_rate])
         return (0.1, config.optimizer.learning_rate)
 
     train = FakeTrainer(validation)
     assert not execute(small_study(), tmp_path, train, arms=["opd", "motab"])
     assert train.names == [
-        *(f"{arm}/rate-{rate}" for arm in ("opd", "motab") for rate in ("0.001", "0.003", "0.01")),
+        *(
+            f"{arm}/rate-{rate}"
+            for arm in ("opd", "motab")
+            for rate in ("0.0003", "0.001", "0.003")
+        ),
         *(f"{arm}/seed-{seed}" for seed in (0, 1) for arm in ("opd", "motab")),
     ]
     configs = dict(train.asked)
@@ -150,15 +154,15 @@ def test_rates_are_chosen_on_validation_before_any_test_set_is_touched(tmp_path)
         assert {record["kind"] for record in metrics} == {"train", "validation"}
         assert not (tmp_path / name / "samples").exists()
     for seed in (0, 1):
-        for arm, rate in (("opd", 1e-2), ("motab", 3e-3)):
+        for arm, rate in (("opd", 3e-3), ("motab", 1e-3)):
             config = configs[f"{arm}/seed-{seed}"]
             assert config.seed == seed
             assert config.optimizer.learning_rate == rate
             assert config.data.test.name == "chain/test"
             assert config.is_locked
     chosen = json.loads((tmp_path / "table.json").read_text())["arms"]["opd"]["selection"]
-    assert chosen["rate"] == 0.01 and chosen["at_end"]
-    assert chosen["validation"] == {"0.001": 0.001, "0.003": 0.003, "0.01": 0.01}
+    assert chosen["rate"] == 0.003 and chosen["at_end"]
+    assert chosen["validation"] == {"0.0003": 0.0003, "0.001": 0.001, "0.003": 0.003}
 
 
 def test_a_single_rate_needs_no_choice(tmp_path):
@@ -179,14 +183,14 @@ def test_finished_runs_are_not_repeated_and_the_rest_is(tmp_path):
     assert json.loads(table)["arms"] == json.loads((tmp_path / "table.json").read_text())["arms"]
 
     # A run without results was interrupted; another arm and seed are added.
-    (tmp_path / "opd" / "rate-0.003" / "results.json").unlink()
+    (tmp_path / "opd" / "rate-0.001" / "results.json").unlink()
     execute(small_study(), tmp_path, train, arms=["opd", "skd-08"], seeds=[0, 1])
     assert train.names == [
-        *(f"skd-08/rate-{rate}" for rate in ("0.001", "0.003", "0.01")),
-        *("opd/rate-0.003", "skd-08/seed-0", "skd-08/seed-1", "opd/seed-1"),
+        *(f"skd-08/rate-{rate}" for rate in ("0.0003", "0.001", "0.003")),
+        *("opd/rate-0.001", "skd-08/seed-0", "skd-08/seed-1", "opd/seed-1"),
     ]
     after = runs_in(tmp_path)
-    assert all(after[name] == before[name] for name in before if "rate-0.003" not in name)
+    assert all(after[name] == before[name] for name in before if "rate-0.001" not in name)
     rows = json.loads((tmp_path / "table.json").read_text())["arms"]
     assert {name: row["seeds"] for name, row in rows.items()} == {"skd-08": [0, 1], "opd": [0, 1]}
 
@@ -194,9 +198,9 @@ def test_finished_runs_are_not_repeated_and_the_rest_is(tmp_path):
 def test_a_directory_belongs_to_one_set_of_rules(tmp_path):
     execute(small_study(), tmp_path, FakeTrainer(), arms=["opd"])
     with pytest.raises(
-        ValueError, match=r"learning_rates: \[0\.001, 0\.003, 0\.01\] in the workdir"
+        ValueError, match=r"learning_rates: \[0\.0003, 0\.001, 0\.003\] in the workdir"
     ):
-        execute(small_study(learning_rates=(1e-3,)), tmp_path, FakeTrainer())
+        execute(small_study(learning_rates=(3e-4,)), tmp_path, FakeTrainer())
     changed = small_study()
     changed.arms.opd.arg = "topk_student"
     with pytest.raises(ValueError, match=r"(?s)rate-0\.001 holds a run .*signal\.support"):
@@ -254,7 +258,7 @@ def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path):
 
 
 def test_the_best_checkpoint_is_measured_once_and_apart_from_training(tmp_path, monkeypatch):
-    study = small_study(checkpoint="best", learning_rates=(1e-3, 3e-3))
+    study = small_study(checkpoint="best", learning_rates=(3e-4, 1e-3))
     study.shared.checkpoint.keep_best = True
     measured = []
 
@@ -267,13 +271,13 @@ def test_the_best_checkpoint_is_measured_once_and_apart_from_training(tmp_path, 
 
     monkeypatch.setattr("experiments.compare.execute.measure_best", measure)
     # The best checkpoint decides the rate too.
-    train = FakeTrainer(lambda c: (0.9, 0.1) if c.optimizer.learning_rate == 3e-3 else (0.2, 0.5))
+    train = FakeTrainer(lambda c: (0.9, 0.1) if c.optimizer.learning_rate == 1e-3 else (0.2, 0.5))
     assert not execute(study, tmp_path, train, arms=["opd"])
     assert all(config.data.test.name == "" for _, config in train.asked)
     assert measured == ["seed-0", "seed-1"]
     row = json.loads((tmp_path / "table.json").read_text())["arms"]["opd"]
     assert row["best_step"] == [2, 2]
-    assert row["learning_rate"] == 3e-3
+    assert row["learning_rate"] == 1e-3
     assert row["accuracy"]["test"]["mean"] == 0.5
     assert not execute(study, tmp_path, train, arms=["opd"])
     assert len(measured) == 2
@@ -316,7 +320,7 @@ def test_the_command_from_end_to_end(tmp_path):
     done = start(*config)
     assert done.returncode == 0, done.stdout + done.stderr
     for arm in ("opd", "motab"):
-        for rate in ("0.001", "0.003"):
+        for rate in ("0.0003", "0.001"):
             metrics = read_log(study / arm / f"rate-{rate}" / "metrics.jsonl")
             assert {record["kind"] for record in metrics} == {"train", "validation"}
             assert not (study / arm / f"rate-{rate}" / "samples").exists()

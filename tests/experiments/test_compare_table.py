@@ -35,7 +35,7 @@ def study(tmp_path):
     shares = {"backtracked": 0.25, "dropped": 0.0, "truncated": 0.1}
 
     def write(arm, seed, after, long, tokens, **more):
-        config = plan.config(arm, seed, 3e-3)
+        config = plan.config(arm, seed, 1e-3)
         right = {
             ("before", "test"): [FALSE, TRUE, FALSE, FALSE],
             ("teacher", "test"): [TRUE] * 4,
@@ -57,7 +57,7 @@ def study(tmp_path):
             long = [TRUE, FALSE]
             tokens = {"teacher": 2, "student": 1500}
             write(arm, seed, after, long, tokens, shares=shares, trajectories=TRAJECTORIES)
-        for rate, accuracy in ((1e-3, 0.25), (3e-3, 0.5), (1e-2, 0.25)):
+        for rate, accuracy in ((3e-4, 0.25), (1e-3, 0.5), (3e-3, 0.25)):
             config = plan.selection_config("motab", rate)
             directory = selection_directory(tmp_path, "motab", rate)
             write_run(directory, config, validation=(accuracy,))
@@ -107,8 +107,8 @@ def test_costs_are_means_over_seeds(study):
     assert arms["motab"]["shares"]["backtracked"] == 0.25
     assert arms["opd"]["shares"]["backtracked"] is None
     assert arms["motab"]["selection"] == {
-        "rate": 3e-3,
-        "validation": {"0.001": 0.25, "0.003": 0.5, "0.01": 0.25},
+        "rate": 1e-3,
+        "validation": {"0.0003": 0.25, "0.001": 0.5, "0.003": 0.25},
         "at_end": False,
     }
     assert arms["opd"]["selection"] is None
@@ -210,7 +210,7 @@ def test_table_md_says_how_and_what(study):
         "1 x cpu",
         "this call took 0:01:01",
         "200 updates of 32 trajectories",
-        "of 0.001, 0.003, 0.01",
+        "of 0.0003, 0.001, 0.003",
         "seed 1000",
         "| minus OPD | minus SKD, beta .8 |",
         "- `skd-08/seed-0`: RuntimeError: two lines",
