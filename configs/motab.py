@@ -37,8 +37,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         {
             "method": "motab",
             **common.shared(),
-            # The paper's gamma_0 is .3. With steps of ten characters one wrong digit lowers V only
-            # to .3 to .6, so that .7 does here what .3 does on real text.
+            # The paper's gamma_0 is .3. This teacher chooses between two styles at the first step:
+            # H = ln 2 there halves the boundary, and a wrong digit leaves V at .1 to .2.
             "motab": {
                 "signal": "likelihood",
                 "gamma_0": 0.7,

@@ -203,7 +203,7 @@ def test_a_directory_belongs_to_one_set_of_rules(tmp_path):
         execute(small_study(learning_rates=(3e-4,)), tmp_path, FakeTrainer())
     changed = small_study()
     changed.arms.opd.arg = "topk_student"
-    with pytest.raises(ValueError, match=r"(?s)rate-0\.001 holds a run .*signal\.support"):
+    with pytest.raises(ValueError, match=r"(?s)rate-0\.0003 holds a run .*signal\.support"):
         execute(changed, tmp_path, FakeTrainer())
     # An arm without runs may still change.
     changed = small_study()
