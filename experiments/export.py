@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoints import restore_params
+from experiments.pair import lora_of
 from experiments.paths import model_directory, tokenizer_directory
 from experiments.workdir import CHECKPOINTS, read_config, read_results
-from models import Llama3RopeScaling, ModelConfig, load_config, save_pretrained
+from models import Llama3RopeScaling, ModelConfig, load_config, merge, save_pretrained
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -27,7 +28,7 @@ def export(
     checkpoint: int | str = "final",
     dtype: str | None = None,
 ) -> int:
-    """Writes the student of a run to `out`, with its tokenizer and a model card.
+    """Writes the student of a run to `out`, adapters merged, with its tokenizer and a model card.
 
     Only reads the workdir, and so may be called while the run goes on.
 
@@ -50,6 +51,7 @@ def export(
     run = read_config(workdir)
     config, tokenizer = student_of(run)
     params, step = restore_params(workdir / CHECKPOINTS, checkpoint)
+    params, config = merge(params, config)
     save_pretrained(params, config, out, tokenizer_from=tokenizer, dtype=dtype)
     card = model_card(run, read_results(workdir), step)
     (out / "README.md").write_text(card, encoding="utf-8")
@@ -57,7 +59,7 @@ def export(
 
 
 def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
-    """The student's architecture and the directory its tokenizer is in.
+    """The student's architecture, adapters included, and the directory its tokenizer is in.
 
     Args:
       run: the config of a run. `student.path` is the model it started from; a student trained from
@@ -69,11 +71,12 @@ def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
     student = run.get("student") or {}
     if student.get("path"):
         directory = model_directory(student["path"])
-        return load_config(directory), directory
+        return load_config(directory).replace(lora=lora_of(student)), directory
     if student.get("init") and student.get("tokenizer"):
         fields = dict(student["init"])
         if fields.get("rope_scaling"):
             fields["rope_scaling"] = Llama3RopeScaling(**fields["rope_scaling"])
+        fields["lora"] = lora_of(student)
         return ModelConfig(**fields), tokenizer_directory(student["tokenizer"])
     raise ValueError(
         "The run's config names no student: it has neither student.path nor student.init with "

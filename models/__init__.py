@@ -2,16 +2,19 @@
 
 from models.checkpoint import load_config, load_pretrained
 from models.checkpoint_export import save_pretrained
-from models.config import Llama3RopeScaling, ModelConfig
+from models.config import Llama3RopeScaling, LoraConfig, ModelConfig
 from models.generate import Generation, generate
+from models.lora import add_adapters, merge, trainable
 from models.parameters import abstract, count, declare, init, shardings
 from models.transformer import forward, forward_hidden, logits
 
 __all__ = [
     "Generation",
     "Llama3RopeScaling",
+    "LoraConfig",
     "ModelConfig",
     "abstract",
+    "add_adapters",
     "count",
     "declare",
     "forward",
@@ -21,6 +24,8 @@ __all__ = [
     "load_config",
     "load_pretrained",
     "logits",
+    "merge",
     "save_pretrained",
     "shardings",
+    "trainable",
 ]

@@ -48,7 +48,8 @@ def save_pretrained(
     there is replaced; a directory with anything else in it is left alone.
 
     Args:
-      params: as in `declare(config)`; every shard must be addressable from this process.
+      params: as in `declare(config)`; every shard must be addressable from this process. The
+        layout has no adapters: `models.merge` them first.
       path: directory to write.
       tokenizer_from: directory whose tokenizer and generation_config.json come along, and the
         special token ids of its config.json; by default those that `path` already has.
@@ -57,11 +58,14 @@ def save_pretrained(
         single larger tensor has a file of its own.
 
     Raises:
-      ValueError: the parameters are not those of `config`, or no family of transformers is.
+      ValueError: the parameters are not those of `config`, no family of transformers is, or there
+        are adapters.
       FileExistsError: `path` holds something that is not part of a checkpoint.
     """
     path = Path(path)
     config = config.replace(mesh=None)
+    if config.lora is not None:
+        raise ValueError("config.lora is set; models.merge the adapters into the base first.")
     _check_params(params, config)
     dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
     if dtype is None and len(dtypes) > 1:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from jax.sharding import Mesh
 
 from models.sharding import DEFAULT_RULES, Rules
 
 REMAT_POLICIES = ("none", "dots", "full")
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +21,39 @@ class Llama3RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_position_embeddings: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (LoRA, arXiv 2106.09685): a target computes x W + (alpha / rank) x A B.
+
+    A and B train, and everything else is frozen. OPSD (arXiv 2601.18734) has rank 64 and alpha 128
+    on all linear layers.
+
+    Attributes:
+      rank: columns of A and rows of B.
+      alpha: the adapters' weight, times `rank`.
+      targets: which matrices of every layer have adapters, some of `LORA_TARGETS`.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = LORA_TARGETS
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"lora.rank={self.rank} must be at least 1.")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"lora.alpha={self.alpha} must be a number above 0.")
+        if not self.targets or set(self.targets) - set(LORA_TARGETS):
+            raise ValueError(
+                f"lora.targets={self.targets!r}: name at least one matrix, out of {LORA_TARGETS}."
+            )
+
+    @property
+    def scale(self) -> float:
+        """What x A B is multiplied by."""
+        return self.alpha / self.rank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +73,8 @@ class ModelConfig:
         float32 whatever it is; parameters keep the dtype they were loaded in.
       remat: what the training forward pass recomputes per layer: `none`, `dots` (keeps matrix
         products without a batch dimension) or `full`.
+      lora: adapters that the layers have, and which alone are trained. Without it any that the
+        parameters hold are ignored, so that `replace(lora=None)` is the base of the same tree.
       mesh, rules: where the arrays live. With a mesh, activations are constrained to `rules`.
     """
 
@@ -58,6 +95,7 @@ class ModelConfig:
     max_positions: int = 32768
     dtype: str = "float32"
     remat: str = "none"
+    lora: LoraConfig | None = None
     mesh: Mesh | None = None
     rules: Rules = DEFAULT_RULES
 
@@ -70,6 +108,20 @@ class ModelConfig:
             raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat={self.remat!r} is not one of {REMAT_POLICIES}.")
+        if self.lora is not None:
+            self._check_rank(self.lora)
+
+    def _check_rank(self, lora: LoraConfig) -> None:
+        queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        widths = {"q": queries, "k": keys, "v": keys, "o": queries}
+        for name in lora.targets:
+            width = widths.get(name, self.intermediate_size)
+            if lora.rank > min(width, self.hidden_size):
+                raise ValueError(
+                    f"lora.rank={lora.rank} with {name!r} among lora.targets: its matrix joins "
+                    f"{self.hidden_size} and {width} numbers. Choose a rank of at most "
+                    f"{min(width, self.hidden_size)}, or leave {name!r} out."
+                )
 
     def replace(self, **changes) -> ModelConfig:
         """A copy with some fields changed."""

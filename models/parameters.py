@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from models.config import ModelConfig
+from models.config import LoraConfig, ModelConfig
 from models.sharding import LogicalAxes, Rules, named_sharding
 
 Params = dict[str, Any]
@@ -21,7 +21,7 @@ class Declaration:
     """One array: its shape, the logical name of every axis, and how it starts.
 
     `fan_in` is the number of inputs a normal initialiser is scaled by; 0 stands for ones
-    (norm scales) and -1 for zeros (biases).
+    (norm scales) and -1 for zeros (biases, and B of adapters).
     """
 
     shape: tuple[int, ...]
@@ -32,7 +32,9 @@ class Declaration:
 def declare(config: ModelConfig) -> Params:
     """The tree of declarations of a model's parameters.
 
-    Layers are stacked: every array below `layers` has a leading axis of `num_layers`.
+    Layers are stacked: every array below `layers` has a leading axis of `num_layers`. With
+    `config.lora` the matrix `name` has adapters `name_lora_a` [inputs, rank] and `name_lora_b`
+    [rank, outputs], with the matrix's own axes on either side.
     """
     c = config
     layers = {
@@ -53,6 +55,8 @@ def declare(config: ModelConfig) -> Params:
     if c.qk_norm:
         layers["q_norm"] = Declaration((c.head_dim,), (None,), 0)
         layers["k_norm"] = Declaration((c.head_dim,), (None,), 0)
+    if c.lora is not None:
+        layers |= _adapters(layers, c.lora)
     stacked = {
         name: Declaration((c.num_layers, *d.shape), (None, *d.axes), d.fan_in)
         for name, d in layers.items()
@@ -69,13 +73,32 @@ def declare(config: ModelConfig) -> Params:
     return params
 
 
+def _adapters(layers: dict[str, Declaration], lora: LoraConfig) -> dict[str, Declaration]:
+    adapters = {}
+    for name in lora.targets:
+        d = layers[name]
+        inputs = 2 if name == "o" else 1  # heads, and what is in a head
+        adapters[f"{name}_lora_a"] = Declaration(
+            (*d.shape[:inputs], lora.rank), (*d.axes[:inputs], None), d.fan_in
+        )
+        adapters[f"{name}_lora_b"] = Declaration(
+            (lora.rank, *d.shape[inputs:]), (None, *d.axes[inputs:]), -1
+        )
+    return adapters
+
+
 def _is_declaration(x: Any) -> bool:
     return isinstance(x, Declaration)
 
 
 def init(key: jax.Array, config: ModelConfig, dtype: str = "float32") -> Params:
     """Random parameters: normal with variance 1 / fan-in, norm scales one, biases zero."""
-    leaves, tree = jax.tree.flatten(declare(config), is_leaf=_is_declaration)
+    return draw(key, declare(config), dtype)
+
+
+def draw(key: jax.Array, declarations: Params, dtype: str = "float32") -> Params:
+    """Random arrays as any tree of declarations says."""
+    leaves, tree = jax.tree.flatten(declarations, is_leaf=_is_declaration)
 
     def array(key: jax.Array, d: Declaration) -> jax.Array:
         if d.fan_in <= 0:

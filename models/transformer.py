@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import Llama3RopeScaling, ModelConfig
+from models.lora import adapter_output, frozen_base
 from models.parameters import Params
 from models.sharding import LogicalAxes, constrain
 
@@ -65,11 +66,17 @@ def block(
 ) -> jax.Array:
     """One decoder layer; `attend` is where training and cached decoding differ."""
     dtype = x_BxTxD.dtype
+    adapted = () if config.lora is None else config.lora.targets
+
+    def linear(equation: str, x: jax.Array, name: str) -> jax.Array:
+        y = jnp.einsum(equation, x, layer[name].astype(dtype))
+        return y + adapter_output(x, layer, name, config) if name in adapted else y
+
     with jax.named_scope("attention"):
         h = rms_norm(x_BxTxD, layer["attn_norm"], config.norm_eps)
-        q = jnp.einsum("btd,dhe->bthe", h, layer["q"].astype(dtype))
-        k = jnp.einsum("btd,dke->btke", h, layer["k"].astype(dtype))
-        v = jnp.einsum("btd,dke->btke", h, layer["v"].astype(dtype))
+        q = linear("btd,dhe->bthe", h, "q")
+        k = linear("btd,dke->btke", h, "k")
+        v = linear("btd,dke->btke", h, "v")
         if config.qkv_bias:
             q = q + layer["q_bias"].astype(dtype)
             k = k + layer["k_bias"].astype(dtype)
@@ -83,14 +90,14 @@ def block(
         q = _constrain(q, ("batch", None, "heads", None), config)
         k = _constrain(k, ("batch", None, "kv_heads", None), config)
         v = _constrain(v, ("batch", None, "kv_heads", None), config)
-        out = jnp.einsum("bthe,hed->btd", attend(q, k, v), layer["o"].astype(dtype))
+        out = linear("bthe,hed->btd", attend(q, k, v), "o")
         x_BxTxD = _constrain(x_BxTxD + out, ("batch", None, None), config)
     with jax.named_scope("mlp"):
         h = rms_norm(x_BxTxD, layer["mlp_norm"], config.norm_eps)
-        gate = jax.nn.silu(jnp.einsum("btd,df->btf", h, layer["gate"].astype(dtype)))
-        up = jnp.einsum("btd,df->btf", h, layer["up"].astype(dtype))
+        gate = jax.nn.silu(linear("btd,df->btf", h, "gate"))
+        up = linear("btd,df->btf", h, "up")
         h = _constrain(gate * up, ("batch", None, "mlp"), config)
-        out = jnp.einsum("btf,fd->btd", h, layer["down"].astype(dtype))
+        out = linear("btf,fd->btd", h, "down")
     return _constrain(x_BxTxD + out, ("batch", None, None), config)
 
 
@@ -108,6 +115,7 @@ def forward_hidden(
       positions: [B, T] rotary positions; counted from 0 along the row by default.
       segment_ids: [B, T]; tokens attend only within their own segment; one segment by default.
     """
+    params = frozen_base(params, config)
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     mask = None
@@ -134,6 +142,7 @@ def forward_hidden(
 
 def logits(params: Params, config: ModelConfig, hidden_BxTxD: jax.Array) -> jax.Array:
     """Next-token logits [..., V] of hidden states [..., D], in float32."""
+    params = frozen_base(params, config)
     head = params["embed"] if config.tie_embeddings else params["head"]
     return jnp.einsum(
         "...d,vd->...v", hidden_BxTxD, head.astype(config.dtype), preferred_element_type=jnp.float32
