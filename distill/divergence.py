@@ -17,7 +17,7 @@ _EMPTY = -1e30
 
 
 def _kl(log_a: jax.Array, log_b: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.exp(log_a) * (log_a - log_b), axis=-1)
+    return jnp.exp(log_a) * (log_a - log_b)
 
 
 def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
@@ -31,7 +31,7 @@ def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
     return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
 
 
-def _divergence(name: str, log_q: jax.Array, log_p: jax.Array, jsd_beta: float) -> jax.Array:
+def _summands(name: str, log_q: jax.Array, log_p: jax.Array, jsd_beta: float) -> jax.Array:
     if name == "reverse_kl":
         return _kl(log_p, log_q)
     if name == "forward_kl":
@@ -68,8 +68,19 @@ def divergence(
     Raises:
       ValueError: an unknown name.
     """
+    return jnp.sum(summands(name, teacher_logits, student_logits, jsd_beta), axis=-1)
+
+
+def summands(
+    name: str, teacher_logits: jax.Array, student_logits: jax.Array, jsd_beta: float = 0.5
+) -> jax.Array:
+    """What every token of the vocabulary adds to the divergence called `name` [..., V].
+
+    Raises:
+      ValueError: an unknown name.
+    """
     log_q, log_p = jax.nn.log_softmax(teacher_logits), jax.nn.log_softmax(student_logits)
-    return _divergence(name, log_q, log_p, jsd_beta)
+    return _summands(name, log_q, log_p, jsd_beta)
 
 
 def top_k_divergence(
@@ -114,7 +125,7 @@ def top_k_divergence(
         top = jnp.take_along_axis(log_probs, ids_K, axis=-1)
         return jnp.concatenate([jnp.where(first_time_K, top, _EMPTY), rest], axis=-1)
 
-    return _divergence(name, buckets(log_q), buckets(log_p), jsd_beta)
+    return jnp.sum(_summands(name, buckets(log_q), buckets(log_p), jsd_beta), axis=-1)
 
 
 def top_k_entropy(logits: jax.Array, k: int) -> jax.Array:

@@ -34,6 +34,14 @@ class LossSums(flax.struct.PyTreeNode):
         """The loss, in nats per token; 0 where nothing trains."""
         return (self.likelihood + self.divergence) / jnp.maximum(self.tokens, 1.0)
 
+    @property
+    def metrics(self) -> dict[str, jax.Array]:
+        """`likelihood` and `divergence`, in nats per token that trains for each."""
+        return {
+            "likelihood": self.likelihood / jnp.maximum(self.likelihood_tokens, 1.0),
+            "divergence": self.divergence / jnp.maximum(self.divergence_tokens, 1.0),
+        }
+
 
 def trajectory_loss(
     student_params: Params,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import jax
 import optax
 
 SCHEDULES = ("cosine", "constant")
@@ -61,10 +63,21 @@ def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, main], [warmup])
 
 
-def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """Clipping, then AdamW on the schedule of `steps` updates."""
+def make_optimizer(
+    settings: OptimizerSettings, steps: int, trainable: Any = None
+) -> optax.GradientTransformation:
+    """Clipping, then AdamW on the schedule of `steps` updates.
+
+    Args:
+      trainable: a tree of bools like the parameters. Where it is False an array stays as it is,
+        has no state, and its gradient does not count in the norm; None trains all.
+    """
     s = settings
     adamw = optax.adamw(
         make_schedule(s, steps), b1=s.b1, b2=s.b2, eps=s.eps, weight_decay=s.weight_decay
     )
-    return optax.chain(optax.clip_by_global_norm(s.clip_norm), adamw) if s.clip_norm else adamw
+    full = optax.chain(optax.clip_by_global_norm(s.clip_norm), adamw) if s.clip_norm else adamw
+    if trainable is None:
+        return full
+    frozen = jax.tree.map(lambda x: not x, trainable)
+    return optax.chain(optax.masked(full, trainable), optax.masked(optax.set_to_zero(), frozen))

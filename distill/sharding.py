@@ -60,20 +60,25 @@ def state_shardings(
     """Shardings of a train state's arrays: whatever has a parameter's shape lies where it does.
 
     Args:
-      state: the state or its `jax.eval_shape`; its method state may hold `rollout_params`.
+      state: the state or its `jax.eval_shape`. Whatever in its method state is built like the
+        parameters (those of the rollout, of an averaged teacher) lies where they do.
       config: the student's; its rules place the parameters.
     """
     params = models.shardings(config, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     opt_state: Any = optax.tree_map_params(
         optimizer,
-        lambda _, place: place,
+        lambda x, place: x if isinstance(x, optax.MaskedNode) else place,
         state.opt_state,
         params,
         transform_non_params=lambda _: whole,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),  # where a frozen array has no state
     )
+    like_params: Any = jax.tree.structure(state.params)
     method_state = {
-        name: params if name == "rollout_params" else jax.tree.map(lambda _: whole, value)
+        name: params
+        if jax.tree.structure(value) == like_params
+        else jax.tree.map(lambda _: whole, value)
         for name, value in state.method_state.items()
     }
     tree: Any = TrainState  # of shardings in place of arrays

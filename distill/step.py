@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import optax
 
-from distill.loss import LossSums
 from distill.state import TrainState
 from models.parameters import Params
 
 Metrics = dict[str, jax.Array]
 
 
+class Sums(Protocol):
+    """What a loss returns: a pytree of sums and counts, divided once. See `distill.loss.LossSums`."""
+
+    @property
+    def mean(self) -> jax.Array:
+        """The loss []."""
+        ...
+
+    @property
+    def tokens(self) -> jax.Array:
+        """Weight [] of all tokens that train."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """The loss's parts, and what else is worth logging; scalars by name."""
+        ...
+
+
 def make_train_step(
-    loss_fn: Callable[..., LossSums], optimizer: optax.GradientTransformation
+    loss_fn: Callable[..., Sums], optimizer: optax.GradientTransformation
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds `train_step(state, *inputs) -> (state, metrics)`: one optimiser update.
 
@@ -29,12 +47,12 @@ def make_train_step(
       optimizer: any optax transformation.
 
     Returns:
-      The step. Its metrics are scalars: `loss`, `likelihood`, `divergence` (nats per token),
-      `loss_tokens`, `grad_norm` (before clipping).
+      The step. Its metrics are scalars: `loss`, the sums' own (of `LossSums`: `likelihood` and
+      `divergence`, nats per token), `loss_tokens`, `grad_norm` (before clipping).
     """
 
     def train_step(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
-        def objective(params: Params) -> tuple[jax.Array, LossSums]:
+        def objective(params: Params) -> tuple[jax.Array, Sums]:
             sums = loss_fn(params, *inputs)
             return sums.mean, sums
 
@@ -42,8 +60,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
-            "likelihood": sums.likelihood / jax.numpy.maximum(sums.likelihood_tokens, 1.0),
-            "divergence": sums.divergence / jax.numpy.maximum(sums.divergence_tokens, 1.0),
+            **sums.metrics,
             "loss_tokens": sums.tokens,
             "grad_norm": optax.tree.norm(grads),
         }
