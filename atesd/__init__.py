@@ -1,0 +1,31 @@
+"""ATESD: a controller decides how much of the reference the teacher sees (arXiv 2605.11458)."""
+
+from atesd import beta
+from atesd.controller import ControllerState, decide, init_controller, observe
+from atesd.exposure import References, ReferenceWidths, expose, pack_references
+from atesd.loss import LossSettings, exposed_scores
+from atesd.references import Reference, split_reference, tokenise_reference
+from atesd.settings import ControllerSettings
+from atesd.train import ExposedBatch, TeacherSettings, init_method_state, make_train_step
+
+__all__ = [
+    "ControllerSettings",
+    "ControllerState",
+    "ExposedBatch",
+    "LossSettings",
+    "Reference",
+    "ReferenceWidths",
+    "References",
+    "TeacherSettings",
+    "beta",
+    "decide",
+    "expose",
+    "exposed_scores",
+    "init_controller",
+    "init_method_state",
+    "make_train_step",
+    "observe",
+    "pack_references",
+    "split_reference",
+    "tokenise_reference",
+]

@@ -1,0 +1,188 @@
+"""The distillation loss of OPSD and ATESD: student and teacher on one text, behind two contexts.
+
+Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from atesd.exposure import References, expose
+from distill.context import gather, teacher_view
+from distill.divergence import DIVERGENCES, forward_kl, summands
+from distill.trajectories import Trajectories
+from models.parameters import Params
+
+CLIPS = ("none", "summand", "token")
+DIFFICULTIES = ("confidence", "reference_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """What pulls the student towards the exposed teacher. The defaults are OPSD's, unclipped.
+
+    Attributes:
+      divergence: `forward_kl` KL(teacher, student), `reverse_kl` or `jsd`, over the full vocabulary.
+      jsd_beta: of `jsd`, as in `distill.signal.Signal`.
+      temperature: both models' logits are divided by it.
+      clip: `none`; `summand`, every vocabulary entry's summand is capped from above before they are
+        summed, as in OPSD's code, so that the loss may be negative; or `token`, their sum is.
+        What is capped has no gradient of its own.
+      clip_at: the cap, in nats; OPSD has .05, and .06 for its largest model.
+      difficulty: what sorts a batch into the controller's groups, where there are several:
+        `confidence`, the student's low mean probability of the tokens it wrote; or
+        `reference_length`, the reference's many tokens of reasoning.
+    """
+
+    divergence: str = "forward_kl"
+    jsd_beta: float = 0.5
+    temperature: float = 1.0
+    clip: str = "none"
+    clip_at: float = 0.05
+    difficulty: str = "confidence"
+
+    def __post_init__(self):
+        for field, allowed in (
+            ("divergence", DIVERGENCES),
+            ("clip", CLIPS),
+            ("difficulty", DIFFICULTIES),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"loss.{field}={getattr(self, field)!r}: choose one of {allowed}.")
+        if not 0 <= self.jsd_beta <= 1:
+            raise ValueError(f"loss.jsd_beta={self.jsd_beta} must lie in [0, 1].")
+        if not self.temperature > 0:
+            raise ValueError(f"loss.temperature={self.temperature} must be above 0.")
+        if not self.clip_at > 0:
+            raise ValueError(f"loss.clip_at={self.clip_at} must be above 0.")
+
+
+class RowScores(flax.struct.PyTreeNode):
+    """Means over the response tokens of every row [B], in nats; 0 where a row has none.
+
+    Attributes:
+      loss_B: what is differentiated.
+      mismatch_B: M of Eq. 4, KL(teacher, student), unclipped and at temperature 1.
+      clipped_B: share of tokens at which something was capped.
+      disagreement_B: share of tokens at which the two most likely tokens differ.
+      confidence_B: student's probability of the tokens that were drawn.
+      tokens_B: response tokens.
+      group_B: int32, group of the row, by difficulty: 0 the easiest.
+      exposure_B: a.
+    """
+
+    loss_B: jax.Array
+    mismatch_B: jax.Array
+    clipped_B: jax.Array
+    disagreement_B: jax.Array
+    confidence_B: jax.Array
+    tokens_B: jax.Array
+    group_B: jax.Array
+    exposure_B: jax.Array
+
+
+def clipped_divergence(
+    settings: LossSettings, teacher_logits: jax.Array, student_logits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The loss at a position [...], and whether something was capped there [...]."""
+    s = settings
+    each = summands(
+        s.divergence, teacher_logits / s.temperature, student_logits / s.temperature, s.jsd_beta
+    )
+    if s.clip == "summand":
+        loss = jnp.sum(jnp.minimum(each, s.clip_at), axis=-1)
+        return loss, jnp.any(each > s.clip_at, axis=-1)
+    loss = jnp.sum(each, axis=-1)
+    if s.clip == "token":
+        return jnp.minimum(loss, s.clip_at), loss > s.clip_at
+    return loss, jnp.zeros(loss.shape, bool)
+
+
+def groups_by_difficulty(difficulty_B: jax.Array, groups: int) -> jax.Array:
+    """Group of every row [B], int32: the batch, sorted, in parts whose sizes differ by at most 1."""
+    rows = difficulty_B.shape[0]
+    ranks = jnp.argsort(jnp.argsort(difficulty_B, stable=True), stable=True)
+    return (ranks * groups // rows).astype(jnp.int32)
+
+
+def exposed_scores(
+    student_params: Params,
+    student_config: models.ModelConfig,
+    teacher_params: Params,
+    teacher_config: models.ModelConfig,
+    trajectories: Trajectories,
+    references: References,
+    exposure_G: jax.Array,
+    settings: LossSettings,
+    max_response: int,
+) -> RowScores:
+    """Scores the same responses under the student and under the teacher that sees references.
+
+    The gradient runs through the student alone. A teacher with a wider head is read at the ids
+    that both have.
+
+    Args:
+      trajectories: the student's [B, T]; tokens with a divergence weight count.
+      references: of the same rows.
+      exposure_G: a by group; [1] shows every teacher the same share.
+      max_response: most tokens of a response, static.
+    """
+    t = trajectories
+    inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
+    targets_BxT = t.tokens_BxT[:, 1:]
+    weights_BxT = (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32)
+    tokens_B = jnp.sum(weights_BxT, axis=1)
+
+    def row_mean(values_BxT: jax.Array) -> jax.Array:
+        total_B = jnp.sum(jnp.where(weights_BxT != 0, values_BxT, 0.0), axis=1)
+        return total_B / jnp.maximum(tokens_B, 1.0)
+
+    vocab = min(student_config.vocab_size, teacher_config.vocab_size)
+    student_logits = models.forward(student_params, student_config, *inputs)[..., :vocab]
+    chosen = jnp.clip(targets_BxT, max=vocab - 1)[..., None]
+    drawn = jax.nn.log_softmax(jax.lax.stop_gradient(student_logits))
+    confidence_B = row_mean(jnp.exp(jnp.take_along_axis(drawn, chosen, axis=-1)[..., 0]))
+
+    difficulty_B = (
+        -confidence_B
+        if settings.difficulty == "confidence"
+        else jnp.asarray(references.reasoning_lengths_B)
+    )
+    group_B = groups_by_difficulty(difficulty_B, exposure_G.shape[0])
+    exposure_B = exposure_G[group_B]
+    contexts, lengths = expose(references, exposure_B)
+    view = teacher_view(contexts, lengths, t, max_response)
+    hidden = models.forward_hidden(
+        teacher_params, teacher_config, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
+    )
+    hidden = gather(hidden, view)[:, :-1]
+    teacher_logits = models.logits(teacher_params, teacher_config, hidden)[..., :vocab]
+    teacher_logits = jax.lax.stop_gradient(teacher_logits)
+
+    loss_BxT, capped_BxT = clipped_divergence(settings, teacher_logits, student_logits)
+    detached = jax.lax.stop_gradient(student_logits)
+    differ_BxT = jnp.argmax(teacher_logits, axis=-1) != jnp.argmax(detached, axis=-1)
+    return RowScores(
+        loss_B=row_mean(loss_BxT),
+        mismatch_B=row_mean(forward_kl(teacher_logits, detached)),
+        clipped_B=row_mean(capped_BxT.astype(jnp.float32)),
+        disagreement_B=row_mean(differ_BxT.astype(jnp.float32)),
+        confidence_B=confidence_B,
+        tokens_B=tokens_B,
+        group_B=group_B,
+        exposure_B=exposure_B,
+    )
+
+
+def group_means(values_B: jax.Array, scores: RowScores, groups: int) -> jax.Array:
+    """Means over the rows of each group that have a response [G]; NaN where a group has none."""
+    there_B = (scores.tokens_B > 0).astype(jnp.float32)
+    member_GxB = (scores.group_B == jnp.arange(groups)[:, None]) * there_B
+    counts_G = jnp.sum(member_GxB, axis=1)
+    total_G = jnp.sum(jnp.where(member_GxB > 0, values_B, 0.0), axis=1)
+    return jnp.where(counts_G > 0, total_G / jnp.maximum(counts_G, 1.0), jnp.nan)

@@ -1,0 +1,254 @@
+"""ATESD's train step: decide the exposure, distil from the exposed teacher, reward the decision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+import distill.step
+import models
+from atesd.controller import decide, init_controller, is_decision, observe
+from atesd.exposure import References, expose
+from atesd.grounding import reference_log_probs
+from atesd.loss import LossSettings, RowScores, exposed_scores, group_means
+from atesd.settings import ControllerSettings
+from distill.state import TrainState
+from distill.trajectories import Source, Trajectories
+from models.parameters import Params
+
+TEACHERS = ("frozen", "ema", "live")
+# What the controller observes, by group; held in a step's metrics until it has.
+_OBSERVED = ("loss", "mismatch", "confidence")
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherSettings:
+    """Whose weights the exposed teacher has, and how it is asked about references.
+
+    Attributes:
+      weights: `frozen`, those handed to the train step: the student's initial ones in OPSD; `ema`,
+        a running average of the student's; or `live`, the student's own, without a gradient.
+      decay: of the average, per update.
+      probe_exposure: a of the teacher on the probe batch.
+      grounding_rows: rows of a batch on which the exposed teacher is asked about its references
+        (q of Eq. 8), from the first; 0 for all. It costs one forward pass over them.
+    """
+
+    weights: str = "frozen"
+    decay: float = 0.999
+    probe_exposure: float = 0.5
+    grounding_rows: int = 0
+
+    def __post_init__(self):
+        if self.weights not in TEACHERS:
+            raise ValueError(f"exposed.weights={self.weights!r}: choose one of {TEACHERS}.")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"exposed.decay={self.decay} must lie in [0, 1).")
+        if not 0 <= self.probe_exposure <= 1:
+            raise ValueError(f"exposed.probe_exposure={self.probe_exposure} must lie in [0, 1].")
+        if self.grounding_rows < 0:
+            raise ValueError(f"exposed.grounding_rows={self.grounding_rows} must be 0 or more.")
+
+
+class ExposedBatch(flax.struct.PyTreeNode):
+    """Students' rollouts, and the references of the same rows."""
+
+    trajectories: Trajectories
+    references: References
+
+
+class ExposedSums(flax.struct.PyTreeNode):
+    """A batch's loss: the mean over rows of means over tokens. See `distill.step.Sums`."""
+
+    scores: RowScores
+    groups: int = flax.struct.field(pytree_node=False)
+
+    def _mean(self, values_B: jax.Array) -> jax.Array:
+        there_B = self.scores.tokens_B > 0
+        return jnp.sum(jnp.where(there_B, values_B, 0.0)) / jnp.maximum(jnp.sum(there_B), 1)
+
+    @property
+    def mean(self) -> jax.Array:
+        """The loss [], in nats per token; 0 where no row has a response."""
+        return self._mean(self.scores.loss_B)
+
+    @property
+    def tokens(self) -> jax.Array:
+        """Response tokens []."""
+        return jnp.sum(self.scores.tokens_B)
+
+    @property
+    def metrics(self) -> distill.step.Metrics:
+        """Scalars, and what the controller observes as arrays [G] under names that end in `_G`."""
+        s = self.scores
+        means = {
+            "divergence": s.loss_B,
+            "mismatch": s.mismatch_B,
+            "clipped": s.clipped_B,
+            "disagreement": s.disagreement_B,
+            "confidence": s.confidence_B,
+        }
+        grouped = {f"{name}_G": getattr(s, f"{name}_B") for name in _OBSERVED}
+        return {
+            **{name: self._mean(x) for name, x in means.items()},
+            "empty_responses": jnp.sum(s.tokens_B == 0),
+            **{name: group_means(x, s, self.groups) for name, x in grouped.items()},
+            "group_B": s.group_B,
+        }
+
+
+TrainStep = Callable[
+    [TrainState, Params | None, tuple[ExposedBatch, ExposedBatch | None]],
+    tuple[TrainState, distill.step.Metrics],
+]
+
+
+def init_method_state(
+    params: Params, key: jax.Array, controller: ControllerSettings, teacher: TeacherSettings
+) -> dict[str, Any]:
+    """What the train step carries: `controller`, and `teacher_params` where they are averaged.
+
+    Args:
+      params: the student's initial ones.
+      key: a typed key; all of the controller's noise.
+    """
+    state: dict[str, Any] = {"controller": init_controller(key, controller)}
+    if teacher.weights == "ema":
+        state["teacher_params"] = jax.tree.map(jnp.copy, params)
+    return state
+
+
+def make_train_step(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    loss: LossSettings,
+    controller: ControllerSettings,
+    teacher: TeacherSettings,
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    max_response: int,
+    eos_id: int,
+) -> TrainStep:
+    """Builds the pure `train_step(state, teacher_params, (batch, probe)) -> (state, metrics)`.
+
+    It consumes rollouts and never samples text. `state.method_state` is that of
+    `init_method_state`; `state.step` counts the updates, of which there are `steps` in all.
+
+    Args:
+      teacher_config: the student's own, unless an external teacher is frozen. The student's
+        without its adapters, and no `teacher_params`: the base in the student's parameters.
+      max_response: most tokens of a response.
+      eos_id: the token that ends a reference where it is scored.
+
+    Returns:
+      The step. `teacher_params` are read where the teacher is frozen. `probe` is a fixed batch of
+      held-out problems with responses of the initial student: every `hold` updates the student's
+      NLL of its references and the loss at `probe_exposure` are measured. It may be None where the
+      policy does not learn. Metrics, besides those of
+      `distill.step.make_train_step` and `atesd.controller.observe`: `mismatch` (Eq. 4),
+      `disagreement`, `confidence`, `clipped`, `empty_responses`, `probe_nll` and `probe_loss`, and,
+      with a learned policy, `grounding_now` (q of this batch).
+
+    Raises:
+      ValueError: a teacher of another architecture that is not frozen.
+    """
+    if teacher.weights != "frozen" and teacher_config != student_config:
+        raise ValueError(
+            f"exposed.weights={teacher.weights!r} is made of the student's weights, but the teacher "
+            "is another model. Use 'frozen'."
+        )
+    # The student's parameters hold the base that its adapters started from.
+    base_inside = student_config.lora is not None and teacher_config == student_config.replace(
+        lora=None
+    )
+    groups = controller.groups
+
+    def scores(
+        params: Params, teacher_params: Params, batch: ExposedBatch, exposure_G: jax.Array
+    ) -> RowScores:
+        return exposed_scores(
+            params, student_config, teacher_params, teacher_config,
+            batch.trajectories, batch.references, exposure_G, loss, max_response,
+        )  # fmt: skip
+
+    def loss_fn(params, teacher_params, batch, exposure_G) -> ExposedSums:
+        return ExposedSums(scores(params, teacher_params, batch, exposure_G), groups)
+
+    update = distill.step.make_train_step(loss_fn, optimizer)
+
+    def measure_probe(
+        params: Params, teacher_params: Params, probe: ExposedBatch
+    ) -> tuple[jax.Array, jax.Array]:
+        t = probe.trajectories
+        prompts = t.tokens_BxT[:, : t.tokens_BxT.shape[1] - max_response]
+        lengths = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
+        nll_B = -reference_log_probs(
+            params, student_config, prompts, lengths, probe.references, eos_id
+        )
+        exposure = jnp.full((1,), teacher.probe_exposure)
+        distilled = ExposedSums(scores(params, teacher_params, probe, exposure), 1)
+        return jnp.mean(nll_B), distilled.mean
+
+    def train_step(
+        state: TrainState,
+        teacher_params: Params | None,
+        batches: tuple[ExposedBatch, ExposedBatch | None],
+    ) -> tuple[TrainState, distill.step.Metrics]:
+        batch, probe = batches
+        theirs: Any = {
+            "frozen": state.params if base_inside and teacher_params is None else teacher_params,
+            "ema": state.method_state.get("teacher_params"),
+            "live": state.params,
+        }[teacher.weights]
+        theirs = jax.lax.stop_gradient(theirs)
+        here = state.method_state["controller"]
+        nothing = jnp.full((), jnp.nan), jnp.full((), jnp.nan)  # `decide` keeps the last ones
+        probed = nothing
+        if probe is not None:
+            probed = jax.lax.cond(
+                is_decision(controller, state.step),
+                lambda: measure_probe(state.params, theirs, probe),
+                lambda: nothing,
+            )
+        here = decide(here, controller, state.step, steps, *probed)
+        new, metrics = update(state, theirs, batch, here.exposure_G)
+        group_B = metrics.pop("group_B")
+        observed = {name: metrics.pop(f"{name}_G") for name in _OBSERVED}
+        grounding_G = jnp.zeros(groups)
+        if controller.policy == "learned":
+            rows = teacher.grounding_rows or group_B.shape[0]
+            few = jax.tree.map(lambda x: x[:rows], batch.references)
+            contexts, lengths = expose(few, here.exposure_G[group_B[:rows]])
+            log_probs_B = reference_log_probs(
+                theirs, teacher_config, contexts, lengths, few, eos_id
+            )
+            member_GxB = (group_B[:rows] == jnp.arange(groups)[:, None]).astype(jnp.float32)
+            counts_G = jnp.sum(member_GxB, axis=1)
+            grounding_G = jnp.where(
+                counts_G > 0, member_GxB @ log_probs_B / jnp.maximum(counts_G, 1.0), jnp.nan
+            )
+            metrics["grounding_now"] = jnp.mean(log_probs_B)
+        here, seen = observe(
+            here, controller, state.step, observed["loss"], observed["mismatch"], grounding_G,
+            observed["confidence"],
+        )  # fmt: skip
+        method_state = {**state.method_state, "controller": here}
+        if teacher.weights == "ema":
+            # In this form the average of what is frozen is exactly that.
+            method_state["teacher_params"] = jax.tree.map(
+                lambda average, x: average + (1 - teacher.decay) * (x - average), theirs, new.params
+            )
+        if probe is not None:
+            metrics |= {
+                "probe_nll": jnp.mean(here.probe_nll_G),
+                "probe_loss": jnp.mean(here.probe_loss_G),
+            }
+        return new.replace(method_state=method_state), {**metrics, **seen}
+
+    return train_step

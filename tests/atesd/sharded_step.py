@@ -1,0 +1,147 @@
+"""Run in a process with 8 fake devices: ATESD's step on a 2x2x2 mesh against one device."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+import models
+from atesd import (
+    ControllerSettings,
+    ControllerState,
+    ExposedBatch,
+    LossSettings,
+    ReferenceWidths,
+    TeacherSettings,
+    init_method_state,
+    make_train_step,
+    pack_references,
+)
+from atesd.moments import Moments
+from atesd.references import ReferenceTokens
+from distill.assembly import assemble
+from distill.sharding import batch_sharding, make_mesh, state_shardings
+from distill.state import create_state
+from distill.trajectories import Source
+
+VOCAB, PROMPT, RESPONSE, ROWS, STEPS = 32, 5, 9, 8, 3
+WIDTHS = ReferenceWidths(head=4, reasoning=12, answer=2, tail=4)
+# Rewarded after a single update, so that the third step trains the policy. Moving averages would
+# lie close to one another, and the deviations that the policy sees would have few digits left.
+CONTROLLER = ControllerSettings(
+    groups=3, hold=1, look_ahead=1, decisions_per_update=2, hidden=8, entropy_warmup=0, ema_decay=0.0
+)  # fmt: skip
+TEACHER = TeacherSettings(weights="ema", decay=0.5, grounding_rows=4)
+
+
+def batch(seed: int) -> ExposedBatch:
+    rng = np.random.default_rng(seed)
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(rng.integers(1, VOCAB, n).tolist())
+
+    prompts = rng.integers(1, PROMPT + 1, ROWS)
+    responses = np.array([RESPONSE, 0, *rng.integers(1, RESPONSE + 1, ROWS - 2)])
+    text = rng.integers(1, VOCAB, (ROWS, PROMPT + RESPONSE))
+    reasonings = rng.integers(0, WIDTHS.reasoning + 1, ROWS)
+    references = [
+        ReferenceTokens(ids(3), ids(n), ids(2), ids(4), tuple(range(n + 1)), True, n == 0, False)
+        for n in reasonings
+    ]
+    trajectories = assemble(
+        jnp.asarray(text), jnp.full(text.shape, Source.STUDENT), jnp.asarray(prompts),
+        jnp.asarray(prompts + responses), "divergence",
+    )  # fmt: skip
+    return ExposedBatch(trajectories, pack_references(references, WIDTHS))
+
+
+def undifferenced(state: ControllerState) -> ControllerState:
+    """With sums in place of differences of nearly equal observations, which have fewer digits."""
+
+    def raw(m: Moments) -> Moments:
+        return m.replace(squares=m.squares + m.count * m.mean**2)
+
+    loss_G, completed = state.pending.loss_G, state.completed
+    gains = completed.gain_moments
+    return state.replace(
+        readings=state.readings.replace(moments=raw(state.readings.moments)),
+        pending=state.pending.replace(gain_CxG=state.pending.gain_CxG + loss_G),
+        completed=completed.replace(
+            gain_BxG=completed.gain_BxG + loss_G,
+            gain_moments=raw(gains.replace(mean=gains.mean + jnp.mean(loss_G))),
+            grounding_moments=raw(completed.grounding_moments),
+        ),
+        gain_G=state.gain_G + loss_G,
+    )
+
+
+def close(a, b, name: str) -> None:
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        where = name + jax.tree_util.keystr(path)
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype, where
+        if x.dtype.kind != "f":
+            np.testing.assert_array_equal(x, y, where)
+            continue
+        error = np.abs(x - y).max() / max(np.abs(x).max(), 1e-30)
+        assert error < 1e-5, (where, error)
+
+
+def main() -> None:
+    assert len(jax.devices()) == 8
+    mesh = make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    assert mesh is not None
+    plain = models.ModelConfig("qwen3", VOCAB, 32, 64, 2, 4, 2, 8, qk_norm=True)
+    params = models.init(jax.random.key(0), plain)
+    params = {**params, "head": params["head"] * 4}  # so that contexts matter
+    # The momentum after the first step is the gradient itself.
+    optimizer = optax.sgd(0.3, momentum=0.9)
+
+    def run(config: models.ModelConfig):
+        step = make_train_step(
+            config, config, LossSettings(), CONTROLLER, TEACHER, optimizer, STEPS, RESPONSE, 0
+        )
+        carried = init_method_state(params, jax.random.key(4), CONTROLLER, TEACHER)
+        state = create_state(params, optimizer, carried)
+        places, rows = None, None
+        if config.mesh is not None:
+            places = state_shardings(state, optimizer, config, config.mesh)
+            rows = batch_sharding(config.mesh)
+            state = jax.device_put(state, places)
+        jitted = jax.jit(step, out_shardings=None if places is None else (places, None))
+        history = []
+        for seed in range(STEPS):
+            inputs = jax.device_put((batch(seed), batch(100)), rows)
+            state, metrics = jitted(state, None, inputs)
+            history.append(jax.device_get((state, metrics)))
+        return history, state
+
+    single, _ = run(plain)
+    several, state = run(plain.replace(mesh=mesh))
+    for k, ((a, m), (b, n)) in enumerate(zip(single, several, strict=True)):
+        close(a.opt_state, b.opt_state, f"step {k}, gradients and momentum: ")
+        close(a.params, b.params, f"step {k}, parameters: ")
+        close(a.method_state["teacher_params"], b.method_state["teacher_params"], f"step {k}: ")
+        controllers = (undifferenced(x.method_state["controller"]) for x in (a, b))
+        close(*controllers, f"step {k}: ")
+        gains = {name for name in m if name.startswith("gain")}
+        close(*({x: y[x] for x in y if x not in gains} for y in (m, n)), f"step {k}, metrics: ")
+    assert single[-1][1]["controller_updates"] == 1 and single[1][1]["gain"] > 0
+
+    for tree in (state.params, state.method_state["teacher_params"]):
+        gate = tree["layers"]["gate"]
+        assert gate.sharding.spec == PartitionSpec(None, "fsdp", "tensor"), gate.sharding
+        assert gate.addressable_shards[0].data.size * 4 == gate.size
+    for leaf in jax.tree.leaves(state.method_state["controller"]):
+        assert leaf.sharding.is_fully_replicated
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_default_matmul_precision", "highest")
+    main()
+    print("equal")

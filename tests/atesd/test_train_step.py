@@ -1,0 +1,439 @@
+"""ATESD's step against OPSD's, against NumPy, and against the controller run alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import models
+from atesd import (
+    ControllerSettings,
+    LossSettings,
+    TeacherSettings,
+    decide,
+    init_controller,
+    init_method_state,
+    make_train_step,
+    observe,
+)
+from distill.context import gather, teacher_view
+from distill.divergence import forward_kl
+from distill.state import create_state
+
+from ..motab import tiny
+from . import tiny_exposed
+from .tiny_exposed import EOS, RESPONSE, STUDENT, TEACHER
+
+STEPS, HOLD = 12, 3
+PARAMS, TEACHER_PARAMS = tiny.params(STUDENT, 1), tiny.params(TEACHER, 2)
+OTHERS = tiny.params(STUDENT, 3)
+OPTIMIZER = optax.adam(1e-2)
+KEY = jax.random.key(5)
+FIXED = ControllerSettings(policy="fixed", hold=HOLD)
+LEARNED = ControllerSettings(
+    hold=HOLD, look_ahead=2, decisions_per_update=2, hidden=4, learning_rate=0.5, entropy_warmup=0
+)
+FROZEN = TeacherSettings()
+# The first two rows alone are asked about, so that of three groups one at least is not observed.
+AVERAGED = TeacherSettings(weights="ema", decay=0.75, grounding_rows=2)
+PROBE = tiny_exposed.rows(77, 3)
+
+
+def same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+@functools.cache
+def jitted(controller, teacher=FROZEN, teacher_config=STUDENT):
+    """The step, and a list that grows by one with every trace."""
+    traces = []
+    step = make_train_step(
+        STUDENT, teacher_config, LossSettings(), controller, teacher, OPTIMIZER, STEPS, RESPONSE, EOS
+    )  # fmt: skip
+
+    def traced(*inputs):
+        traces.append(1)
+        return step(*inputs)
+
+    # The arms of bit-for-bit comparisons are compiled as usual.
+    options = {} if controller.policy == "fixed" else tiny_exposed.QUICK
+    return jax.jit(traced, compiler_options=options), traces
+
+
+def start(controller, teacher=FROZEN):
+    return create_state(PARAMS, OPTIMIZER, init_method_state(PARAMS, KEY, controller, teacher))
+
+
+def batches(seed):
+    return tiny_exposed.batch(seed), tiny_exposed.pack(PROBE)
+
+
+def train(controller, teacher, teacher_config, teacher_params, steps):
+    """States (the first is the initial one) and metrics of a few steps, on the host."""
+    step, _ = jitted(controller, teacher, teacher_config)
+    state, states, metrics = start(controller, teacher), [], []
+    states.append(jax.device_get(state))
+    for seed in range(steps):
+        state, measured = step(state, teacher_params, batches(seed))
+        states.append(jax.device_get(state))
+        metrics.append(jax.device_get(measured))
+    return states, metrics
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A learned policy, and a frozen teacher of another architecture."""
+    return train(LEARNED, FROZEN, TEACHER, TEACHER_PARAMS, STEPS)
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """A policy for three groups, and a teacher of averaged weights."""
+    controller = dataclasses.replace(LEARNED, groups=3)
+    return train(controller, AVERAGED, STUDENT, None, 4)
+
+
+@jax.jit
+def opsd(params, opt_state, teacher, trajectories, contexts, lengths):
+    """One update of OPSD, whose contexts were joined somewhere else."""
+    t = trajectories
+    weights = t.divergence_weights_BxT[:, 1:]
+
+    def loss(params):
+        inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
+        student = models.forward(params, STUDENT, *inputs)
+        view = teacher_view(contexts, lengths, t, RESPONSE)
+        hidden = models.forward_hidden(
+            teacher, STUDENT, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
+        )
+        target = models.logits(teacher, STUDENT, gather(hidden, view)[:, :-1])
+        kl = jnp.where(weights > 0, forward_kl(target, student), 0.0)
+        rows = jnp.sum(kl, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+        there = jnp.sum(weights, axis=1) > 0
+        return jnp.sum(jnp.where(there, rows, 0.0)) / jnp.sum(there)
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    updates, opt_state = OPTIMIZER.update(gradients, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, value
+
+
+@pytest.mark.parametrize("exposure", ["1", "0"])
+def test_whole_references_are_opsd_and_none_the_answer_alone_bit_for_bit(exposure):
+    controller = dataclasses.replace(FIXED, fixed=float(exposure))
+    # The exposure lies in the state: one program takes any.
+    step, _ = jitted(FIXED)
+    state = start(controller)
+    params, opt_state = state.params, state.opt_state
+    for seed in range(3):
+        rows = tiny_exposed.rows(seed)
+        joined = [row.context(exposure) for row in rows]
+        for row, context in zip(rows, joined, strict=True):
+            r = row.reference
+            reasoning = r.reasoning if exposure == "1" else ()
+            assert context == [*r.head, *reasoning, *r.answer, *r.tail]
+        contexts = [c + [0] * (tiny_exposed.CONTEXT - len(c)) for c in joined]
+        lengths = [len(c) for c in joined]
+        batch, probe = batches(seed)
+        state, metrics = step(state, OTHERS, (batch, probe))
+        params, opt_state, loss = opsd(
+            params, opt_state, OTHERS, batch.trajectories, jnp.array(contexts), jnp.array(lengths)
+        )
+        assert metrics["loss"] == loss and metrics["exposure"] == float(exposure)
+        assert same(state.params, params) and same(state.opt_state, opt_state)
+    assert not same(params, PARAMS)
+
+
+def test_without_a_probe_a_fixed_exposure_trains_the_same():
+    step, _ = jitted(FIXED)
+    batch, probe = batches(0)
+    new, metrics = step(start(FIXED), OTHERS, (batch, probe))
+    bare, fewer = step(start(FIXED), OTHERS, (batch, None))
+    assert same(new.params, bare.params) and metrics["loss"] == fewer["loss"]
+    assert set(metrics) - set(fewer) == {"probe_nll", "probe_loss"}
+
+
+def test_no_gradient_runs_into_the_teacher():
+    """A live teacher is the student itself; the update is that with a frozen copy of it."""
+    live, _ = jitted(FIXED, TeacherSettings(weights="live"))
+    frozen, _ = jitted(FIXED)
+    new, metrics = live(start(FIXED), None, batches(0))
+    other, expected = frozen(start(FIXED), PARAMS, batches(0))
+    assert same(new.params, other.params) and metrics["loss"] == expected["loss"] > 0.01
+    # And it follows the student: from the second step on it is another teacher.
+    _, metrics = live(new, None, batches(1))
+    _, expected = frozen(other, PARAMS, batches(1))
+    assert metrics["loss"] != expected["loss"]
+
+
+def test_an_averaged_teacher_is_the_running_average_and_teaches(grouped):
+    states, metrics = grouped
+    average = jax.tree.map(np.asarray, PARAMS)
+    for k, state in enumerate(states):
+        if k:
+            average = jax.tree.map(lambda a, p: 0.75 * a + 0.25 * p, average, state.params)
+        got = state.method_state["teacher_params"]
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), got, average)  # fmt: skip
+    assert not same(states[-1].method_state["teacher_params"], states[-1].params)
+    for k in (0, 3):
+        mismatch = np.mean([
+            scores["mismatch"] for scores in scores_of(states, k, "ema") if scores is not None
+        ])  # fmt: skip
+        assert metrics[k]["mismatch"] == pytest.approx(mismatch, rel=1e-4)
+
+
+def groups_of(params, rows, groups):
+    hardest_last = sorted(
+        range(len(rows)), key=lambda b: (-tiny_exposed.confidence(params, STUDENT, rows[b]), b)
+    )
+    group = np.empty(len(rows), int)
+    group[hardest_last] = [rank * groups // len(rows) for rank in range(len(rows))]
+    return group
+
+
+def scores_of(states, k, weights):
+    """What step k must have measured of every row, None without a response."""
+    before, rows = states[k], tiny_exposed.rows(k)
+    exposures = states[k + 1].method_state["controller"].exposure_G
+    group = groups_of(before.params, rows, len(exposures))
+    if weights == "ema":
+        theirs, config = before.method_state["teacher_params"], STUDENT
+    else:
+        theirs, config = TEACHER_PARAMS, TEACHER
+    return [
+        tiny_exposed.row_scores(
+            before.params, STUDENT, theirs, config, row, repr(float(exposures[group[b]])),
+            LossSettings(),
+        )
+        if row.response
+        else None
+        for b, row in enumerate(rows)
+    ]  # fmt: skip
+
+
+def test_metrics_are_means_over_rows_with_a_response(learned):
+    states, metrics = learned
+    k = 4
+    scores = [s for s in scores_of(states, k, "frozen") if s is not None]
+    assert len(scores) == len(tiny_exposed.RESPONSES) - 1
+    for name in ("loss", "mismatch", "disagreement"):
+        expected = np.mean([s[name] for s in scores])
+        assert metrics[k][name] == pytest.approx(expected, rel=1e-4), name
+    confidences = [
+        tiny_exposed.confidence(states[k].params, STUDENT, row)
+        for row in tiny_exposed.rows(k)
+        if row.response
+    ]
+    assert metrics[k]["confidence"] == pytest.approx(np.mean(confidences), rel=1e-5)
+    assert metrics[k]["divergence"] == metrics[k]["loss"]
+    assert metrics[k]["clipped"] == 0 and metrics[k]["empty_responses"] == 1
+    assert metrics[k]["loss_tokens"] == sum(tiny_exposed.RESPONSES)
+    assert all(np.ndim(x) == 0 for x in metrics[k].values())
+
+
+def test_the_probe_is_measured_at_decisions_alone(learned):
+    states, metrics = learned
+    for name in ("probe_nll", "probe_loss"):
+        seen = np.array([m[name] for m in metrics])
+        for k in range(STEPS):
+            assert (seen[k] == seen[k - 1]) == (k % HOLD > 0), (name, k)
+    for k in (0, HOLD):
+        params = states[k].params
+        nll = [
+            -tiny_exposed.mean_log_prob(params, STUDENT, row.prompt, row.whole_reference)
+            for row in PROBE
+        ]
+        assert metrics[k]["probe_nll"] == pytest.approx(np.mean(nll), rel=1e-5)
+        losses = [
+            tiny_exposed.row_scores(
+                params, STUDENT, TEACHER_PARAMS, TEACHER, row, "0.5", LossSettings()
+            )["loss"]
+            for row in PROBE
+            if row.response
+        ]
+        assert metrics[k]["probe_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def grounding(params, config, rows, exposures, group):
+    return np.array([
+        tiny_exposed.mean_log_prob(
+            params, config, row.context(repr(float(exposures[group[b]]))), row.whole_reference
+        )
+        for b, row in enumerate(rows)
+    ])  # fmt: skip
+
+
+def test_the_teacher_is_asked_about_all_references(learned):
+    states, metrics = learned
+    for k in (0, HOLD):
+        rows = tiny_exposed.rows(k)
+        here = states[k + 1].method_state["controller"]
+        expected = grounding(
+            TEACHER_PARAMS, TEACHER, rows, here.exposure_G, np.zeros(len(rows), int)
+        )
+        assert metrics[k]["grounding_now"] == pytest.approx(np.mean(expected), rel=1e-5)
+        slot = int(np.argmax(here.pending.start_C == k))
+        q = here.pending.grounding_CxG[slot] / here.pending.weight_CxG[slot]
+        assert q == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_of_a_few_rows_each_group_is_told_its_own(grouped):
+    states, metrics = grouped
+    unobserved = 0
+    for k in (0, HOLD):
+        rows = tiny_exposed.rows(k)
+        before, here = states[k], states[k + 1].method_state["controller"]
+        group = groups_of(before.params, rows, 3)
+        q = grounding(
+            before.method_state["teacher_params"], STUDENT, rows[:2], here.exposure_G, group
+        )
+        assert metrics[k]["grounding_now"] == pytest.approx(np.mean(q), rel=1e-5)
+        slot = int(np.argmax(here.pending.start_C == k))
+        for g in range(3):
+            of_group = q[group[:2] == g]
+            unobserved += not len(of_group)
+            assert here.pending.weight_CxG[slot, g] == (len(of_group) > 0)
+            if len(of_group):
+                np.testing.assert_allclose(
+                    here.pending.grounding_CxG[slot, g], np.mean(of_group), rtol=1e-5
+                )
+    assert unobserved and metrics[-1]["observations_skipped"] == 4
+
+
+def test_exposures_are_those_of_the_controller_alone(learned):
+    """Told what the step logs, it takes the same decisions; each holds for `hold` updates."""
+    metrics = learned[1]
+
+    @jax.jit
+    def alone(state, k, m):
+        state = decide(state, LEARNED, k, STEPS, m["probe_nll"], m["probe_loss"])
+        return observe(
+            state, LEARNED, k, m["loss"], m["mismatch"], m["grounding_now"], m["confidence"]
+        )
+
+    state, policy = init_controller(KEY, LEARNED), []
+    for k, m in enumerate(metrics):
+        state, seen = alone(state, k, m)
+        for name, value in seen.items():
+            np.testing.assert_allclose(m[name], value, rtol=1e-4, atol=1e-5, err_msg=f"{name} {k}")
+        policy.append((float(m["beta_a"]), float(m["beta_b"])))
+    exposures = [float(m["exposure"]) for m in metrics]
+    for k in range(1, STEPS):
+        assert (exposures[k] == exposures[k - 1]) == (k % HOLD > 0)
+    # Decisions 0 and 1 are complete after step 5 and train the policy that takes the third.
+    updates = [int(m["controller_updates"]) for m in metrics]
+    assert updates == [0] * 5 + [1] * 6 + [2]
+    assert policy[0] == policy[HOLD] != policy[2 * HOLD]
+
+
+def test_one_program_for_all_steps_and_exposures(learned, grouped):
+    assert len(jitted(LEARNED, FROZEN, TEACHER)[1]) == 1
+    assert len(jitted(dataclasses.replace(LEARNED, groups=3), AVERAGED, STUDENT)[1]) == 1
+    assert STEPS >= 2 * HOLD + 1
+    assert len({float(m["exposure"]) for m in learned[1]}) == STEPS // HOLD
+
+
+@pytest.mark.parametrize("k", [0, HOLD, HOLD + 1])
+def test_the_step_is_pure_and_its_state_is_all_there_is(learned, k):
+    """From arrays brought to the host and put into a new tree it goes on bit by bit."""
+    states, metrics = learned
+    step, _ = jitted(LEARNED, FROZEN, TEACHER)
+    leaves = [np.array(x) for x in jax.tree.leaves(states[k])]
+    assert all(x.dtype.kind in "fiub" for x in leaves)
+    state = jax.tree.unflatten(jax.tree.structure(start(LEARNED)), [jnp.asarray(x) for x in leaves])
+    for _ in range(2):
+        new, measured = step(state, TEACHER_PARAMS, batches(k))
+        assert same(new, states[k + 1]) and same(measured, metrics[k])
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), leaves, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weights": "moving"}, r"exposed\.weights='moving': choose one of"),
+        ({"decay": 1.0}, r"exposed\.decay=1\.0 must lie in \[0, 1\)"),
+        ({"probe_exposure": -0.1}, r"exposed\.probe_exposure=-0\.1 must lie in \[0, 1\]"),
+        ({"grounding_rows": -1}, r"exposed\.grounding_rows=-1 must be 0 or more"),
+    ],
+)
+def test_settings_are_checked(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TeacherSettings(**fields)
+
+
+@pytest.mark.parametrize("weights", ["ema", "live"])
+def test_weights_of_the_student_do_not_fit_another_model(weights):
+    with pytest.raises(ValueError, match=rf"exposed\.weights='{weights}' .* another model"):
+        make_train_step(
+            STUDENT, TEACHER, LossSettings(), FIXED, TeacherSettings(weights=weights), OPTIMIZER,
+            STEPS, RESPONSE, EOS,
+        )  # fmt: skip
+
+
+CHANGES = [
+    (LossSettings(), {"divergence": "reverse_kl"}),
+    (LossSettings("jsd"), {"jsd_beta": 0.2}),
+    (LossSettings(), {"temperature": 1.1}),
+    (LossSettings(), {"clip": "token"}),
+    (LossSettings(clip="summand"), {"clip_at": 0.06}),
+    (LossSettings(), {"difficulty": "reference_length"}),
+    (FROZEN, {"weights": "live"}),
+    (TeacherSettings(weights="ema"), {"decay": 0.5}),
+    (FROZEN, {"probe_exposure": 0.25}),
+    (FROZEN, {"grounding_rows": 2}),
+    (LEARNED, {"policy": "random"}),
+    (FIXED, {"fixed": 0.25}),
+    (ControllerSettings("schedule", schedule=((0, 1.0), (9, 0.5))), {"schedule": ((0, 1.0), (9, 0.4))}),
+    (LEARNED, {"hold": 4}),
+    (LEARNED, {"look_ahead": 4}),
+    (LEARNED, {"discount": 0.9}),
+    (LEARNED, {"lambda_gt": 0.4}),
+    (LEARNED, {"standardise_reward": False}),
+    (dataclasses.replace(LEARNED, look_ahead=HOLD), {"reward_loss": "probe"}),
+    (LEARNED, {"decisions_per_update": 3}),
+    (LEARNED, {"learning_rate": 0.25}),
+    (LEARNED, {"hidden": 5}),
+    (LEARNED, {"entropy_target": -0.2}),
+    (LEARNED, {"entropy_weight": 0.02}),
+    (LEARNED, {"entropy_warmup": 1}),
+    (LEARNED, {"exposure_min": 0.1}),
+    (LEARNED, {"exposure_max": 0.9}),
+    (LEARNED, {"ema_decay": 0.8}),
+    (LEARNED, {"groups": 2}),
+]  # fmt: skip
+
+
+def program(settings):
+    """What is compiled, with its constants, and the arrays it starts from."""
+    if isinstance(settings, ControllerSettings):
+
+        def run(state, *x):
+            return observe(decide(state, settings, x[0], STEPS, *x[1:3]), settings, x[0], *x[3:])
+
+        inputs = (init_controller(KEY, settings), 0, *(0.5,) * 6)
+    else:
+        is_loss = isinstance(settings, LossSettings)
+        loss, teacher = (settings, FROZEN) if is_loss else (LossSettings(), settings)
+        run = make_train_step(
+            STUDENT, STUDENT, loss, LEARNED, teacher, OPTIMIZER, STEPS, RESPONSE, EOS
+        )
+        inputs = (start(LEARNED, teacher), OTHERS, batches(0))
+    closed = jax.make_jaxpr(run)(*inputs)
+    return str(closed), [np.asarray(x).tolist() for x in jax.tree.leaves((closed.consts, inputs))]
+
+
+@pytest.mark.slow
+def test_every_field_of_the_settings_changes_the_step():
+    plain = functools.cache(program)
+    for settings, fields in CHANGES:
+        changed = dataclasses.replace(settings, **fields)
+        assert program(changed) != plain(settings), fields
+    assert program(LEARNED) == plain(LEARNED) and program(FROZEN) == plain(FROZEN)
+    for kind in (LossSettings, TeacherSettings, ControllerSettings):
+        named = {name for x, fields in CHANGES if isinstance(x, kind) for name in fields}
+        assert named == {field.name for field in dataclasses.fields(kind)}
