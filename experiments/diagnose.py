@@ -242,8 +242,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Exposure bias of a student and of its teacher, by response position.",
     )
     add = parser.add_argument
-    add("--student", required=True, help="embedded:student, embedded:teacher or a directory")
-    add("--teacher", required=True, help="embedded:student, embedded:teacher or a directory")
+    add("--student", required=True, help="embedded:student, :teacher, :reader or a directory")
+    add("--teacher", required=True, help="embedded:student, :teacher, :reader or a directory")
     add("--data", required=True, help="chain/test|validation|train|long, or a .jsonl or .json file")
     add("--out", type=Path, required=True, help=f"directory for {RESULTS} and {PICTURE}")
     add("--n", type=int, default=4, help="samples of each model per problem (4)")

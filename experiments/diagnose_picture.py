@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from experiments.picture import BLUE, GREY, RED
+from experiments.colours import BLUE, GREY, RED
 
 # Told apart by colour, line and marker alike.
 _STYLES: dict[str, dict[str, Any]] = {

@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m experiments.evaluate", description="Samples solutions and grades them."
     )
     add = parser.add_argument
-    add("--model", required=True, help="embedded:teacher, embedded:student or a directory")
+    add("--model", required=True, help="embedded:teacher, :student, :reader or a directory")
     add("--data", required=True, help="chain/test|validation|train|long, or a .jsonl or .json file")
     add("--n", type=int, default=8, help="samples per problem (8)")
     add("--size", type=int, default=0, help="problems at most, from the first; 0 for all")

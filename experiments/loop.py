@@ -12,7 +12,7 @@ from rich.console import Console
 from distill.state import TrainState
 from experiments.checkpoints import Checkpoints
 from experiments.data.sources import load_source
-from experiments.evaluate import evaluate
+from experiments.measure import measure
 from experiments.methods import make_method
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
@@ -159,22 +159,7 @@ class _Run:
     def _sample(
         self, data: str, params: Params, config: Any
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        e = self.config.evaluation
-        return evaluate(
-            params,
-            config,
-            self.pair.tokenizer,
-            self.data[data],
-            n=e.samples,
-            max_new_tokens=e.max_tokens,
-            temperature=e.temperature,
-            top_p=e.top_p,
-            batch_size=e.batch_size,
-            seed=self.config.seed,
-            eos=self.pair.eos_ids,
-            render=self.pair.render,
-            prompt_width=self.config.prompt.max_tokens,
-        )
+        return measure(self.config, self.pair, params, config, self.data[data])
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
@@ -208,7 +193,7 @@ def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = sum(r["rows"] for r in train)
     shares: dict[str, float] = {
         name: sum(r[name] * r["rows"] for r in train) / rows
-        for name in ("backtracked", "dropped", "truncated", "accepted", "kept")
+        for name in ("backtracked", "dropped", "truncated", "accepted", "kept", "reward")
         if name in train[0]
     }
     tokens = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from transformers import PreTrainedTokenizerFast
 import models
 from distill.sharding import make_mesh
 from experiments.paths import model_directory, tokenizer_directory
+from experiments.settings import read_settings
 from experiments.tokenizer import compare_tokenizers, eos_ids, load_tokenizer, render_prompt
 from models.parameters import Params
+
+# Stream of the adapters' noise, apart from that of a base's arrays.
+_ADAPTERS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,12 @@ def load_pair(config: Any) -> Pair:
     tokenizer = load_tokenizer(directory)
     student = (
         models.ModelConfig(**config.student.init) if from_scratch else models.load_config(directory)
-    ).replace(dtype=config.student.dtype, remat=config.student.remat, mesh=mesh)
+    ).replace(
+        dtype=config.student.dtype,
+        remat=config.student.remat,
+        lora=lora_of(config.student),
+        mesh=mesh,
+    )
     vocab = min(len(tokenizer), student.vocab_size)
     teacher, teacher_params = None, None
     if "teacher" in config:
@@ -88,12 +98,50 @@ def load_pair(config: Any) -> Pair:
     )
 
 
+def lora_of(student: Mapping[str, Any]) -> models.LoraConfig | None:
+    """The student's adapters, of its config's section; None without the field or with rank 0.
+
+    Raises:
+      ValueError: a field of `lora` is unknown, missing or out of range.
+    """
+    lora = student.get("lora")
+    if not lora or lora.get("rank") == 0:
+        return None
+    fields = dict(lora)
+    if "targets" in fields:
+        fields["targets"] = tuple(fields["targets"])  # a list in JSON
+    return read_settings(models.LoraConfig, {"lora": fields}, "lora")
+
+
+def with_initial_student(pair: Pair, config: Any) -> Pair:
+    """The pair with the student before training, frozen, in the teacher's place.
+
+    With adapters that is the base, which the student's own parameters hold: there are no others.
+    """
+    if pair.student_config.lora is not None:
+        return dataclasses.replace(
+            pair, teacher_config=pair.student_config.replace(lora=None), teacher_params=None
+        )
+    return dataclasses.replace(
+        pair, teacher_config=pair.student_config, teacher_params=start_student(pair, config)
+    )
+
+
 def start_student(pair: Pair, config: Any) -> Params:
-    """The student's parameters before training, in float32: from disk, or drawn from the seed."""
+    """The student's parameters before training, in float32: from disk, or drawn from the seed.
+
+    Adapters, if it has any, are fresh, and drawn from the seed.
+    """
+    key = jax.random.key(config.seed)
+    params = _start_base(pair, config, key)
+    if pair.student_config.lora is None:
+        return params
+    return models.add_adapters(params, pair.student_config, jax.random.fold_in(key, _ADAPTERS))
+
+
+def _start_base(pair: Pair, config: Any, key: jax.Array) -> Params:
     if "init" not in config.student:
         return models.load_pretrained(pair.student_directory, dtype="float32", mesh=pair.mesh)[1]
-    places = None
-    if pair.mesh is not None:
-        places = models.shardings(pair.student_config, pair.mesh)
-    init = jax.jit(lambda key: models.init(key, pair.student_config), out_shardings=places)
-    return init(jax.random.key(config.seed))
+    base = pair.student_config.replace(lora=None)
+    places = None if pair.mesh is None else models.shardings(base, pair.mesh)
+    return jax.jit(lambda key: models.init(key, base), out_shardings=places)(key)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
-ROLES = ("teacher", "student")
+ROLES = ("teacher", "student", "reader")
+_NAMES = ", ".join(f"embedded:{role}" for role in ROLES)
 
 
 def model_directory(name: str) -> Path:
-    """The directory of a model: `embedded:teacher`, `embedded:student`, or a local path.
+    """The directory of a model: `embedded:` and one of `ROLES`, or a local path.
 
     Raises:
       FileNotFoundError: there is no such directory, or no model in it.
@@ -19,15 +20,13 @@ def model_directory(name: str) -> Path:
     if name.startswith("embedded:"):
         role = name.removeprefix("embedded:")
         if role not in ROLES:
-            raise ValueError(
-                f"{name!r}: the embedded models are embedded:teacher, embedded:student."
-            )
+            raise ValueError(f"{name!r}: the embedded models are {_NAMES}.")
         path = EMBEDDED / role
         advice = f"configs/pretrain.py says how the embedded {role} is made."
     else:
         path = Path(name).expanduser()
         advice = (
-            "Give embedded:teacher, embedded:student or the directory of a downloaded model, as "
+            f"Give one of {_NAMES}, or the directory of a downloaded model, as "
             "huggingface_hub.snapshot_download returns it."
         )
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""report.png: a run in four panels."""
+"""report.png: a run in a few panels."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from experiments.colours import BLUE, GREEN, GREY, ORANGE, RED
+from experiments.columns import column
+from experiments.exposure_picture import exposure_panels
 from experiments.workdir import METRICS, REPORT, TRAJECTORIES, read_log, read_results
 
-# Okabe and Ito's palette, told apart by every kind of colour vision.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6E6E6E"
 # More points than this hide one another.
 _MAX_POINTS = 4000
 
@@ -40,7 +41,7 @@ def draw_report(
     trajectories: Sequence[Mapping[str, Any]],
     results: Mapping[str, Any],
 ) -> Figure:
-    """Four panels: accuracy, loss, V against the boundary, and how far back runs were taken.
+    """Panels: accuracy and loss; V against the boundary, and how far back runs were taken; exposure.
 
     What there is no data for is left out. The arguments are what metrics.jsonl,
     trajectories.jsonl and results.json hold; any may be empty.
@@ -56,8 +57,10 @@ def draw_report(
     if steered:
         panels.append(lambda axes: _monitor(axes, steered))
         panels.append(lambda axes: _depth(axes, steered))
+    panels += exposure_panels(train)
 
-    rows, columns = (2, 2) if len(panels) > 2 else (1, max(len(panels), 1))
+    columns = 3 if len(panels) > 4 else min(max(len(panels), 1), 2)
+    rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(5.4 * columns, 3.9 * rows), dpi=130)
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     FigureCanvasAgg(figure)
@@ -75,15 +78,13 @@ def draw_report(
 def _accuracy(axes: Axes, metrics: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> None:
     """Validation over the steps; the test scores before and after at its two ends."""
     validation = [m for m in metrics if m.get("kind") == "validation"]
-    steps = _column(validation, "step")
+    steps = column(validation, "step")
     if len(steps):
-        axes.plot(
-            steps, _column(validation, "accuracy"), "o-", ms=4, color=BLUE, label="validation"
-        )
+        axes.plot(steps, column(validation, "accuracy"), "o-", ms=4, color=BLUE, label="validation")
         axes.fill_between(
             steps,
-            _column(validation, "low"),
-            _column(validation, "high"),
+            column(validation, "low"),
+            column(validation, "high"),
             color=BLUE,
             alpha=0.18,
             linewidth=0,
@@ -124,7 +125,7 @@ def _accuracy(axes: Axes, metrics: Sequence[Mapping[str, Any]], results: Mapping
 
 def _loss(axes: Axes, train: Sequence[Mapping[str, Any]]) -> None:
     """Each logged loss, and their running mean."""
-    steps, loss = _column(train, "step"), _column(train, "loss")
+    steps, loss = column(train, "step"), column(train, "loss")
     finite = np.isfinite(loss)
     width = max(len(loss) // 30, 1)
     if width > 1 and finite.all():
@@ -209,8 +210,3 @@ def _depth(axes: Axes, trajectories: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(-0.6, max(len(counts), 4) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """One field of all records, [n] float; what is missing, or was not finite, as nan or inf."""
-    return np.array([float(record.get(name, "nan")) for record in records])

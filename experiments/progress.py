@@ -20,6 +20,7 @@ _SHARES = {
     "backtracked": "trajectories backtracked",
     "accepted": "student's steps accepted",
     "kept": "trajectories kept",
+    "reward": "mean reward",
 }
 _SOURCES = ("student", "flawed", "revision", "teacher")
 

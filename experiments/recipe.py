@@ -19,7 +19,7 @@ from experiments.pair import Pair
 from experiments.readable import readable_rows
 from models.parameters import Params
 
-TrainStep = Callable[[TrainState, Any, Trajectories], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
 
 class Recipe(abc.ABC):
@@ -60,7 +60,20 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
-        """The pure update (state, teacher_params, trajectories) to (state, metrics)."""
+        """The pure update (state, teacher_params, inputs) to (state, metrics).
+
+        Offline `inputs` are the trajectories; online, what `training_inputs` makes of them.
+        """
+
+    def training_inputs(
+        self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
+    ) -> tuple[Any, Metrics]:
+        """Online: what the train step takes, and more scalars for the log. May work on the host."""
+        return trajectories, {}
+
+    def method_state(self, params: Params) -> dict[str, Any]:
+        """Online: what the method carries from step to step. Pure; entries by name."""
+        return {}
 
     @abc.abstractmethod
     def row(self, record: Any, b: int) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from experiments.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+# A run's own file, where its config names none.
+SYNTHESIS = "synthesis.jsonl"
+
 
 def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     """Writes `synthesis.trajectories` trajectories of the student's initial weights.

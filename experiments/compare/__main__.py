@@ -10,15 +10,14 @@ The same command again goes on where it was interrupted, and does no finished ru
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.compare.compiled import keep_compiled
 from experiments.compare.execute import compare
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -34,7 +33,7 @@ def main(_: list[str]) -> None:
     if _CONFIG.value is None or _WORKDIR.value is None:
         sys.exit("Give --config configs/studies/FILE.py and --workdir DIR.")
     command = shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]])
-    _keep_compiled(Path(_WORKDIR.value) / "compiled")
+    keep_compiled(Path(_WORKDIR.value) / "compiled")
     try:
         seeds = None if _SEEDS.value is None else [int(seed) for seed in _SEEDS.value]
         failed = compare(
@@ -49,16 +48,6 @@ def main(_: list[str]) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")
-
-
-def _keep_compiled(directory: Path) -> None:
-    """Lets the runs of a study, many of which compile the same program, compile it once.
-
-    A directory that the environment names is used instead.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(directory.expanduser().resolve()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.checkpoints import restore_params
 from experiments.data.sources import load_source
-from experiments.evaluate import evaluate
+from experiments.measure import measure
 from experiments.pair import load_pair, start_student
 from experiments.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
 
@@ -36,28 +36,13 @@ def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
     }
     if pair.teacher_params is not None:
         models["teacher"] = (pair.teacher_params, pair.teacher_config)
-    e = config.evaluation
     measured: dict[str, dict[str, Any]] = {}
     for name in TEST_SETS:
         if name not in data or not data[name].name:
             continue
         examples = list(load_source(data[name]))
         for role, (weights, architecture) in models.items():
-            summary, samples = evaluate(
-                weights,
-                architecture,
-                pair.tokenizer,
-                examples,
-                n=e.samples,
-                max_new_tokens=e.max_tokens,
-                temperature=e.temperature,
-                top_p=e.top_p,
-                batch_size=e.batch_size,
-                seed=config.seed,
-                eos=pair.eos_ids,
-                render=pair.render,
-                prompt_width=config.prompt.max_tokens,
-            )
+            summary, samples = measure(config, pair, weights, architecture, examples)
             measured.setdefault(name, {})[role] = summary
             (directory / SAMPLES).mkdir(exist_ok=True)
             lines = "".join(json.dumps(plain(sample)) + "\n" for sample in samples)

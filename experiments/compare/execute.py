@@ -1,13 +1,14 @@
 """Runs a study: every arm, every seed, one run after another, resuming what is there.
 
-First every arm's learning rate is chosen, on validation, by runs that see no test set. Only then
-do the runs that count begin, seed by seed, so that a study cut short compares all arms on fewer
-seeds. Finished runs are left as they are.
+First every arm's batch size is fitted to the tokens of an update, and its learning rate is chosen,
+on validation, by runs that see no test set. Only then do the runs that count begin, seed by seed,
+so that a study cut short compares all arms on fewer seeds. Finished runs are left as they are.
 """
 
 from __future__ import annotations
 
 import gc
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,10 +29,20 @@ from experiments.compare.plan import (
 )
 from experiments.compare.report import write_report
 from experiments.compare.selection import Choice, choose
-from experiments.workdir import Workdir, config_differences, plain, read_config, read_results
+from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
+from experiments.synthesis import SYNTHESIS
+from experiments.workdir import (
+    RESULTS,
+    Workdir,
+    config_differences,
+    plain,
+    read_config,
+    read_results,
+)
 
 ERROR = "error.txt"
 Train = Callable[[ConfigDict, Path, Console], Any]
+Fit = Callable[[ConfigDict, float, Path], BatchSize]
 
 
 def compare(
@@ -44,6 +55,7 @@ def compare(
     command: str = "",
     console: Console | None = None,
     train: Train = loop.run,
+    fit: Fit = fit_batch_size,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, str]:
     """Runs what is missing and writes table.md, table.json and the pictures.
@@ -54,7 +66,7 @@ def compare(
       arms, seeds: which of the study's; all by default.
       budget: minutes after which no further run is started; the table says what is missing.
       command: how the study was called, for the table's header.
-      train, clock: for tests.
+      train, fit, clock: for tests.
 
     Returns:
       what failed: an error by arm.
@@ -65,11 +77,12 @@ def compare(
     console = console or Console()
     plan = make_plan(study, arms, seeds)
     with Workdir(workdir, plan.rules()) as directory:
-        work = _Work(plan, directory.path, budget, console, train, clock)
+        work = _Work(plan, directory.path, budget, console, train, fit, clock)
         work.refuse_other_configs()
-        choices = work.choose_rates()
-        work.run_seeds(choices)
-        write_report(plan, directory.path, work.missing, command, clock() - work.started)
+        try:
+            work.run_seeds(work.choose_rates())
+        finally:  # an interrupted study shows what it has
+            write_report(plan, directory.path, work.missing, command, clock() - work.started)
     for name, reason in work.missing.items():
         console.print(f"Missing: {name}: {reason}", markup=False, soft_wrap=True)
     console.print(f"Table and pictures: {directory.path / 'table.md'}", soft_wrap=True)
@@ -86,9 +99,12 @@ class _Work:
         budget: float | None,
         console: Console,
         train: Train,
+        fit: Fit,
         clock: Callable[[], float],
     ):
-        self.plan, self.workdir, self.console, self.train = plan, workdir, console, train
+        self.plan, self.workdir, self.console = plan, workdir, console
+        self.train, self.fit = train, fit
+        self.batches = {arm: self._known_batch(arm) for arm in plan.arms}
         self.clock, self.started = clock, clock()
         self.budget = float("inf") if budget is None else budget
         # Why a run is not there, by its name ARM/seed-SEED; and which of them failed.
@@ -101,27 +117,50 @@ class _Work:
 
     def refuse_other_configs(self) -> None:
         """Raises where a selection run in the workdir has another config, before any work."""
-        for arm in self.plan.arms:
+        for arm, batch in self.batches.items():
+            if batch is None:
+                continue
             for rate in self.plan.rates:
                 directory = selection_directory(self.workdir, arm, rate)
-                _check_config(directory, self.plan.selection_config(arm, rate))
+                _check_config(directory, self.plan.selection_config(arm, rate, batch.batch_size))
 
     def choose_rates(self) -> dict[str, Choice]:
-        """Each arm's learning rate; an arm with a run that failed or is missing has none."""
+        """Each arm's batch size and learning rate; an arm where a run failed or is missing has none."""
         choices = {}
         for arm in self.plan.arms:
-            rates = self.plan.rates if len(self.plan.rates) > 1 else ()
-            problem = None
-            for rate in rates:
-                directory = selection_directory(self.workdir, arm, rate)
-                config = self.plan.selection_config(arm, rate)
-                problem = problem or self._run(arm, directory, config, self._is_trained)
+            problem = self._fit_batch(arm) or self._try_rates(arm)
             if problem is None:
                 choices[arm] = choose(self.plan, self.workdir, arm)
-            else:
-                for seed in self.plan.seeds:
-                    self._miss(arm, seed, f"no learning rate was chosen: {problem}")
+                continue
+            for seed in self.plan.seeds:
+                self._miss(arm, seed, f"no learning rate was chosen: {problem}")
         return choices
+
+    def _fit_batch(self, arm: str) -> str | None:
+        """Fits an arm's batch size, where it is not known yet; returns why it could not be done."""
+        if self.batches[arm] is not None:
+            return None
+        if self._out_of_budget():
+            return self._not_started()
+        self.console.print(f"{arm}: fitting its batch to the tokens of an update", markup=False)
+        target, directory = self.plan.study.tokens_per_update, self.workdir / arm
+        try:
+            self.batches[arm] = self.fit(self.plan.measuring_config(arm), target, directory)
+            return None
+        except Exception as error:
+            return self._fail(arm, directory, error)
+
+    def _try_rates(self, arm: str) -> str | None:
+        """Runs an arm with every learning rate of the grid; returns why one could not be done."""
+        rates = self.plan.rates if len(self.plan.rates) > 1 else ()
+        problem = None
+        for rate in rates:
+            directory = selection_directory(self.workdir, arm, rate)
+            config = self.plan.selection_config(arm, rate, self._batch_size(arm))
+            # What was synthesised for the first rate does not depend on it.
+            _copy_missing(selection_directory(self.workdir, arm, rates[0]), directory, SYNTHESIS)
+            problem = problem or self._run(arm, directory, config, self._is_trained)
+        return problem
 
     def run_seeds(self, choices: dict[str, Choice]) -> None:
         """The runs that count. An arm that failed once is not tried on further seeds."""
@@ -129,7 +168,7 @@ class _Work:
         for seed in self.plan.seeds:
             for arm, choice in choices.items():
                 directory = seed_directory(self.workdir, arm, seed)
-                config = self.plan.config(arm, seed, choice.rate)
+                config = self.plan.config(arm, seed, choice.rate, self._batch_size(arm))
                 problem = broken.get(arm) or self._run(arm, directory, config, self._is_measured)
                 if problem is not None:
                     self._miss(arm, seed, problem)
@@ -146,8 +185,8 @@ class _Work:
             _check_config(directory, config)
             if finished(directory):
                 return None
-            if self.clock() - self.started >= 60 * self.budget:
-                return f"not started within --budget {self.budget:g}"
+            if self._out_of_budget():
+                return self._not_started()
             self.console.print(f"[{self.number}/{self.total}] {name}", markup=False)
             if not self._is_trained(directory):
                 self.train(config, directory, self.console)
@@ -156,16 +195,37 @@ class _Work:
             (directory / ERROR).unlink(missing_ok=True)
             return None
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}"
-            self.failed[arm] = problem
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-            self.console.print(f"{name} failed: {problem}", markup=False, soft_wrap=True)
-            return problem
+            return self._fail(arm, directory, error)
         finally:
             # A run's compiled functions are its own; those of a hundred runs fill the memory.
             jax.clear_caches()
             gc.collect()
+
+    def _fail(self, arm: str, directory: Path, error: Exception) -> str:
+        """Writes down an error, to be called while it is handled; returns it in a line."""
+        problem = f"{type(error).__name__}: {error}"
+        self.failed[arm] = problem
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        name = directory.relative_to(self.workdir)
+        self.console.print(f"{name} failed: {problem}", markup=False, soft_wrap=True)
+        return problem
+
+    def _known_batch(self, arm: str) -> BatchSize | None:
+        if not self.plan.study.tokens_per_update:
+            return BatchSize(self.plan.study.batch_size)
+        return read_batch_size(self.workdir / arm)
+
+    def _batch_size(self, arm: str) -> int:
+        batch = self.batches[arm]
+        assert batch is not None
+        return batch.batch_size
+
+    def _out_of_budget(self) -> bool:
+        return self.clock() - self.started >= 60 * self.budget
+
+    def _not_started(self) -> str:
+        return f"not started within --budget {self.budget:g}"
 
     def _is_trained(self, directory: Path) -> bool:
         return read_results(directory) is not None
@@ -175,6 +235,14 @@ class _Work:
 
     def _miss(self, arm: str, seed: int, reason: str) -> None:
         self.missing[f"{arm}/seed-{seed}"] = reason
+
+
+def _copy_missing(source: Path, target: Path, name: str) -> None:
+    """Copies a file of a finished run to a run that has none."""
+    if (source / RESULTS).exists() and (source / name).exists() and not (target / name).exists():
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / f"{name}.part")
+        (target / f"{name}.part").rename(target / name)
 
 
 def _check_config(directory: Path, config: ConfigDict) -> None:

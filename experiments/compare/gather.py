@@ -46,9 +46,13 @@ class Finished:
     @functools.cached_property
     def step_seconds(self) -> float | None:
         """The median time of an update; unlike sums, free of compilation."""
-        records = read_log(self.directory / METRICS)
-        seconds = [float(r["seconds"]) for r in records if r["kind"] == "train"]
+        seconds = [float(r["seconds"]) for r in self.train]
         return float(np.median(seconds)) if seconds else None
+
+    @functools.cached_property
+    def train(self) -> list[dict[str, Any]]:
+        """What was logged of every update."""
+        return [r for r in read_log(self.directory / METRICS) if r["kind"] == "train"]
 
     def samples(self, role: str, data: str) -> list[dict[str, Any]]:
         """Every graded sample of `before`, `after` or `teacher` on `test` or `long`."""

@@ -29,10 +29,9 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
         _costs(table),
         "## Trajectories",
         _trajectories(table),
-        "## What the monitor saw",
-        _monitor(table),
-        "## Self-correction",
-        _correction(table),
+        *_section("Exposure", _exposure(table)),
+        *_section("What the monitor saw", _monitor(table)),
+        *_section("Self-correction", _correction(table)),
         "## Learning rates",
         _selection(table),
     ]
@@ -43,6 +42,10 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
         parts.append("**Runs of one seed began with students that answer differently.**")
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, text: str) -> list[str]:
+    return [f"## {title}", text] if text else []
 
 
 def _header(table: Mapping[str, Any]) -> str:
@@ -57,8 +60,13 @@ def _header(table: Mapping[str, Any]) -> str:
         f"Versions: {versions}",
         f"Time: {duration(environment['run_seconds'])} for all runs, of which this call took "
         f"{duration(environment['call_seconds'])}",
-        f"Every arm: {study['updates']} updates of {study['batch_size']} trajectories from the same "
-        "student",
+        f"Every arm: {study['updates']} updates from the same student, of "
+        + (
+            f"about {study['tokens_per_update']:g} tokens that train: the batch is fitted to what the "
+            "arm's initial student writes"
+            if study["tokens_per_update"]
+            else f"{study['batch_size']} trajectories"
+        ),
         (
             f"Learning rate: of {rates}, per arm, the best on validation with seed "
             f"{study['selection_seed']}, the lowest of equals; test sets untouched until all were "
@@ -101,12 +109,14 @@ def _accuracies(table: Mapping[str, Any], data: str) -> str:
 
 def _costs(table: Mapping[str, Any]) -> str:
     heads = [
-        "arm", "updates", "loss tokens", "s per update", "training s", "all s", "learning rate"
+        "arm", "updates", "trajectories per update", "loss tokens", "s per update", "training s",
+        "all s", "learning rate",
     ]  # fmt: skip
     rows = [
         [
             row["label"],
             _number(row["updates"], "{:.0f}"),
+            _number(row["batch_size"], "{:.0f}"),
             _number(row["loss_tokens"], "{:,.0f}"),
             _number(row["step_seconds"], "{:.3f}"),
             _number(row["train_seconds"], "{:.1f}"),
@@ -124,19 +134,49 @@ def _costs(table: Mapping[str, Any]) -> str:
 
 def _trajectories(table: Mapping[str, Any]) -> str:
     rows = []
-    for row in table["arms"].values():
-        if row["trajectories"] is not None:
-            tokens = ", ".join(f"{s} {_short(n)}" for s, n in row["tokens"].items() if n)
-            shares = [_percent(row["shares"][name]) for name in SHARES]
-            rows.append([row["label"], f"{row['trajectories']:,.0f}", tokens or NONE, *shares])
+    logged = [row for row in table["arms"].values() if row["trajectories"] is not None]
+    names = [n for n in SHARES if any(row["shares"][n] is not None for row in logged)]
+    for row in logged:
+        tokens = ", ".join(f"{s} {_short(n)}" for s, n in row["tokens"].items() if n)
+        shares = [_percent(row["shares"][name]) for name in names]
+        rows.append([row["label"], f"{row['trajectories']:,.0f}", tokens or NONE, *shares])
     if not rows:
         return "No arm says what it trained on."
-    heads = ["arm", "trajectories", "tokens by source", *(f"{name} %" for name in SHARES)]
+    heads = ["arm", "trajectories", "tokens by source", *(f"{name} %" for name in names)]
     note = (
         "Trained on per run, repetitions included. Accepted is a share of the student's steps, the "
-        "others are of trajectories."
+        "others are of trajectories; reward is its mean."
     )
     return f"{note}\n\n{aligned(heads, rows)}"
+
+
+def _exposure(table: Mapping[str, Any]) -> str:
+    heads = [
+        "arm", "a first", "a last", "mismatch first", "mismatch last", "disagreement % last",
+        "Beta at the end", "decisions", "policy updates",
+    ]  # fmt: skip
+    rows = []
+    for row in table["arms"].values():
+        if (seen := row["exposure"]) is None:
+            continue
+        learned = seen["beta_a"] is not None
+        rows.append(
+            [
+                row["label"],
+                *(_number(seen[f"exposure_{x}"], "{:.2f}") for x in ("first", "last")),
+                *(_number(seen[f"mismatch_{x}"], "{:.4f}") for x in ("first", "last")),
+                _percent(seen["disagreement_last"]),
+                f"{seen['beta_a']:.2f}, {seen['beta_b']:.2f}" if learned else NONE,
+                _number(seen["decisions_completed"], "{:.0f}"),
+                _number(seen["controller_updates"], "{:.0f}"),
+            ]
+        )
+    note = (
+        "Means over the first and the last third of the updates: exposure a; mismatch, the KL of "
+        "exposed teacher and student in nats per token; and the share of tokens at which their most "
+        "likely tokens differ."
+    )
+    return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
 
 
 def _monitor(table: Mapping[str, Any]) -> str:
@@ -155,7 +195,7 @@ def _monitor(table: Mapping[str, Any]) -> str:
         if (seen := row["monitor"]) is not None
     ]
     if not rows:
-        return "No arm was monitored."
+        return ""
     note = "Of sampled trajectories: means of the breaching step, the first being 1, depth, and V."
     return f"{note}\n\n{aligned(heads, rows)}"
 
@@ -187,7 +227,7 @@ def _correction(table: Mapping[str, Any]) -> str:
         if found
     ]
     if not rows:
-        return "No answers were kept."
+        return ""
     note = (
         f"Revised: answers with `{table['study']['revision_text']}`. Wrong before: of these, those "
         "whose last step before it was wrong, which only the embedded task can tell. Repaired: of "

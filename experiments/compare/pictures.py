@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from experiments.colours import BLUE, GREEN, ORANGE, RED
 from experiments.compare.monitor import V_BINS
-from experiments.picture import BLUE, GREEN, ORANGE, RED
 
 _TITLES = {"test": "As long as trained on", "long": "Longer problems"}
 _COLOURS = (BLUE, ORANGE, GREEN, RED)

@@ -34,6 +34,7 @@ RULES = (
     "learning_rates",
     "checkpoint",
     "updates",
+    "tokens_per_update",
     "batch_size",
     "shared",
 )
@@ -67,26 +68,31 @@ class Plan:
         fields = plain(self.study.to_dict())
         return {name: fields[name] for name in RULES}
 
-    def selection_config(self, arm: str, rate: float) -> ConfigDict:
-        """A run that helps to choose the learning rate. It sees no test set."""
-        return without_tests(self._config(arm, self.study.selection_seed, rate))
+    def measuring_config(self, arm: str) -> ConfigDict:
+        """What an arm's batch size is measured with."""
+        return self.selection_config(arm, self.rates[0], self.study.batch_size)
 
-    def config(self, arm: str, seed: int, rate: float) -> ConfigDict:
+    def selection_config(self, arm: str, rate: float, batch_size: int) -> ConfigDict:
+        """A run that helps to choose the learning rate. It sees no test set."""
+        return without_tests(self._config(arm, self.study.selection_seed, rate, batch_size))
+
+    def config(self, arm: str, seed: int, rate: float, batch_size: int) -> ConfigDict:
         """A run that counts.
 
         Where the best checkpoint counts, the run itself sees no test set either: it would measure
         the final one.
         """
-        config = self._config(arm, seed, rate)
+        config = self._config(arm, seed, rate, batch_size)
         return without_tests(config) if self.best else config
 
     def test_data(self, arm: str) -> ConfigDict:
         """The data sets of an arm, tests included."""
         return self.arms[arm].data
 
-    def _config(self, arm: str, seed: int, rate: float) -> ConfigDict:
+    def _config(self, arm: str, seed: int, rate: float, batch_size: int) -> ConfigDict:
         config = copy.deepcopy(self.arms[arm])
         config.seed = seed
+        config.batch_size = batch_size
         config.optimizer.learning_rate = rate
         return config.lock()
 
@@ -203,6 +209,11 @@ def _check_rules(study: Any) -> None:
         raise ValueError(
             f"selection_seed={study.selection_seed} is one of the seeds: learning rates would be "
             "chosen on a run that counts."
+        )
+    if study.tokens_per_update < 0:
+        raise ValueError(
+            f"tokens_per_update={study.tokens_per_update} must be 0 (batches of batch_size "
+            "trajectories) or more."
         )
     if study.checkpoint not in CHECKPOINT_RULES:
         raise ValueError(f"checkpoint={study.checkpoint!r}: choose one of {CHECKPOINT_RULES}.")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.compare.correction import self_correction
+from experiments.compare.exposure import exposure
 from experiments.compare.gather import Finished, paired, read_runs, right_shares
 from experiments.compare.monitor import monitor
 from experiments.compare.plan import TEST_SETS, Plan, selection_directory
@@ -17,7 +18,7 @@ from experiments.statistics import crossed_bootstrap
 from experiments.workdir import METRICS
 
 # Shares of trajectories (of the student's steps: accepted) that some methods log.
-SHARES = ("backtracked", "dropped", "accepted", "kept", "truncated")
+SHARES = ("backtracked", "dropped", "accepted", "kept", "reward", "truncated")
 SOURCES = ("student", "flawed", "revision", "teacher")
 
 
@@ -48,12 +49,12 @@ def make_table(plan: Plan, workdir: Path) -> dict[str, Any]:
         "start": {data: _accuracy(first, "before", data) for data in TEST_SETS},
         "teacher": {data: _accuracy(first, "teacher", data) for data in TEST_SETS},
         "same_start": _same_start([run for found in runs.values() for run in found]),
-        "start_correction": self_correction(_samples(first, "before"), study.revision_text),
+        "start_correction": _correction(study, first, "before"),
     }
 
 
 def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
-    """Accuracies, costs, what it trained on, what the monitor saw, and self-correction.
+    """Accuracies, costs, what it trained on, exposure, the monitor, and self-correction.
 
     Costs are means over seeds. `tokens` are those trained on, by who wrote them.
     """
@@ -67,6 +68,7 @@ def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
         "seeds": [run.seed for run in runs],
         "accuracy": {data: _accuracy(runs, "after", data) for data in TEST_SETS},
         "updates": _mean(results, "steps"),
+        "batch_size": fields.get("batch_size"),
         "loss_tokens": _mean(results, "loss_tokens"),
         "step_seconds": _mean([{"s": run.step_seconds} for run in runs], "s"),
         "train_seconds": _mean(results, "train_seconds"),
@@ -80,8 +82,9 @@ def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
             source: float(np.mean([s.get("tokens", {}).get(source, 0) for s in synthesis]))
             for source in [*(s for s in SOURCES if s in sources), *sorted(sources - {*SOURCES})]
         },
+        "exposure": exposure([run.train for run in runs]),
         "monitor": monitor([t for run in runs for t in run.trajectories]),
-        "correction": self_correction(_samples(runs, "after"), study.revision_text),
+        "correction": _correction(study, runs, "after"),
     }
 
 
@@ -131,8 +134,12 @@ def _same_start(runs: Sequence[Finished]) -> bool:
     return all(found == group[0] for group in by_seed.values() for found in group)
 
 
-def _samples(runs: Sequence[Finished], role: str) -> list[dict[str, Any]]:
-    return [sample for run in runs for sample in run.samples(role, "test")]
+def _correction(study: Any, runs: Sequence[Finished], role: str) -> dict[str, Any] | None:
+    """Self-correction on the test set; None where the study names no text that announces it."""
+    if not study.revision_text:
+        return None
+    samples = [sample for run in runs for sample in run.samples(role, "test")]
+    return self_correction(samples, study.revision_text)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], name: str) -> float | None:

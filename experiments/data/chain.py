@@ -6,7 +6,11 @@ solved a step at a time in one of two styles,
     student   b=3+8=1.\n\nc=1*4=4.\n\n\boxed{4}
     teacher   +8 on 3: b=1.\n\n*4 on 1: c=4.\n\n\boxed{4}
 
-A solver may hold misconceptions: one-step facts (`3+8`) that it gets wrong in one fixed way.
+A solver may hold misconceptions: one-step facts (`3+8`) that it gets wrong in one fixed way. It may
+also be given a reference block, the first steps of a right solution and its answer. It copies the
+steps and goes on by itself, with its misconceptions and in spite of the answer:
+
+    R:b=3+8=1.\n\n\boxed{4}\n#\na=3,b=+8,c=*4?
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from experiments.data.example import Example
 OPERATIONS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
 OPERANDS = range(2, 10)
 STYLES = ("student", "teacher", "both")
+# The text of a problem that shows (a part of) its reference before the question itself.
+REFERENCE_BLOCK = "R:{reference}\n#\n{problem}"
 SPLITS = ("train", "validation", "test", "long")
 # A tenth of all problems each, told apart by a hash of the text; the rest is for training.
 _HASH_BUCKETS = {"validation": (0,), "test": (1,), "long": (1,), "train": tuple(range(2, 10))}
@@ -51,12 +57,12 @@ def draw_misconceptions(count: int, seed: int) -> dict[Fact, int]:
 class ChainSource:
     """Instances of the chain task: item `i` is a function of (seed, split, i) and the options.
 
-    The problem itself depends on seed, split, index and the step range alone, so that two sources
-    that differ in style or misconceptions solve the same problems.
+    The question itself depends on seed, split, index and the step range alone, so that two sources
+    that differ in style, misconceptions or blocks solve the same questions.
 
     Attributes:
-      split: `train`, `validation`, `test` (disjoint whatever the seeds: a hash of the problem's
-        text decides) or `long` (more steps than trained on; also apart from training).
+      split: `train`, `validation`, `test` (disjoint whatever the seeds: a hash of the
+        question's text decides) or `long` (more steps than trained on; also apart from training).
       size: number of instances; 0 takes a million for training and a thousand otherwise.
       seed: another seed gives other problems.
       min_steps, max_steps: operations per problem, at most 25; 0 takes 2 to 5, and 6 to 8 for `long`.
@@ -66,6 +72,9 @@ class ChainSource:
       misconception_rate: probability that a misconceived fact comes out wrong when used.
       misconception_seed: which facts, and their wrong results.
       misconceptions_from: index of the first instance that suffers from misconceptions.
+      reference_block: share of instances whose problem begins with a reference block: n whole steps
+        of the right solution, n uniform in 0..steps, and the true answer in a box. The reference
+        then repeats the n steps and goes on from there with its author's misconceptions.
 
     Raises:
       ValueError: names the option that is out of range.
@@ -81,6 +90,7 @@ class ChainSource:
     misconception_rate: float = 0.75
     misconception_seed: int = 0
     misconceptions_from: int = 0
+    reference_block: float = 0.0
 
     def __post_init__(self):
         if self.split not in SPLITS:
@@ -98,6 +108,8 @@ class ChainSource:
             raise ValueError(f"misconceptions={self.misconceptions} must lie in 0..240.")
         if not 0 <= self.misconception_rate <= 1:
             raise ValueError(f"misconception_rate={self.misconception_rate} must lie in 0..1.")
+        if not 0 <= self.reference_block <= 1:
+            raise ValueError(f"reference_block={self.reference_block} must lie in 0..1.")
         wrong = draw_misconceptions(self.misconceptions, self.misconception_seed)
         object.__setattr__(self, "_wrong", wrong)
 
@@ -123,10 +135,15 @@ class ChainSource:
         answer = start
         for operation, operand in chain:
             answer = apply(answer, operation, operand)
+        problem, shown = _write_problem(start, chain), self._draw_shown(index, len(chain))
+        steps, value = self._solve(start, chain, style, wrong, rng, shown or 0)
+        if shown is not None:
+            block = "".join(steps[:shown]) + _box(answer)
+            problem = REFERENCE_BLOCK.format(reference=block, problem=problem)
         return Example(
             id=f"chain/{self.split}/{self.seed}/{index}",
-            problem=_write_problem(start, chain),
-            reference=self._solve(start, chain, style, wrong, rng),
+            problem=problem,
+            reference="".join(steps) + _box(value),
             answer=str(answer),
             source=f"chain/{self.split}",
         )
@@ -139,21 +156,30 @@ class ChainSource:
             if hash_bucket(_write_problem(start, chain)) in _HASH_BUCKETS[self.split]:
                 return start, chain
 
-    def _solve(self, start, chain, style: str, wrong: dict[Fact, int], rng: random.Random) -> str:
-        text, value = "", start
-        for name, (operation, operand) in zip(string.ascii_lowercase[1:], chain, strict=False):
-            before, fact = value, (value, operation, operand)
-            slips = fact in wrong and rng.random() < self.misconception_rate
+    def _draw_shown(self, index: int, steps: int) -> int | None:
+        """How many steps the block of this instance shows; None: it has no block."""
+        # A stream of its own: blocks change neither the questions nor the instances without one.
+        rng = random.Random(f"block/{self.split}/{self.seed}/{index}")
+        return rng.randint(0, steps) if rng.random() < self.reference_block else None
+
+    def _solve(
+        self, start, chain, style: str, wrong: dict[Fact, int], rng: random.Random, shown: int
+    ) -> tuple[list[str], int]:
+        """The steps, of which the first `shown` are right, and the result of the last."""
+        texts, value = [], start
+        for i, (operation, operand) in enumerate(chain):
+            name, before, fact = string.ascii_lowercase[i + 1], value, (value, operation, operand)
+            slips = i >= shown and fact in wrong and rng.random() < self.misconception_rate
             value = wrong[fact] if slips else apply(*fact)
             if style == "student":
-                text += f"{name}={before}{operation}{operand}={value}.\n\n"
+                texts.append(f"{name}={before}{operation}{operand}={value}.\n\n")
             else:
-                text += f"{operation}{operand} on {before}: {name}={value}.\n\n"
-        return text + f"\\boxed{{{value}}}"
+                texts.append(f"{operation}{operand} on {before}: {name}={value}.\n\n")
+        return texts, value
 
 
 def hash_bucket(problem: str) -> int:
-    """0 to 9, from the problem's text alone: which split the problem belongs to."""
+    """0 to 9, from the question's text alone: which split the problem belongs to."""
     return int.from_bytes(hashlib.blake2b(problem.encode(), digest_size=8).digest()) % 10
 
 
@@ -161,3 +187,7 @@ def _write_problem(start: int, chain: list[tuple[str, int]]) -> str:
     names = string.ascii_lowercase[1:]
     steps = (f",{name}={op}{n}" for name, (op, n) in zip(names, chain, strict=False))
     return f"a={start}{''.join(steps)}?"
+
+
+def _box(value: int) -> str:
+    return f"\\boxed{{{value}}}"

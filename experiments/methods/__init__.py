@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from experiments.methods.atesd import AtesdRecipe
 from experiments.methods.distillation import DistillationRecipe
+from experiments.methods.grpo import GrpoRecipe
 from experiments.methods.motab import MotabRecipe
 from experiments.methods.offline import Offline
 from experiments.methods.online import Online
@@ -14,7 +17,12 @@ from experiments.pair import Pair
 from experiments.recipe import Recipe
 from experiments.workdir import Workdir
 
-RECIPES = {"motab": MotabRecipe, "distillation": DistillationRecipe}
+RECIPES: dict[str, Callable[[Any, Pair], Recipe]] = {
+    "motab": MotabRecipe,
+    "distillation": DistillationRecipe,
+    "grpo": GrpoRecipe,
+    "atesd": AtesdRecipe,
+}
 METHODS = (*RECIPES, "sft")
 MODES = ("online", "offline")
 

@@ -21,7 +21,11 @@ class Base:
         self.config, self.pair = config, pair
         settings = OptimizerSettings(**config.optimizer)
         self.schedule = make_schedule(settings, config.steps)
-        self.optimizer = make_optimizer(settings, config.steps)
+        student = pair.student_config
+        trainable = None
+        if student.lora is not None:
+            trainable = models.trainable(models.abstract(student), student)
+        self.optimizer = make_optimizer(settings, config.steps, trainable)
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """What the method carries besides parameters and optimiser."""

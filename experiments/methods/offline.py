@@ -10,7 +10,7 @@ from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
 from experiments.pair import Pair
 from experiments.recipe import Recipe
-from experiments.synthesis import TrajectoryBatches, synthesise
+from experiments.synthesis import SYNTHESIS, TrajectoryBatches, synthesise
 
 
 class Offline(Base):
@@ -19,7 +19,7 @@ class Offline(Base):
     def __init__(self, config: Any, pair: Pair, recipe: Recipe, workdir: Path):
         super().__init__(config, pair)
         self.recipe = recipe
-        path = Path(config.synthesis.file) if config.synthesis.file else workdir / "synthesis.jsonl"
+        path = Path(config.synthesis.file) if config.synthesis.file else workdir / SYNTHESIS
         if not config.synthesis.file:
             synthesise(config, pair, recipe, path)
         self.batches = TrajectoryBatches(config, recipe, path)

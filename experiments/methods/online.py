@@ -39,18 +39,18 @@ class Online(Base):
         self._train = self.jit_step(refreshing(recipe.train_step(self.optimizer), self.sync_every))
 
     def method_state(self, params: Params) -> dict[str, Any]:
-        """The rollout's weights, where they lag behind."""
-        return init_method_state(params, self.sync_every)
+        """The rollout's weights, where they lag behind, and what the recipe carries."""
+        return {**init_method_state(params, self.sync_every), **self.recipe.method_state(params)}
 
     def step(self, state: TrainState, batch: PromptBatch, step: int) -> Outcome:
         """One rollout and one update on it."""
         trajectories, record, rollout_metrics = self.recipe(
             rollout_params(state), batch, self.copies, step
         )
-        state, metrics = self._train(state, self.pair.teacher_params, trajectories)
-        return Outcome(
-            state, {**metrics, **rollout_metrics}, self._readable(trajectories, record, batch)
-        )
+        inputs, more = self.recipe.training_inputs(trajectories, record, batch, self.copies)
+        state, metrics = self._train(state, self.recipe.pair.teacher_params, inputs)
+        metrics = {**metrics, **rollout_metrics, **more}
+        return Outcome(state, metrics, self._readable(trajectories, record, batch))
 
     def _readable(self, trajectories: Trajectories, record: Any, batch: PromptBatch) -> Readable:
         count = min(self.config.samples.rows, self.config.batch_size)

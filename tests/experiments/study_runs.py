@@ -20,8 +20,9 @@ ENVIRONMENT = {
 
 
 def small_study(**fields: Any) -> ConfigDict:
-    """OPD, SKD and MOTAB with two seeds and three learning rates."""
+    """OPD, SKD and MOTAB with two seeds, three learning rates and batches of one size."""
     study = motab.get_config("")
+    study.tokens_per_update = 0
     for name in set(study.arms) - {"opd", "skd-08", "motab", "motab-gamma-3"}:
         del study.arms[name]
     study.sweep, study.monitor = ("motab-gamma-3", "motab"), ("motab",)

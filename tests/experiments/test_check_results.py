@@ -49,6 +49,12 @@ def test_a_good_run_passes(tmp_path):
     assert "SLOW: more than the 360 s" in found.stdout
 
 
+def test_a_student_that_teaches_itself_has_no_teacher(tmp_path):
+    found = check(finished_run(tmp_path, teacher=None))
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert "teacher" not in found.stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -86,6 +86,7 @@ def _set(path, value):
         (_set("selection_seed", 1), "selection_seed=1 is one of the seeds"),
         (_set("seeds", (0, 0)), "seeds="),
         (_set("learning_rates", ()), "learning_rates="),
+        (_set("tokens_per_update", -1), "tokens_per_update=-1"),
         (_set("checkpoint", "luckiest"), "checkpoint='luckiest'"),
         (_set("checkpoint", "best"), "checkpoint.keep_best"),
         (_set("arms.opd.config", "configs/ppo.py"), "Arm opd .*no such file"),
@@ -306,7 +307,7 @@ def test_measuring_the_best_checkpoint_loads_it(tmp_path):
 
 
 def test_the_command_from_end_to_end(tmp_path):
-    """The smoke study: rates chosen, tests untouched meanwhile, the same start, a table."""
+    """The smoke study: batches fitted, the same start, a table."""
     study = tmp_path / "study"
     command = [sys.executable, "-m", "experiments.compare", "--workdir", str(study)]
     config = ["--config", "configs/studies/motab.py:smoke"]
@@ -320,10 +321,9 @@ def test_the_command_from_end_to_end(tmp_path):
     done = start(*config)
     assert done.returncode == 0, done.stdout + done.stderr
     for arm in ("opd", "motab"):
-        for rate in ("0.0003", "0.001"):
-            metrics = read_log(study / arm / f"rate-{rate}" / "metrics.jsonl")
-            assert {record["kind"] for record in metrics} == {"train", "validation"}
-            assert not (study / arm / f"rate-{rate}" / "samples").exists()
+        metrics = read_log(study / arm / "seed-0" / "metrics.jsonl")
+        assert {record["kind"] for record in metrics} == {"train", "validation", "evaluation"}
+        assert (study / arm / "batch.json").exists()
     table = json.loads((study / "table.json").read_text())
     assert table["same_start"] is True
     assert list(table["arms"]) == ["opd", "motab"]

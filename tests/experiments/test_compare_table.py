@@ -35,7 +35,7 @@ def study(tmp_path):
     shares = {"backtracked": 0.25, "dropped": 0.0, "truncated": 0.1}
 
     def write(arm, seed, after, long, tokens, **more):
-        config = plan.config(arm, seed, 1e-3)
+        config = plan.config(arm, seed, 1e-3, 32)
         right = {
             ("before", "test"): [FALSE, TRUE, FALSE, FALSE],
             ("teacher", "test"): [TRUE] * 4,
@@ -58,7 +58,7 @@ def study(tmp_path):
             tokens = {"teacher": 2, "student": 1500}
             write(arm, seed, after, long, tokens, shares=shares, trajectories=TRAJECTORIES)
         for rate, accuracy in ((3e-4, 0.25), (1e-3, 0.5), (3e-3, 0.25)):
-            config = plan.selection_config("motab", rate)
+            config = plan.selection_config("motab", rate, 32)
             directory = selection_directory(tmp_path, "motab", rate)
             write_run(directory, config, validation=(accuracy,))
     return plan, tmp_path
@@ -209,7 +209,7 @@ def test_table_md_says_how_and_what(study):
         "python 3.11.0, jax 0.10.0",
         "1 x cpu",
         "this call took 0:01:01",
-        "200 updates of 32 trajectories",
+        "200 updates from the same student, of 32 trajectories",
         "of 0.0003, 0.001, 0.003",
         "seed 1000",
         "| minus OPD | minus SKD, beta .8 |",

@@ -8,11 +8,15 @@ import importlib
 import pytest
 from ml_collections import ConfigDict
 
-from configs import gkd, imitkd, motab, opd, pretrain, rft, sft, skd
+from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd
 from experiments.loop import run
 
 VARIANTS = [
-    *[(arm, arg) for arm in (motab, sft, rft, imitkd, skd, opd, gkd) for arg in arm.ARGUMENTS],
+    *[
+        (arm, arg)
+        for arm in (motab, sft, rft, imitkd, skd, opd, gkd, grpo)
+        for arg in arm.ARGUMENTS
+    ],
     *[(pretrain, arg) for arg in pretrain.ROLES],
 ]
 
@@ -36,7 +40,7 @@ def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
         config.steps = "many"
 
 
-@pytest.mark.parametrize("module", [motab, sft, rft, imitkd, skd, opd, gkd, pretrain])
+@pytest.mark.parametrize("module", [motab, sft, rft, imitkd, skd, opd, gkd, grpo, pretrain])
 def test_an_unknown_variant_is_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")
@@ -55,6 +59,10 @@ def shorten(config: ConfigDict) -> ConfigDict:
         config.motab.max_total = 64
         config.motab.max_correction = 24
         config.synthesis.trajectories = 8
+    if "grpo" in config:
+        config.synthesis.trajectories_per_prompt = 2
+        config.grpo.max_total = 64
+        config.samples.every = 1
     if "rollout" in config:
         config.samples.every = 1
         config.rollout.max_total = 64
@@ -76,12 +84,17 @@ def shorten(config: ConfigDict) -> ConfigDict:
         (skd, "0.8", {"synthesis.sync_every"}),
         (opd, "topk_union", set()),
         (gkd, "", set()),
+        (grpo, "token", set()),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
     config = shorten(module.get_config(arg))
     if arg == "smoke":
         config.samples.every = 1
+    if module is sft:
+        config.student.lora.rank = 2
+    elif module is not pretrain:  # without adapters
+        idle = idle | {"student.lora.alpha", "student.lora.targets"}
     paths = {}
 
     def name_all(node: ConfigDict, prefix: str = "") -> None:

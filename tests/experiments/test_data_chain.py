@@ -7,6 +7,7 @@ import pytest
 from experiments.data.chain import (
     OPERANDS,
     OPERATIONS,
+    REFERENCE_BLOCK,
     SPLITS,
     ChainSource,
     apply,
@@ -111,6 +112,65 @@ def test_style_and_misconceptions_do_not_change_the_problems():
     assert all(p == problems[0] for p in problems)
 
 
+def parse_block(problem):
+    """The steps and the boxed answer that a problem's block shows, and the question."""
+    block, question = problem.removeprefix("R:").split("\n#\n")
+    assert problem == REFERENCE_BLOCK.format(reference=block, problem=question)
+    *shown, boxed = block.split(".\n\n")
+    return shown, last_boxed(boxed), question
+
+
+@pytest.mark.parametrize("style", ["student", "teacher", "both"])
+def test_a_block_shows_first_steps_of_the_right_solution_and_the_answer(style):
+    options = {"style": style, "max_steps": 8}
+    clean = ChainSource("train", size=1000, **options)
+    blocks = ChainSource("train", size=1000, misconceptions=60, reference_block=1.0, **options)
+    shares, past_the_block, boxed_right = [], [], []
+    for right, example in zip(clean, blocks, strict=True):
+        shown, boxed, question = parse_block(example.problem)
+        right_steps, steps = (e.reference.split(".\n\n")[:-1] for e in (right, example))
+        n = len(shown)
+        assert question == right.problem
+        assert shown == right_steps[:n] == steps[:n]
+        assert boxed == example.answer == right.answer
+        # A step that is not shown may be wrong, and then the box is.
+        past_the_block += [a == b for a, b in zip(right_steps[n:], steps[n:], strict=True)]
+        _, values, final = parse(example.reference)
+        assert final == values[-1]["value"]
+        shares.append(n / len(steps))
+        if n == len(steps):
+            boxed_right.append(final == example.answer)
+    # n is uniform in 0..steps: the mean share is one half, and both ends occur.
+    assert abs(sum(shares) / 1000 - 0.5) < 0.04
+    assert {0.0, 1.0} <= set(shares)
+    assert 0.3 < sum(past_the_block) / len(past_the_block) < 0.8
+    assert boxed_right and all(boxed_right)
+
+
+def test_blocks_are_seeded_and_leave_the_other_instances_alone():
+    bare = ChainSource("train", size=2000, misconceptions=60)
+    some = ChainSource("train", size=2000, misconceptions=60, reference_block=0.3)
+    blocked = [e.problem.startswith("R:") for e in some]
+    assert abs(sum(blocked) / 2000 - 0.3) < 0.035
+    assert all(a == b for a, b, block in zip(some, bare, blocked, strict=True) if not block)
+    assert [some[i] for i in reversed(range(50))][::-1] == [some[i] for i in range(50)]
+    assert [e.answer for e in some] == [e.answer for e in bare]
+    assert not any(e.problem.startswith("R:") for e in ChainSource("test", size=200))
+
+
+def test_the_question_of_a_block_decides_the_split():
+    questions = {
+        split: {parse_block(e.problem)[2] for e in ChainSource(split, 3000, reference_block=1.0)}
+        for split in SPLITS
+    }
+    assert len(questions["train"]) > 2000
+    for a in SPLITS:
+        for b in SPLITS:
+            assert a == b or not questions[a] & questions[b]
+    bare = {e.problem for e in ChainSource("validation", size=3000)}
+    assert questions["validation"] == bare
+
+
 def test_misconceptions_are_fixed_and_wrong():
     wrong = draw_misconceptions(60, seed=0)
     assert len(wrong) == 60
@@ -171,6 +231,7 @@ def test_sizes_and_bounds():
         ({"max_steps": 26}, "max_steps=26"),
         ({"misconceptions": 241}, "misconceptions=241"),
         ({"misconception_rate": 1.5}, r"misconception_rate=1\.5"),
+        ({"reference_block": -0.1}, r"reference_block=-0\.1"),
     ],
 )
 def test_options_out_of_range_are_named(options, named):

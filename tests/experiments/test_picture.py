@@ -98,3 +98,45 @@ def test_pyplot_is_left_alone(tmp_path):
     before = plt.get_fignums()
     draw_report(VALIDATION, TRAJECTORIES, RESULTS)
     assert plt.get_fignums() == before
+
+
+def controlled(step, **fields):
+    settled = {"beta_a": 1.7 + step / 20, "beta_b": 1.7, "decisions_completed": max(0, step - 5)}
+    reward = {"gain": 0.01 * step, "grounding": -0.5, "decision_reward": 1.0, "probe_loss": 0.2}
+    seen = {"exposure": 0.1 * (step // 5), "mismatch": 0.3 / step}
+    return {"step": step, "kind": "train", "loss": 1.0, **seen, **settled, **reward, **fields}
+
+
+def test_the_exposure_panels_show_the_controller():
+    train = [controlled(step) for step in range(1, 21)]
+    figure = draw_report(train, [], {})
+    drawn = ["Training loss", "Exposure", "Beta policy over time", "Reward of completed decisions"]
+    assert [title for title in titles(figure) if title][:4] == drawn
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    path, policy_mean = panels["Exposure"].lines
+    np.testing.assert_allclose(path.get_ydata(), [0.1 * (step // 5) for step in range(1, 21)])
+    expected = [(1.7 + s / 20) / (3.4 + s / 20) for s in range(1, 21)]
+    np.testing.assert_allclose(policy_mean.get_ydata(), expected)
+    density = panels["Beta policy over time"].collections[0].get_array().reshape(100, 20)
+    # A density over a: it integrates to 1 at every step, and its mode moves up.
+    np.testing.assert_allclose(density.mean(axis=0), 1.0, atol=0.02)
+    assert np.argmax(density[:, -1]) > np.argmax(density[:, 0])
+    gain = panels["Reward of completed decisions"].lines[0]
+    np.testing.assert_array_equal(gain.get_xdata(), range(6, 21))
+    mismatch = panels["Mismatch, KL(teacher, student)"].lines[0]
+    np.testing.assert_allclose(mismatch.get_ydata(), [0.3 / step for step in range(1, 21)])
+
+
+def test_fixed_and_grouped_exposures_are_drawn():
+    fixed = [{"step": 1, "kind": "train", "loss": 1.0, "exposure": 1.0, "mismatch": 0.1}]
+    assert titles(draw_report(fixed, [], {})) == ["Training loss", "Exposure", "Mismatch"]
+    grouped = [
+        controlled(step, **{f"{n}_{g}": 1.0 + g for n in ("beta_a", "beta_b") for g in range(3)},
+                   **{f"exposure_{g}": 0.2 * g for g in range(3)})
+        for step in range(1, 4)
+    ]  # fmt: skip
+    figure = draw_report(grouped, [], {})
+    paths = next(axes for axes in figure.axes if axes.get_title() == "Exposure").lines
+    assert [line.get_ydata()[-1] for line in paths] == [0.0, 0.2, 0.4]
+    texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+    assert "none yet" in texts

@@ -1,0 +1,1 @@
+"""Accuracy, loss and mismatch against the exposure of the teacher, for any model."""

@@ -1,0 +1,43 @@
+"""Evaluation as a run's config asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.data.example import Example
+from experiments.evaluate import evaluate
+from experiments.pair import Pair
+from models import ModelConfig
+from models.parameters import Params
+
+
+def measure(
+    config: Any,
+    pair: Pair,
+    params: Params,
+    architecture: ModelConfig,
+    examples: Sequence[Example],
+    samples: int | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A summary and every graded sample, as `evaluate` gives them, by `config.evaluation`.
+
+    Args:
+      samples: per problem, in place of the config's.
+    """
+    e = config.evaluation
+    return evaluate(
+        params,
+        architecture,
+        pair.tokenizer,
+        examples,
+        n=e.samples if samples is None else samples,
+        max_new_tokens=e.max_tokens,
+        temperature=e.temperature,
+        top_p=e.top_p,
+        batch_size=e.batch_size,
+        seed=config.seed,
+        eos=pair.eos_ids,
+        render=pair.render,
+        prompt_width=config.prompt.max_tokens,
+    )

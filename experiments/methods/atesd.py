@@ -1,0 +1,200 @@
+"""ATESD, OPSD and fixed, random or scheduled exposure as a recipe: the student's own rollouts, and
+the divergence to a teacher that also sees a part of the reference.
+
+    exposure    the teacher's context: template, where a reference may be cut, and its widths
+    controller  the fields of `atesd.ControllerSettings`: who decides how much is seen
+    exposed     the fields of `atesd.TeacherSettings`: whose weights the teacher has
+    loss        the fields of `atesd.LossSettings`
+    rollout     the student's sampling: `student_temperature`, `student_top_p`, `student_top_k`,
+                `max_total`
+
+Without a `teacher` section the frozen teacher is the student before training; where that has adapters
+(`student.lora`) it is their base, held once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import optax
+
+import atesd
+from atesd.exposure import reference_counts
+from distill.step import Metrics
+from distill.trajectories import Trajectories
+from experiments.data.batches import PromptBatch, prompt_batches
+from experiments.data.example import Example
+from experiments.data.sources import load_source
+from experiments.exposed_prompts import ExposedPrompts
+from experiments.methods.own_samples import OwnSamples
+from experiments.pair import Pair, start_student, with_initial_student
+from experiments.recipe import TrainStep
+from experiments.settings import read_settings
+from models.parameters import Params
+from models.sampling import Sampling
+
+# Rounds of a run's own rollouts count from 0; none of them shares noise with these.
+_PROBE_ROUND, _CONTROLLER_ROUND = 2**31 - 1, 2**31 - 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ExposureSettings:
+    """What the teacher reads.
+
+    Attributes:
+      template, unit, max_reasoning: as in `ExposedPrompts`.
+      max_head, max_answer, max_tail: most tokens of the context before the reference's reasoning,
+        of the answer, and behind it.
+      probe_size: held-out problems of the probe batch, the first of `data.validation`; 0 for none,
+        where no policy learns.
+    """
+
+    template: str
+    unit: str
+    max_head: int
+    max_reasoning: int
+    max_answer: int
+    max_tail: int
+    probe_size: int
+
+    def __post_init__(self):
+        for name in ("max_head", "max_reasoning", "max_answer", "max_tail"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"exposure.{name}={getattr(self, name)} must be at least 1.")
+        if self.probe_size < 0:
+            raise ValueError(f"exposure.probe_size={self.probe_size} must be 0 (none) or more.")
+
+    @property
+    def widths(self) -> atesd.ReferenceWidths:
+        """Of the pieces of a context."""
+        return atesd.ReferenceWidths(
+            self.max_head, self.max_reasoning, self.max_answer, self.max_tail
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How the student writes: see `models.sampling.Sampling`; `max_total` in tokens."""
+
+    student_temperature: float
+    student_top_p: float
+    student_top_k: int
+    max_total: int
+
+    def __post_init__(self):
+        for name, fits, bounds in (
+            ("student_temperature", self.student_temperature >= 0, "0 (greedy) or more"),
+            ("student_top_p", 0 < self.student_top_p <= 1, "in (0, 1]"),
+            ("student_top_k", self.student_top_k >= 0, "0 (off) or more"),
+            ("max_total", self.max_total >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise ValueError(f"rollout.{name}={getattr(self, name)} must be {bounds}.")
+
+
+class AtesdRecipe(OwnSamples):
+    """The student's rollouts, and an exposed teacher."""
+
+    section = "rollout"
+
+    def __init__(self, config: Any, pair: Pair):
+        if config.synthesis.mode != "online":
+            raise ValueError(
+                f"synthesis.mode={config.synthesis.mode!r} with method='atesd': it distils on the "
+                "student's own fresh rollouts. Use 'online'."
+            )
+        self.loss = read_settings(atesd.LossSettings, config, "loss")
+        self.controller = read_settings(atesd.ControllerSettings, config, "controller")
+        self.teacher = read_settings(atesd.TeacherSettings, config, "exposed")
+        self.exposure = read_settings(ExposureSettings, config, "exposure")
+        rollout = read_settings(RolloutSettings, config, "rollout")
+        if pair.teacher_config is not None and self.teacher.weights != "frozen":
+            raise ValueError(
+                f"exposed.weights={self.teacher.weights!r} with a teacher section: the teacher has "
+                "the student's own weights and nothing reads the other model. Remove the section, "
+                "or use 'frozen'."
+            )
+        if pair.teacher_config is None:
+            # Self-distillation: a frozen teacher is the student as it starts.
+            pair = (
+                with_initial_student(pair, config)
+                if self.teacher.weights == "frozen"
+                else dataclasses.replace(pair, teacher_config=pair.student_config)
+            )
+        sampling = Sampling(
+            rollout.student_temperature, rollout.student_top_p, rollout.student_top_k
+        )
+        super().__init__(config, pair, sampling, rollout.max_total, "divergence")
+        self._prompts = ExposedPrompts(
+            pair.tokenizer,
+            self.exposure.max_reasoning,
+            self.exposure.template,
+            self.exposure.unit,
+            config.prompt.chat,
+        )
+        if not self.exposure.probe_size and self.controller.policy == "learned":
+            raise ValueError(
+                "exposure.probe_size=0 with controller.policy='learned': the policy sees the "
+                "student's NLL of the probe's references. Use for example 32."
+            )
+        self._probe = self._make_probe() if self.exposure.probe_size else None
+
+    def training_inputs(
+        self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
+    ) -> tuple[Any, Metrics]:
+        """The batch with its references, and the probe; how many references were irregular."""
+        references = self._references(batch.examples, copies)
+        counts = {f"references_{k}": n for k, n in reference_counts(references).items()}
+        return (atesd.ExposedBatch(trajectories, references), self._probe), counts
+
+    def method_state(self, params: Params) -> dict[str, Any]:
+        """The controller, and the teacher's averaged weights."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), _CONTROLLER_ROUND)
+        return atesd.init_method_state(params, key, self.controller, self.teacher)
+
+    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+        """See `atesd.make_train_step`."""
+        assert self.pair.teacher_config is not None
+        return atesd.make_train_step(
+            self.pair.student_config,
+            self.pair.teacher_config,
+            self.loss,
+            self.controller,
+            self.teacher,
+            optimizer,
+            self.config.steps,
+            self.max_total,
+            self.pair.eos_ids[0],
+        )
+
+    def _references(self, examples: Sequence[Example], copies: int) -> atesd.References:
+        rows = [self._prompts(example) for example in examples for _ in range(copies)]
+        return atesd.pack_references(rows, self.exposure.widths)
+
+    def _make_probe(self) -> atesd.ExposedBatch:
+        """Held-out problems, and what the student before training writes about them."""
+        config, size = self.config, self.exposure.probe_size
+        if not config.data.validation.name:
+            raise ValueError(
+                "data.validation.name is empty: the probe batch is made of held-out problems. Name "
+                "a data set."
+            )
+        source = load_source(config.data.validation)
+        if len(source) < size:
+            raise ValueError(
+                f"exposure.probe_size={size}, but data.validation has {len(source)} problems."
+            )
+        batch = next(
+            prompt_batches(
+                source,
+                self.pair.render,
+                batch_size=size,
+                max_prompt_tokens=config.prompt.max_tokens,
+                shuffle=False,
+            )
+        )
+        trajectories, _, _ = self(start_student(self.pair, config), batch, 1, _PROBE_ROUND)
+        return atesd.ExposedBatch(trajectories, self._references(batch.examples, 1))

@@ -1,0 +1,128 @@
+"""GRPO as a recipe: the student answers in groups, and right answers are the reward.
+
+`config.grpo` are the fields of `distill.policy_gradient.GrpoSettings`. A group are the
+`synthesis.trajectories_per_prompt` responses to a prompt; `batch_size` counts responses. The reward
+is 1 where the final answer is right (`experiments.grading.grade`) and 0 elsewhere; a truncated
+response is graded like any other. With `synthesis.sync_every` above 1 older weights write the text,
+the ratio leaves 1, and clipping acts. Where it is 1 the surrogate's value is the mean advantage, which
+is 0 whatever the policy does: follow `reward`, not `loss`.
+
+No teacher is needed. With `grpo.kl_weight` above 0 the frozen reference policy of the penalty is the
+student before training, as in the paper, or the model of a `teacher` section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import distill.step
+from distill.policy_gradient import (
+    GrpoSettings,
+    SurrogateSums,
+    group_advantages,
+    policy_gradient_loss,
+)
+from distill.state import TrainState
+from distill.step import Metrics
+from distill.trajectories import Trajectories
+from experiments.data.batches import PromptBatch
+from experiments.data.example import Example
+from experiments.grading import grade
+from experiments.methods.own_samples import OwnSamples
+from experiments.pair import Pair, with_initial_student
+from experiments.recipe import TrainStep
+from experiments.settings import read_settings
+from models.parameters import Params
+from models.sampling import Sampling
+
+
+class GrpoRecipe(OwnSamples):
+    """Groups of the student's own samples, and the clipped surrogate on them."""
+
+    section = "grpo"
+
+    def __init__(self, config: Any, pair: Pair):
+        self.settings = read_settings(GrpoSettings, config, self.section)
+        if self.settings.kl_weight > 0 and pair.teacher_config is None:
+            pair = with_initial_student(pair, config)
+        s = self.settings
+        super().__init__(config, pair, Sampling(s.student_temperature), s.max_total, "likelihood")
+        self.group_size = config.synthesis.trajectories_per_prompt
+        if config.synthesis.mode != "online":
+            raise ValueError(
+                f"synthesis.mode={config.synthesis.mode!r} with method='grpo': the surrogate holds "
+                "near the weights that wrote the text. Use 'online'."
+            )
+        if self.group_size < 2:
+            raise ValueError(
+                f"synthesis.trajectories_per_prompt={self.group_size} with method='grpo': a reward "
+                "is relative to those of other responses to the prompt. Use 2 or more."
+            )
+
+    def training_inputs(
+        self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
+    ) -> tuple[tuple[Trajectories, np.ndarray], Metrics]:
+        """Trajectories and their rewards [B], graded on the host.
+
+        Metrics: `reward`, its mean; `groups_without_signal`, the share of groups whose rewards are
+        equal: they carry no gradient, and count in the loss's mean.
+        """
+        examples = [example for example in batch.examples for _ in range(copies)]
+        rows = self.readable(jax.device_get(trajectories), record, examples)
+        rewards_B = np.array([row["reward"] for row in rows], np.float32)
+        metrics: dict[str, Any] = {
+            "reward": np.mean(rewards_B),
+            "groups_without_signal": np.mean(np.ptp(rewards_B.reshape(-1, copies), axis=1) == 0),
+        }
+        return (trajectories, rewards_B), metrics
+
+    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+        """One update on (trajectories, rewards [B]); metrics of `distill.step`'s and the sums'."""
+        pair, settings = self.pair, self.settings
+
+        def loss_fn(
+            params: Params,
+            old_params: Params | None,
+            reference_params: Params | None,
+            trajectories: Trajectories,
+            rewards_B: jax.Array,
+        ) -> SurrogateSums:
+            return policy_gradient_loss(
+                params,
+                pair.student_config,
+                settings,
+                trajectories,
+                group_advantages(rewards_B, self.group_size, settings.advantage),
+                old_params,
+                reference_params,
+                pair.teacher_config,
+                pair.vocab_size,
+            )
+
+        update = distill.step.make_train_step(loss_fn, optimizer)
+
+        def train_step(
+            state: TrainState, teacher_params: Params | None, inputs: tuple[Trajectories, jax.Array]
+        ) -> tuple[TrainState, Metrics]:
+            # Without lagging weights, the current ones wrote the text.
+            old_params = state.method_state.get("rollout_params")
+            # A student with adapters holds the reference policy: it is their base.
+            reference_params = state.params if teacher_params is None else teacher_params
+            return update(state, old_params, reference_params, *inputs)
+
+        return train_step
+
+    def readable(
+        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
+    ) -> list[dict[str, Any]]:
+        """Rows with their `reward`."""
+        rows = super().readable(trajectories, record, examples)
+        for row, example in zip(rows, examples, strict=True):
+            text = "".join(part["text"] for part in row["parts"])
+            row["reward"] = float(grade(text, example.answer))
+        return rows

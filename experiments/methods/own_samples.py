@@ -1,0 +1,72 @@
+"""What recipes share in which the student writes alone, and online."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distill.rollout import make_rollout
+from distill.step import Metrics
+from distill.trajectories import Source, Trajectories
+from experiments.methods.policies import truncated
+from experiments.pair import Pair
+from experiments.recipe import Recipe
+from models.parameters import Params
+from models.sampling import Sampling
+
+
+class OwnSamples(Recipe):
+    """The student's own samples; the record says which rows [B] are `truncated`.
+
+    Args:
+      sampling, max_total, train: as in `distill.rollout.make_rollout`.
+    """
+
+    sources = (Source.STUDENT,)
+
+    def __init__(self, config: Any, pair: Pair, sampling: Sampling, max_total: int, train: str):
+        super().__init__(config, pair)
+        self.max_total = max_total
+        self._write = make_rollout(
+            pair.student_config,
+            sampling,
+            max_total,
+            pair.eos_ids,
+            vocab_size=pair.vocab_size,
+            train=train,
+        )
+
+    def rollout(
+        self,
+        student_params: Params,
+        teacher_params: Params | None,
+        prompts: jax.Array,
+        prompt_lengths: jax.Array,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> tuple[Trajectories, dict[str, jax.Array]]:
+        """The student's text; the record says which rows [B] are `truncated`."""
+        trajectories = self._write(student_params, prompts, prompt_lengths, sample_ids, key)
+        return trajectories, {"truncated": truncated(trajectories, self.pair.eos_ids)}
+
+    def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
+        """`truncated`, a share of rows; tokens."""
+        tokens = jnp.sum(trajectories.source_BxT == Source.STUDENT)
+        return {
+            "truncated": jnp.mean(record["truncated"]),
+            "tokens_student": tokens,
+            "tokens": tokens,
+            "rows": jnp.asarray(trajectories.source_BxT.shape[0]),
+        }
+
+    def row(self, record: dict[str, Any], b: int) -> dict[str, Any]:
+        """Whether the row is `truncated`."""
+        return {"truncated": bool(record["truncated"][b])}
+
+    def row_metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`truncated`, a share of the rows."""
+        return {"truncated": np.mean([r["truncated"] for r in rows])}

@@ -1,0 +1,30 @@
+"""Config sections as settings: every field is known, and one that is missing has a default."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+SettingsT = TypeVar("SettingsT")
+
+
+def read_settings(settings: type[SettingsT], config: Any, section: str) -> SettingsT:
+    """An instance of the dataclass `settings` from `config[section]`.
+
+    Raises:
+      ValueError: the section or a field that has no default is missing, a field is unknown, or a
+        value is out of range.
+    """
+    if section not in config:
+        raise ValueError(f"{section} is missing: give the fields of {settings.__name__}.")
+    fields: Any = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    given = dict(config[section])
+    for name in given:
+        if name not in fields:
+            raise ValueError(
+                f"{section}.{name}: there is no such field; there are {', '.join(fields)}."
+            )
+    for name, field in fields.items():
+        if name not in given and field.default is dataclasses.MISSING:
+            raise ValueError(f"{section}.{name} is missing.")
+    return settings(**given)
