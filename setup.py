@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Tests and notebooks are not installed.
-ROOMS = ("configs", "distill", "experiments", "models", "motab")
+ROOMS = ("atesd", "configs", "distill", "experiments", "models", "motab")
 
 setup(
     name="motab",
@@ -36,6 +36,7 @@ setup(
         "orbax-checkpoint>=0.12.8",
         "rich>=13.0",
         "safetensors>=0.5",
+        "scipy>=1.13",
         "transformers>=5.0",
     ],
     extras_require={
@@ -47,7 +48,6 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.12",
-            "scipy>=1.13",
         ],
         "parity": ["torch==2.13.0"],
     },

@@ -11,7 +11,18 @@ def shared() -> dict:
         "seed": 0,
         "steps": 200,
         "batch_size": 32,  # trajectories per update
-        "student": {"path": "embedded:student", "dtype": "float32", "remat": "none"},
+        "student": {
+            "path": "embedded:student",
+            "dtype": "float32",
+            "remat": "none",
+            # Adapters, which alone train: x W + (alpha / rank) x A B. Rank 0 trains everything.
+            # OPSD has rank 64, which is more than the embedded student is wide.
+            "lora": {
+                "rank": 0,
+                "alpha": 128.0,
+                "targets": ("q", "k", "v", "o", "gate", "up", "down"),
+            },
+        },
         "teacher": {"path": "embedded:teacher", "dtype": "float32"},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
@@ -105,7 +116,7 @@ def parse(file: str, arg: str, variants: Sequence[str]) -> tuple[str, bool]:
 def smoke(config: ml_collections.ConfigDict) -> None:
     """Shrinks any arm to the same code in seconds."""
     config.steps = 12
-    if "trajectories" in config.synthesis:
+    if "synthesis" in config and "trajectories" in config.synthesis:
         config.synthesis.trajectories = 128
     config.data.validation.size = 32
     config.data.test.size = 64

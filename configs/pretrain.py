@@ -1,17 +1,20 @@
-r"""How the embedded models were made: supervised training on the chain task from random weights.
+r"""How the embedded models were made: supervised training on the chain task.
 
     python -m experiments.run --config configs/pretrain.py:teacher --workdir runs/teacher
     python -m experiments.export --workdir runs/teacher --out experiments/embedded/teacher
     python -m experiments.run --config configs/pretrain.py:student --workdir runs/student
     python -m experiments.export --workdir runs/student --out experiments/embedded/student
+    python -m experiments.run --config configs/pretrain.py:reader --workdir runs/reader
+    python -m experiments.export --workdir runs/reader --out experiments/embedded/reader
 
 The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
-then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong.
+then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong. The reader is the student
+taught to use a reference block (`experiments/data/chain.py`), with the same misconceptions: its own teacher.
 """
 
 import ml_collections
 
-ROLES = ("teacher", "student")
+ROLES = ("teacher", "student", "reader")
 
 
 def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
@@ -78,12 +81,19 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "samples": {"rows": 0, "every": 0},
         }
     )
-    # Both meet chains as long as those of the `long` split; distillation shows them up to 5 steps.
+    # All meet chains as long as those of the `long` split; distillation shows them up to 5 steps.
     config.data.train.max_steps = 8
     if not teacher:
-        config.steps = 1300
         config.data.train.misconceptions = 60
+    if arg == "student":
+        config.steps = 1300
         config.data.train.misconceptions_from = 1000 * config.batch_size
+    if arg == "reader":
+        config.steps = 500
+        config.student = {"path": "embedded:student", "dtype": "float32", "remat": "none"}
+        config.data.train.reference_block = 0.75
+        config.prompt.max_tokens = 144  # a block of up to 8 steps, and the question
+        config.sft.max_tokens = 240
     return config
 
 
@@ -96,4 +106,5 @@ def _data(name: str, size: int, style: str = "student") -> dict:
         "misconceptions": 0,
         "misconception_rate": 0.75,
         "misconceptions_from": 0,
+        "reference_block": 0.0,
     }

@@ -68,7 +68,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             # `shared.checkpoint` must validate often and keep the best.
             "checkpoint": "final",
             "updates": 200,
-            "batch_size": 32,  # trajectories per update
+            # What every arm's batch is fitted to, with the initial student; 0: batches of
+            # `batch_size` trajectories, which else serve to measure.
+            "tokens_per_update": 1600,
+            "batch_size": 32,
             "shared": {
                 "data": {
                     "train": {"size": 1024},
@@ -90,8 +93,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         study.references, study.monitor = ("opd",), ("motab",)
         study.sweep = ("motab",)
         study.seeds = (0,)
-        study.learning_rates = (3e-4, 1e-3)
-        study.updates, study.batch_size = 4, 16
+        study.learning_rates = (1e-3,)
+        study.updates, study.tokens_per_update, study.batch_size = 4, 640, 16
         study.shared = {
             "data": {
                 "train": {"size": 64},
