@@ -13,11 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
-import numpy as np
 
-from distill.trajectories import Source, Trajectories
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.pair import Pair, start_student
@@ -48,7 +45,7 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
             f"batch_size={per_batch}."
         )
-    header = _header(config, recipe)
+    header = header_of(config, recipe)
     done = _prepare(path, header, per_batch)
     batches = prompt_batches(
         load_source(config.data.train),
@@ -78,7 +75,8 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             progress.update((index + 1) * per_batch)
 
 
-def _header(config: Any, recipe: Recipe) -> dict[str, Any]:
+def header_of(config: Any, recipe: Recipe) -> dict[str, Any]:
+    """What a file written by `config` and `recipe` begins with."""
     fields = config[recipe.section].to_dict()
     fields.pop("chunk", None)  # changes speed alone
     models = ("student", "teacher") if "teacher" in config else ("student",)
@@ -122,7 +120,7 @@ def _prepare(path: Path, header: dict[str, Any], per_batch: int) -> int:
         path.write_text(json.dumps(header) + "\n")
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
-    _check_header(lines[0], header, path, tuple(header))
+    check_header(lines[0], header, path, tuple(header))
     whole = [line for line in lines[1:] if line.endswith(b"\n")]
     done = len(whole) // per_batch
     kept = b"".join([lines[0], *whole[: done * per_batch]])
@@ -132,7 +130,12 @@ def _prepare(path: Path, header: dict[str, Any], per_batch: int) -> int:
     return done
 
 
-def _check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[str, ...]) -> None:
+def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[str, ...]) -> None:
+    """Refuses a file whose header differs in one of `names`.
+
+    Raises:
+      ValueError: it does, or it is no such file.
+    """
     try:
         found = json.loads(line)
     except ValueError:
@@ -145,87 +148,3 @@ def _check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[
                 f"{path} was written with another {name}: {found.get(name)}, now {header[name]}. "
                 "Synthesise to a new file, or set the config to what the file says."
             )
-
-
-class _Rows:
-    """Random access to the trajectories of a file, those that train nothing left out."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._offsets = []
-        self.total = 0
-        with path.open("rb") as file:
-            offset = len(file.readline())
-            for number, line in enumerate(file, 2):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    raise ValueError(
-                        f"{path}, line {number}: not valid JSON. Remove the line."
-                    ) from None
-                if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
-                    self._offsets.append(offset)
-                self.total += 1
-                offset += len(line)
-        if not self._offsets:
-            raise ValueError(f"{path} holds no trajectory that trains anything.")
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        with self._path.open("rb") as file:
-            file.seek(self._offsets[index])
-            return json.loads(file.readline())
-
-
-class TrajectoryBatches:
-    """Shuffled epochs over a file of trajectories, as an endless checkpointable stream.
-
-    Attributes:
-      kept: share of the file's trajectories that train something; the others are left out.
-    """
-
-    def __init__(self, config: Any, recipe: Recipe, path: Path):
-        if not path.is_file():
-            raise FileNotFoundError(f"synthesis.file={path}: there is no such file.")
-        with path.open("rb") as file:
-            header = _header(config, recipe)
-            _check_header(file.readline(), header, path, ("prompt", recipe.section))
-        self._width = config.prompt.max_tokens + recipe.max_total
-        rows = _Rows(path)
-        self.kept = len(rows) / rows.total
-        draws = grain.MapDataset.source(rows).seed(config.seed).shuffle().repeat()
-        batches = draws.batch(config.batch_size, batch_fn=self._collate)
-        self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)))
-
-    def __next__(self) -> dict[str, Any]:
-        return next(self._iterator)
-
-    def get_state(self) -> dict[str, Any]:
-        """Where the stream stands."""
-        return self._iterator.get_state()
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes back to where an iterator over the same file stood."""
-        self._iterator.set_state(state)
-
-    def _collate(self, records: Any) -> dict[str, Any]:
-        def rows(name: str, dtype: Any) -> np.ndarray:
-            out = np.zeros((len(records), self._width), dtype)
-            for row, record in zip(out, records, strict=True):
-                row[: len(record[name])] = record[name]
-            return out
-
-        source = rows("source", np.int32)
-        positions = np.broadcast_to(np.arange(self._width, dtype=np.int32), source.shape)
-        make: Any = Trajectories  # of host arrays, for now
-        trajectories = make(
-            tokens_BxT=rows("token_ids", np.int32),
-            source_BxT=source,
-            likelihood_weights_BxT=rows("likelihood_weights", np.float32),
-            divergence_weights_BxT=rows("divergence_weights", np.float32),
-            positions_BxT=positions,
-            segment_ids_BxT=(source != Source.PADDING).astype(np.int32),
-        )
-        return {"trajectories": trajectories, "records": list(records)}

@@ -10,7 +10,8 @@ from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
 from experiments.pair import Pair
 from experiments.recipe import Recipe
-from experiments.synthesis import SYNTHESIS, TrajectoryBatches, synthesise
+from experiments.synthesis import SYNTHESIS, synthesise
+from experiments.trajectory_batches import TrajectoryBatches
 
 
 class Offline(Base):
