@@ -9,6 +9,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import distill.step
@@ -35,7 +36,7 @@ class TeacherSettings:
       weights: `frozen`, those handed to the train step: the student's initial ones in OPSD; `ema`,
         a running average of the student's; or `live`, the student's own, without a gradient.
       decay: of the average, per update.
-      probe_exposure: a of the teacher on the probe batch.
+      probe_exposure: a of the teacher on the probe batch, where its loss is rewarded.
       grounding_rows: rows of a batch on which the exposed teacher is asked about its references
         (q of Eq. 8), from the first; 0 for all. It costs one forward pass over them.
     """
@@ -149,11 +150,11 @@ def make_train_step(
     Returns:
       The step. `teacher_params` are read where the teacher is frozen. `probe` is a fixed batch of
       held-out problems with responses of the initial student: every `hold` updates the student's
-      NLL of its references and the loss at `probe_exposure` are measured. It may be None where the
-      policy does not learn. Metrics, besides those of
+      NLL of its references is measured, and where `reward_loss = "probe"` the loss at
+      `probe_exposure`, too. It may be None where the policy does not learn. Metrics, besides those of
       `distill.step.make_train_step` and `atesd.controller.observe`: `mismatch` (Eq. 4),
-      `disagreement`, `confidence`, `clipped`, `empty_responses`, `probe_nll` and `probe_loss`, and,
-      with a learned policy, `grounding_now` (q of this batch).
+      `disagreement`, `confidence`, `clipped`, `empty_responses`; where they are measured `probe_nll`
+      and `probe_loss`; with a learned policy `grounding_now` (q of this batch).
 
     Raises:
       ValueError: a teacher of another architecture that is not frozen.
@@ -168,6 +169,8 @@ def make_train_step(
         lora=None
     )
     groups = controller.groups
+    probe_rewarded = controller.reward_loss == "probe"
+    nothing = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
 
     def scores(
         params: Params, teacher_params: Params, batch: ExposedBatch, exposure_G: jax.Array
@@ -191,6 +194,8 @@ def make_train_step(
         nll_B = -reference_log_probs(
             params, student_config, prompts, lengths, probe.references, eos_id
         )
+        if not probe_rewarded:  # two more forward passes that nothing would read
+            return jnp.mean(nll_B), nothing
         exposure = jnp.full((1,), teacher.probe_exposure)
         distilled = ExposedSums(scores(params, teacher_params, probe, exposure), 1)
         return jnp.mean(nll_B), distilled.mean
@@ -208,13 +213,12 @@ def make_train_step(
         }[teacher.weights]
         theirs = jax.lax.stop_gradient(theirs)
         here = state.method_state["controller"]
-        nothing = jnp.full((), jnp.nan), jnp.full((), jnp.nan)  # `decide` keeps the last ones
-        probed = nothing
+        probed = nothing, nothing
         if probe is not None:
             probed = jax.lax.cond(
                 is_decision(controller, state.step),
                 lambda: measure_probe(state.params, theirs, probe),
-                lambda: nothing,
+                lambda: (nothing, nothing),
             )
         here = decide(here, controller, state.step, steps, *probed)
         new, metrics = update(state, theirs, batch, here.exposure_G)
@@ -245,10 +249,9 @@ def make_train_step(
                 lambda average, x: average + (1 - teacher.decay) * (x - average), theirs, new.params
             )
         if probe is not None:
-            metrics |= {
-                "probe_nll": jnp.mean(here.probe_nll_G),
-                "probe_loss": jnp.mean(here.probe_loss_G),
-            }
+            metrics["probe_nll"] = jnp.mean(here.probe_nll_G)
+            if probe_rewarded:
+                metrics["probe_loss"] = jnp.mean(here.probe_loss_G)
         return new.replace(method_state=method_state), {**metrics, **seen}
 
     return train_step

@@ -116,14 +116,14 @@ def test_a_run_logs_what_the_controller_does(trained):
         assert {
             "loss", "mismatch", "clipped", "disagreement", "confidence", "empty_responses",
             "exposure", "beta_a", "beta_b", "controller_entropy", "decision_reward", "gain", "grounding",
-            "grounding_now", "probe_nll", "probe_loss", "truncated", "references_without_answer",
+            "grounding_now", "probe_nll", "truncated", "references_without_answer",
             "references_empty", "references_overlong", "controller_loss", "observations_skipped",
         } <= set(r)  # fmt: skip
         assert all(np.isfinite(x) for x in r.values() if not isinstance(x, str))
         assert 0.05 <= r["exposure"] <= 0.95 and r["mismatch"] > 0 and r["grounding_now"] < 0
         assert r["loss"] == r["divergence"] and r["loss_tokens"] == r["tokens"]
         assert r["references_without_answer"] == r["references_empty"] == 0
-    for name in ("exposure", "probe_nll", "probe_loss"):
+    for name in ("exposure", "probe_nll"):
         for i in range(1, STEPS):
             assert (log[i][name] == log[i - 1][name]) == (i % HOLD > 0), (name, i)
     # Decisions 0 and 1 are rewarded after steps 4 and 6, and train the policy.
