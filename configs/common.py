@@ -87,6 +87,9 @@ def offline(copies: int = 2) -> dict:
         "trajectories_per_prompt": copies,
         "trajectories": 1024 * copies,  # offline: how many to synthesise
         "file": "",  # offline: a file of `experiments.synthesize`; "" makes its own
+        # Offline: tokens of a row that trajectories are packed into; 0: a row for each. Packed, a
+        # batch has `batch_size` such rows.
+        "pack_to": 0,
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from distill.trajectories import Source, Trajectories
+from distill.packing import Segment, first_fit_decreasing, pack_segments
 from experiments.recipe import Recipe
 from experiments.synthesis import check_header, header_of
 
@@ -19,7 +19,8 @@ class _Rows:
 
     def __init__(self, path: Path):
         self._path = path
-        self._offsets = []
+        self._offsets: list[int] = []
+        self.lengths: list[int] = []  # in tokens
         self.total = 0
         with path.open("rb") as file:
             offset = len(file.readline())
@@ -32,6 +33,7 @@ class _Rows:
                     ) from None
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
                     self._offsets.append(offset)
+                    self.lengths.append(len(record["token_ids"]))
                 self.total += 1
                 offset += len(line)
         if not self._offsets:
@@ -46,11 +48,32 @@ class _Rows:
             return json.loads(file.readline())
 
 
+class _Packs:
+    """Random access to the trajectories of a packed row."""
+
+    def __init__(self, rows: _Rows, members: list[list[int]]):
+        self._rows, self._members = rows, members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        return [self._rows[i] for i in self._members[index]]
+
+
 class TrajectoryBatches:
     """Shuffled epochs over a file of trajectories, as an endless checkpointable stream.
 
+    With `synthesis.pack_to` a row holds as many trajectories as fit into that many tokens, the same
+    ones in every epoch; else one. `batch_size` counts rows.
+
     Attributes:
       kept: share of the file's trajectories that train something; the others are left out.
+      used: share of the rows' positions that hold a token.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it was written with another prompt or other settings, or `pack_to` is too small.
     """
 
     def __init__(self, config: Any, recipe: Recipe, path: Path):
@@ -59,10 +82,21 @@ class TrajectoryBatches:
         with path.open("rb") as file:
             header = header_of(config, recipe)
             check_header(file.readline(), header, path, ("prompt", recipe.section))
-        self._width = config.prompt.max_tokens + recipe.max_total
         rows = _Rows(path)
         self.kept = len(rows) / rows.total
-        draws = grain.MapDataset.source(rows).seed(config.seed).shuffle().repeat()
+        self._width = config.prompt.max_tokens + recipe.max_total
+        members = [[i] for i in range(len(rows))]
+        if pack_to := config.synthesis.pack_to:
+            if pack_to < max(rows.lengths):
+                raise ValueError(
+                    f"synthesis.pack_to={pack_to}, but {path} holds a trajectory of "
+                    f"{max(rows.lengths)} tokens. Raise it, or set 0 for one trajectory a row."
+                )
+            self._width = pack_to
+            members = first_fit_decreasing(rows.lengths, pack_to)
+        self.used = sum(rows.lengths) / (self._width * len(members))
+        source: Any = _Packs(rows, members)
+        draws = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
         batches = draws.batch(config.batch_size, batch_fn=self._collate)
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)))
 
@@ -77,22 +111,17 @@ class TrajectoryBatches:
         """Goes back to where an iterator over the same file stood."""
         self._iterator.set_state(state)
 
-    def _collate(self, records: Any) -> dict[str, Any]:
-        def rows(name: str, dtype: Any) -> np.ndarray:
-            out = np.zeros((len(records), self._width), dtype)
-            for row, record in zip(out, records, strict=True):
-                row[: len(record[name])] = record[name]
-            return out
-
-        source = rows("source", np.int32)
-        positions = np.broadcast_to(np.arange(self._width, dtype=np.int32), source.shape)
-        make: Any = Trajectories  # of host arrays, for now
-        trajectories = make(
-            tokens_BxT=rows("token_ids", np.int32),
-            source_BxT=source,
-            likelihood_weights_BxT=rows("likelihood_weights", np.float32),
-            divergence_weights_BxT=rows("divergence_weights", np.float32),
-            positions_BxT=positions,
-            segment_ids_BxT=(source != Source.PADDING).astype(np.int32),
+    def _collate(self, packs: Any) -> dict[str, Any]:
+        trajectories = pack_segments(
+            [[_segment(record) for record in pack] for pack in packs], self._width
         )
-        return {"trajectories": trajectories, "records": list(records)}
+        return {"trajectories": trajectories, "records": [r for pack in packs for r in pack]}
+
+
+def _segment(record: dict[str, Any]) -> Segment:
+    return Segment(
+        tokens=np.asarray(record["token_ids"], np.int32),
+        source=np.asarray(record["source"], np.int32),
+        likelihood_weights=np.asarray(record["likelihood_weights"], np.float32),
+        divergence_weights=np.asarray(record["divergence_weights"], np.float32),
+    )

@@ -56,8 +56,13 @@ def fit_batch_size(config: Any, tokens_per_update: float, directory: Path) -> Ba
     It is a multiple of `synthesis.trajectories_per_prompt`, and of what the mesh divides a batch by.
 
     Raises:
-      ValueError: even the smallest batch holds twice as many tokens.
+      ValueError: even the smallest batch holds twice as many tokens, or rows are packed.
     """
+    if "synthesis" in config and config.synthesis.get("pack_to"):
+        raise ValueError(
+            f"synthesis.pack_to={config.synthesis.pack_to} with tokens_per_update: a batch counts "
+            "packed rows, whose trajectories are not known before synthesis. Set pack_to to 0."
+        )
     tokens = tokens_per_trajectory(config)
     unit = _unit(config)
     batch_size = max(1, round(tokens_per_update / (tokens * unit))) * unit

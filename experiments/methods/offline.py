@@ -41,6 +41,8 @@ class Offline(Base):
             "tokens": sum(counts.values()),
             "rows": len(rows),
         }
+        if self.config.synthesis.pack_to:
+            measured["positions_used"] = self.batches.used
         if self.recipe.selects:
             measured["kept"] = self.batches.kept
         sample = [r["readable"] for r in rows[: self.config.samples.rows]]

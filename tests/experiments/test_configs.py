@@ -75,7 +75,7 @@ def shorten(config: ConfigDict) -> ConfigDict:
     ("module", "arg", "idle"),
     [
         # What the other mode of synthesis reads.
-        (motab, "online", {"synthesis.trajectories", "synthesis.file"}),
+        (motab, "online", {"synthesis.trajectories", "synthesis.file", "synthesis.pack_to"}),
         (motab, "smoke", {"synthesis.sync_every"}),
         (pretrain, "student", {"samples.rows"}),
         (sft, "", set()),

@@ -1,0 +1,144 @@
+"""Several trajectories in one row, so that few positions are padding.
+
+Every trajectory is a segment of its own: it sees itself alone, and its positions start anew. Losses
+and gradients are those of the rows apart. All of this is host work on NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distill.trajectories import Source, Trajectories
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """One trajectory without padding; all of one length [T].
+
+    Its first token is a prompt's: with no weight, so that nothing is predicted across a border.
+    """
+
+    tokens: np.ndarray
+    source: np.ndarray
+    likelihood_weights: np.ndarray
+    divergence_weights: np.ndarray
+
+    def __post_init__(self):
+        if len(self.tokens) and (self.likelihood_weights[0] or self.divergence_weights[0]):
+            raise ValueError(
+                "A trajectory's first token has a weight, but nothing comes before it that could "
+                "predict it: give every trajectory a prompt."
+            )
+
+
+def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Distributes items over rows: the longest first, each into the first row with room for it.
+
+    A tree of the rows' room finds that row in logarithmic time. Items of one length keep their order.
+
+    Args:
+      lengths: in tokens.
+      width: room of a row, in tokens.
+
+    Returns:
+      Indices into `lengths`, by row.
+
+    Raises:
+      ValueError: an item that fits no row.
+    """
+    sizes = np.asarray(lengths, np.int64)
+    if len(sizes) and sizes.max() > width:
+        longest = int(sizes.argmax())
+        raise ValueError(
+            f"Trajectory {longest} has {sizes[longest]} tokens and does not fit into rows of {width}."
+        )
+    leaves = 1 << max(0, len(sizes) - 1).bit_length()
+    room = np.full(2 * leaves, width, np.int64)  # node i has the children 2 i and 2 i + 1
+    rows: list[list[int]] = []
+    for item in np.argsort(-sizes, kind="stable"):
+        node = 1
+        while node < leaves:
+            node = 2 * node + (room[2 * node] < sizes[item])
+        row = node - leaves
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(int(item))
+        room[node] -= sizes[item]
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
+    return rows
+
+
+def pack_segments(rows: Sequence[Sequence[Segment]], width: int) -> Trajectories:
+    """Lays segments side by side, row by row: host arrays [R, width], right-padded.
+
+    Raises:
+      ValueError: a row's segments have more than `width` tokens.
+    """
+    shape = (len(rows), width)
+    arrays = {
+        "tokens": np.zeros(shape, np.int32),
+        "source": np.full(shape, Source.PADDING, np.int32),
+        "likelihood_weights": np.zeros(shape, np.float32),
+        "divergence_weights": np.zeros(shape, np.float32),
+    }
+    positions, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for r, segments in enumerate(rows):
+        start = 0
+        for number, segment in enumerate(segments, 1):
+            stop = start + len(segment.tokens)
+            if stop > width:
+                raise ValueError(f"Row {r} holds more than {width} tokens; make rows wider.")
+            for name, array in arrays.items():
+                array[r, start:stop] = getattr(segment, name)
+            positions[r, start:stop] = np.arange(stop - start)
+            segment_ids[r, start:stop] = number
+            start = stop
+        # Padding counts on, as behind a single trajectory.
+        last = positions[r, start - 1] + 1 if start else 0
+        positions[r, start:] = last + np.arange(width - start)
+    make: Any = Trajectories  # of host arrays
+    return make(
+        positions_BxT=positions,
+        segment_ids_BxT=segment_ids,
+        **{f"{name}_BxT": array for name, array in arrays.items()},
+    )
+
+
+def pack(trajectories: Trajectories, width: int) -> Trajectories:
+    """Packs rows of one trajectory each into as few rows of `width` as first fit decreasing finds.
+
+    Args:
+      trajectories: [B, T], on the host or the devices.
+
+    Returns:
+      Host arrays [R, width]. The number of rows R depends on the lengths: pad it where shapes must
+      not change.
+
+    Raises:
+      ValueError: a trajectory longer than `width`.
+    """
+    t = jax.device_get(trajectories)
+    lengths = np.sum(t.segment_ids_BxT != 0, axis=1)
+    rows = first_fit_decreasing(lengths, width)
+
+    def segment(b: int) -> Segment:
+        return Segment(
+            *(
+                array[b, : lengths[b]]
+                for array in (
+                    t.tokens_BxT,
+                    t.source_BxT,
+                    t.likelihood_weights_BxT,
+                    t.divergence_weights_BxT,
+                )
+            )
+        )
+
+    return pack_segments([[segment(b) for b in row] for row in rows], width)
