@@ -170,7 +170,7 @@ def make_train_step(
     )
     groups = controller.groups
     probe_rewarded = controller.reward_loss == "probe"
-    nothing = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
+    nothing: Any = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
 
     def scores(
         params: Params, teacher_params: Params, batch: ExposedBatch, exposure_G: jax.Array
