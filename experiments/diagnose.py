@@ -54,6 +54,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distill.exposure_bias import compare_contexts
 from distill.roles import Role, role_key
+from experiments.compiled import keep_compiled
 from experiments.data.batches import Render, pad_rows, prompt_ids
 from experiments.data.example import Example
 from experiments.data.sources import load_source
@@ -327,6 +328,7 @@ def write_outcome(out: Path, results: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 when it could not be done."""
     options = _parser().parse_args(arguments)
+    keep_compiled()
     try:
         run(options, Console())
     except (OSError, ValueError) as error:

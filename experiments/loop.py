@@ -11,6 +11,7 @@ from rich.console import Console
 
 from distill.state import TrainState
 from experiments.checkpoints import Checkpoints
+from experiments.compiled import Watch
 from experiments.data.sources import load_source
 from experiments.measure import measure
 from experiments.methods import make_method
@@ -49,7 +50,7 @@ class _Run:
 
     def __init__(self, config: Any, workdir: Workdir, console: Console):
         self.config, self.workdir, self.console = config, workdir, console
-        self.started = time.monotonic()
+        self.started, self.compiled = time.monotonic(), Watch()
         self.pair: Pair = load_pair(config)
         self.data = {
             name: list(load_source(config.data[name]))
@@ -68,7 +69,7 @@ class _Run:
             restored = checkpoints.restore_latest(self.method.abstract())
             if restored is None:
                 self.workdir.cut_back(-1)
-                self.seconds_before = 0.0
+                self.seconds_before = self.compiling_before = 0.0
                 params = start_student(self.pair, self.config)
                 if "init" not in self.config.student:
                     self._evaluate("before", params, self.pair.student_config, 0)
@@ -82,6 +83,7 @@ class _Run:
                 self.workdir.cut_back(start)
                 self.method.batches.set_state(run_state["batches"])
                 self.seconds_before = run_state["seconds"]
+                self.compiling_before = run_state["compile_seconds"]
                 self.console.print(f"Resuming after step {start} of {self.config.steps}.")
             state = self._train(state, start, checkpoints)
             checkpoints.wait()
@@ -111,6 +113,7 @@ class _Run:
                     run_state = {
                         "batches": self.method.batches.get_state(),
                         "seconds": self._seconds(),
+                        "compile_seconds": self._compile_seconds(),
                     }
                     checkpoints.save(step + 1, state, run_state, accuracy)
                     self.clock = time.monotonic()
@@ -164,6 +167,9 @@ class _Run:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
+    def _compile_seconds(self) -> float:
+        return self.compiling_before + self.compiled.seconds
+
     def _summarise(self) -> dict[str, Any]:
         records = read_log(self.workdir.path / METRICS)
         drop = ("step", "kind", "name", "data")
@@ -183,6 +189,7 @@ class _Run:
         results["train_seconds"] = sum(r["seconds"] for r in train)
         results["seed"] = self.config.seed
         results["wall_seconds"] = self._seconds()
+        results["compile_seconds"] = self._compile_seconds()
         return results | environment()
 
 

@@ -168,8 +168,10 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
             if tokens.get(source)
         ]
         lines.append(f"  tokens: {', '.join(shares) or 'none'}")
-    if "wall_seconds" in results:
-        lines.append(f"  wall time: {_duration(float(results['wall_seconds']))}")
+    if "wall_seconds" in results and "compile_seconds" in results:
+        seconds = _duration(float(results["wall_seconds"]))
+        compiling = _duration(float(results["compile_seconds"]))
+        lines.append(f"  wall time: {seconds}, of which XLA compiled for {compiling}")
     return Group(table, *lines)
 
 

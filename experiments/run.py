@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.compiled import keep_compiled
 from experiments.loop import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -29,6 +30,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if _CONFIG.value is None:
         sys.exit("Which config? For example: --config configs/motab.py")
+    keep_compiled()
     flag = config_flags.get_config_filename(flags.FLAGS["config"])
     try:
         run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))

@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.compiled import keep_compiled
 from experiments.methods import make_recipe
 from experiments.pair import load_pair
 from experiments.synthesis import synthesise
@@ -24,6 +25,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     if _CONFIG.value is None or _OUT.value is None:
         sys.exit("Give --config FILE and --out FILE.jsonl.")
+    keep_compiled()
     try:
         pair = load_pair(_CONFIG.value)
         synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))

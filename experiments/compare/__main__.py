@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.compare.compiled import keep_compiled
 from experiments.compare.execute import compare
+from experiments.compiled import keep_compiled
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the study's directory")
@@ -33,7 +32,7 @@ def main(_: list[str]) -> None:
     if _CONFIG.value is None or _WORKDIR.value is None:
         sys.exit("Give --config configs/studies/FILE.py and --workdir DIR.")
     command = shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]])
-    keep_compiled(Path(_WORKDIR.value) / "compiled")
+    keep_compiled()
     try:
         seeds = None if _SEEDS.value is None else [int(seed) for seed in _SEEDS.value]
         failed = compare(

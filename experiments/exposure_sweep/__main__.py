@@ -20,8 +20,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.compare.compiled import keep_compiled
 from experiments.compare.execute import compare
+from experiments.compiled import keep_compiled
 from experiments.exposure_sweep.report import write_sweep
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -40,7 +40,7 @@ def main(_: list[str]) -> None:
     if "exposures" not in study or not study.exposures:
         sys.exit("The study names no `exposures`: arms that differ in controller.fixed.")
     command = shlex.join(["python", "-m", "experiments.exposure_sweep", *sys.argv[1:]])
-    keep_compiled(workdir / "compiled")
+    keep_compiled()
     try:
         seeds = None if _SEEDS.value is None else [int(seed) for seed in _SEEDS.value]
         arms = list(study.exposures)

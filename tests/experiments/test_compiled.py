@@ -1,0 +1,109 @@
+"""Programs are compiled once: within a run, and by processes that follow each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import atesd, grpo, motab, opd
+from experiments import compiled
+from experiments.methods import make_method
+from experiments.pair import load_pair, start_student
+from experiments.workdir import Workdir
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from experiments.compiled import Watch, keep_compiled
+keep_compiled()
+
+def f(x):
+    for i in range(60):
+        x = jnp.sin(x @ x) + jnp.cumsum(x, axis=i % 2)
+    return x
+
+watch = Watch()
+jax.jit(f)(jnp.ones((4, 4)))
+print(watch.programs, watch.seconds)
+"""
+
+
+def test_a_second_process_reads_what_the_first_one_compiled(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    seconds = []
+    for _ in range(2):
+        out = subprocess.run(
+            [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True,
+            text=True, check=True,
+        ).stdout.split()  # fmt: skip
+        seconds.append(float(out[1]))
+        assert int(out[0]) >= 1
+        (directory,) = (tmp_path / "motab").iterdir()
+        assert directory.name.startswith("xla-")
+        files = sorted(x.name for x in directory.iterdir() if x.name.startswith("jit_f-"))
+        assert any("cache" in name for name in files)
+        if len(seconds) == 1:
+            first = files
+    assert files == first and seconds[1] < seconds[0] / 2
+
+
+def test_the_environments_directory_is_used(monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
+    before = jax.config.jax_compilation_cache_dir
+    compiled.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_another_processor_has_another_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here = compiled.default_directory()
+    assert here == compiled.default_directory() and here.parent == tmp_path / "motab"
+    monkeypatch.setattr(compiled, "_processor", lambda: "flags: avx512")
+    assert compiled.default_directory() != here
+
+
+def test_a_watch_counts_programs_and_their_time():
+    watch, later = compiled.Watch(), None
+    f = jax.jit(lambda x: jnp.tanh(x) * 3 + x[::-1])
+    f(jnp.ones(3))
+    assert watch.programs >= 1 and watch.seconds > 0
+    later = compiled.Watch()
+    f(jnp.ones(3))
+    assert later.programs == 0 and later.seconds == 0
+
+
+ONLINE = [
+    (motab, "online", {"motab.max_total": 96, "motab.max_correction": 48}),
+    (opd, "", {"rollout.max_total": 48}),
+    pytest.param(atesd, "", {"rollout.max_total": 48, "exposure.probe_size": 4}, marks=pytest.mark.slow),
+    pytest.param(grpo, "", {"grpo.max_total": 48}, marks=pytest.mark.slow),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "arg", "fields"), ONLINE)
+def test_nothing_is_compiled_after_the_first_steps(module, arg, fields, tmp_path):
+    """Neither lengths of texts, nor breaches, nor decisions make a new program."""
+    config = module.get_config(arg)
+    config.batch_size, config.data.train.size = 8, 64
+    config.data.validation.size = 8
+    config.update_from_flattened_dict(fields)
+    pair = load_pair(config)
+    with Workdir(tmp_path / "run", config) as workdir:
+        method = make_method(config, pair, workdir)
+        state = method.init(start_student(pair, config))
+        programs = []
+        for step in range(7):
+            watch = compiled.Watch()
+            outcome = method.step(state, next(method.batches), step)
+            state = outcome.state
+            jax.block_until_ready((state, outcome.metrics))
+            programs.append(watch.programs)
+    assert programs[0] > 0 and programs[2:] == [0] * 5
