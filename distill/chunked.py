@@ -1,0 +1,242 @@
+"""Losses and statistics of logits that never exist for all tokens at once: no array [B, T, V].
+
+Hidden states [B, T, D] go through their heads in blocks of positions [B, t, D], and a function of the
+block's logits z = h W^T says what each token adds. Its weighted sum is differentiated,
+
+  L = sum over b, t of w_bt value(z_bt),
+
+in the forward pass: where a block's logits are at hand, G = dL/dz is formed and used up, as
+dL/dh = G W, which is kept [B, T, D], and as a term of dL/dW = sum of G^T h, one array [V, D] in
+float32. The backward pass only multiplies by the gradient of L, a scalar; forming the logits a second
+time instead took 1.9 x the time and 2.6 x the memory. That is why there is one differentiable scalar:
+a second would need a [V, D] of its own. What else is said of the tokens has no gradient.
+
+Memory: the gradients themselves, one product G^T h, and some arrays of a block. With V = 151,936 and
+D = 1024, 8192 tokens and the reverse KL to a teacher of the same size, XLA on CPU plans 0.8 GB of
+temporaries in float32 and 1.7 GB in bfloat16; the logits at once take 14.9 GB.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from models.parameters import Params
+from models.sharding import LogicalAxes, constrain, partition_spec
+
+# A block's logits are at most this many numbers, per model and device, but at least one position of
+# every row. Twice as many take a tenth more time on CPU, where half as many stay nearer to the caches.
+_BLOCK_ELEMENTS = 2**23
+
+# Maps the student's logits [B, t, V], the teacher's [B, t, V'] or None, and extras [B, t, ...].
+Function = Callable[[jax.Array, Any, Any], Any]
+
+
+class Readout(flax.struct.PyTreeNode):
+    """Hidden states and the head that they go through: logits that do not exist yet.
+
+    Attributes:
+      hidden_BxTxD: after the final norm, as `models.forward_hidden` returns them.
+      head_VxD: as it is stored; its products are those of `config.dtype`, summed in float32.
+      config: the model's. With `lora`, the head is frozen.
+    """
+
+    hidden_BxTxD: jax.Array
+    head_VxD: jax.Array
+    config: models.ModelConfig = flax.struct.field(pytree_node=False)
+
+
+def readout(params: Params, config: models.ModelConfig, hidden_BxTxD: jax.Array) -> Readout:
+    """Hidden states before the model's own head, tied to its embeddings or not."""
+    return Readout(hidden_BxTxD, params[_head_name(config)], config)
+
+
+def map_logits(
+    function: Function, student: Readout, teacher: Readout | None = None, extras: Any = None
+) -> Any:
+    """What a function says of every token's logits: a pytree of arrays [B, T, ...].
+
+    Differentiable, at the price of forming the logits again: nothing of a block is kept.
+
+    Args:
+      function: of the student's logits [B, t, V], the teacher's [B, t, V'] (None without one), both
+        float32 and of their own width, and the extras [B, t, ...], position by position.
+      teacher: any second readout of the same tokens.
+      extras: a pytree of arrays [B, T, ...].
+
+    Raises:
+      ValueError: an array of other tokens.
+    """
+
+    def body(carry: None, student: Readout, teacher: Readout | None, extras: Any) -> Any:
+        return carry, function(_logits(student), teacher and _logits(teacher), extras)
+
+    return _scan(jax.checkpoint(body), None, student, teacher, extras)[1]
+
+
+def weighted_sum(
+    function: Function,
+    student: Readout,
+    teacher: Readout | None,
+    weights_BxT: jax.Array,
+    extras: Any = None,
+) -> tuple[jax.Array, Any]:
+    """sum(weights * value) [], which is differentiable, and the tokens' statistics, which are not.
+
+    The gradient runs into the student's hidden states and, unless it is frozen, its head; not into
+    the teacher, the weights or the extras. None is computed where nothing is differentiated.
+
+    Args:
+      function: as in `map_logits`; it returns the value [B, t] and statistics, a pytree of arrays
+        [B, t, ...]. Its arrays must be extras.
+      weights_BxT: a token of weight 0 adds nothing.
+
+    Raises:
+      ValueError: an array of other tokens.
+    """
+    config = student.config
+    inputs = jax.lax.stop_gradient((teacher, weights_BxT, extras))
+
+    def weigh(value: jax.Array, weights: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(weights != 0, weights * value, 0.0))
+
+    @jax.custom_vjp
+    def total(student: Readout, inputs: Any) -> tuple[jax.Array, Any]:
+        teacher, weights, extras = inputs
+        value, statistics = map_logits(function, student, teacher, extras)
+        return weigh(value, weights), statistics
+
+    def forward(student: Readout, inputs: Any) -> Any:
+        teacher, weights, extras = inputs
+
+        def body(head_gradient: Any, student: Readout, teacher: Readout | None, inputs: Any) -> Any:
+            weights, extras = inputs
+
+            def loss(logits: jax.Array) -> tuple[jax.Array, Any]:
+                value, statistics = function(logits, teacher and _logits(teacher), extras)
+                return weigh(value, weights), (value, statistics)
+
+            slope, out = jax.grad(loss, has_aux=True)(_logits(student))
+            hidden_gradient, added = _through_head(slope, student, head_gradient is not None)
+            if head_gradient is not None:
+                head_gradient = _place(head_gradient + added, ("vocab", "embed"), config)
+            return head_gradient, (hidden_gradient, out)
+
+        nothing = None
+        if config.lora is None:
+            nothing = jnp.zeros(student.head_VxD.shape, jnp.float32)
+        head_gradient, (hidden_gradient, (value, statistics)) = _scan(
+            body, nothing, student, teacher, (weights, extras)
+        )
+        # An empty array carries the head's dtype.
+        kept = hidden_gradient, head_gradient, student.head_VxD[:0]
+        return (weigh(value, weights), statistics), kept
+
+    def backward(kept: Any, cotangents: Any) -> Any:
+        hidden, head, like = kept
+        scale = cotangents[0]
+        hidden = (scale * hidden).astype(hidden.dtype)
+        head = None if head is None else (scale * head).astype(like.dtype)
+        return Readout(hidden, head, config), None
+
+    total.defvjp(forward, backward)
+    value, statistics = total(student, inputs)
+    return value, jax.lax.stop_gradient(statistics)
+
+
+def log_probs(logits_BxTxV: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
+    """log p(token) [B, T] in nats."""
+    chosen = jnp.take_along_axis(logits_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits_BxTxV, axis=-1)
+
+
+def _scan(
+    body: Callable[..., Any], carry: Any, student: Readout, teacher: Readout | None, extras: Any
+) -> tuple[Any, Any]:
+    """Scans `body(carry, student, teacher, extras) -> (carry, out)` over blocks of positions."""
+    batch, length = student.hidden_BxTxD.shape[:2]
+    arrays = student.hidden_BxTxD, None if teacher is None else teacher.hidden_BxTxD, extras
+    for path, x in jax.tree_util.tree_leaves_with_path(arrays):
+        if x.shape[:2] != (batch, length):
+            name = ("student", "teacher", "weights and extras")[path[0].idx]
+            raise ValueError(
+                f"{name}: an array {x.shape} of other tokens than the student's [{batch}, {length}]; "
+                "its first axes must be the same."
+            )
+    # Cast, and gathered, once.
+    student, teacher = _prepared(student), teacher and _prepared(teacher)
+
+    def at_block(carry: Any, arrays: Any) -> Any:
+        hidden, teacher_hidden, extras = arrays
+        theirs = teacher and teacher.replace(hidden_BxTxD=teacher_hidden)
+        return body(carry, student.replace(hidden_BxTxD=hidden), theirs, extras)
+
+    size = _block_length(student, teacher)
+    if size >= length:
+        return at_block(carry, arrays)
+    size = math.ceil(length / math.ceil(length / size))  # equal blocks, as far as that goes
+    count = math.ceil(length / size)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+
+    def joined(x: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(x, 0, 1)
+        return x.reshape(batch, count * size, *x.shape[3:])[:, :length]
+
+    carry, out = jax.lax.scan(at_block, carry, jax.tree.map(cut, arrays))
+    return carry, jax.tree.map(joined, out)
+
+
+def _block_length(student: Readout, teacher: Readout | None) -> int:
+    """Positions of a block."""
+    config = student.config
+    width = max(x.head_VxD.shape[0] for x in (student, teacher) if x is not None)
+    parts = 1
+    if config.mesh is not None:
+        axes = partition_spec(("batch",), config.mesh, config.rules)[0] or ()
+        names = (axes,) if isinstance(axes, str) else axes
+        parts = math.prod(config.mesh.shape[name] for name in names)
+    rows = math.ceil(student.hidden_BxTxD.shape[0] / parts)
+    return max(1, _BLOCK_ELEMENTS // (rows * width))
+
+
+def _prepared(x: Readout) -> Readout:
+    # Left split over its columns, the head would be gathered for every block.
+    head = _place(x.head_VxD.astype(x.config.dtype), ("vocab", None), x.config)
+    return x.replace(head_VxD=head)
+
+
+def _logits(x: Readout) -> jax.Array:
+    params = {_head_name(x.config): x.head_VxD}
+    logits = models.logits(params, x.config, x.hidden_BxTxD)
+    return _place(logits, ("batch", None, "vocab"), x.config)
+
+
+def _through_head(
+    slope_BxTxV: jax.Array, x: Readout, trains: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """dL/dh [B, t, D] and dL/dW [V, D] of dL/dz: two products, as precise as those of the logits."""
+    if x.hidden_BxTxD.dtype == jnp.bfloat16:  # float16 might underflow
+        slope_BxTxV = slope_BxTxV.astype(jnp.bfloat16)
+
+    def product(equation: str, y: jax.Array) -> jax.Array:
+        return jnp.einsum(equation, slope_BxTxV, y, preferred_element_type=jnp.float32)
+
+    hidden = product("btv,vd->btd", x.head_VxD).astype(x.hidden_BxTxD.dtype)
+    return hidden, product("btv,btd->vd", x.hidden_BxTxD) if trains else None
+
+
+def _head_name(config: models.ModelConfig) -> str:
+    return "embed" if config.tie_embeddings else "head"
+
+
+def _place(x: jax.Array, axes: LogicalAxes, config: models.ModelConfig) -> jax.Array:
+    return constrain(x, axes, config.mesh, config.rules)
