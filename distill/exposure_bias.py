@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 import models
+from distill.chunked import log_probs, map_logits, readout
 from distill.divergence import forward_kl
 from models.decode import put
-
-# Logits exist for a block of positions at a time, at most this many numbers per text.
-_BLOCK_ELEMENTS = 2**24
 
 
 class ContextComparison(flax.struct.PyTreeNode):
@@ -49,9 +49,7 @@ def compare_contexts(
       vocab_size: distributions run over the ids below it; None: over all.
     """
     batch, length = own_BxN.shape
-    total = batch * length
     vocab = min(vocab_size or config.vocab_size, config.vocab_size)
-    block = max(1, min(total, _BLOCK_ELEMENTS // config.vocab_size))
     texts = jnp.stack([own_BxN, other_BxN])
     # From the hidden state at the prompt's last token, the response's first is predicted.
     at_BxN = prompt_lengths_B[:, None] - 1 + jnp.arange(length)
@@ -62,29 +60,15 @@ def compare_contexts(
         hidden = models.forward_hidden(params, config, tokens)
         return jnp.take_along_axis(hidden, at_BxN[..., None], axis=1)
 
-    def compare(args: tuple[jax.Array, jax.Array]) -> ContextComparison:
-        hidden_2xCxD, tokens_2xC = args
-        logits = [models.logits(params, config, h)[..., :vocab] for h in hidden_2xCxD]
-        chosen = [
-            jnp.take_along_axis(jax.nn.log_softmax(x), tokens[:, None], axis=-1)[:, 0]
-            for x, tokens in zip(logits, tokens_2xC, strict=True)
-        ]
-        kl = forward_kl(logits[0], logits[1])  # KL(first || second)
-        return ContextComparison(chosen[0], chosen[1], kl)
+    def compare(own: jax.Array, other: jax.Array, tokens: tuple[jax.Array, jax.Array]) -> Any:
+        own, other = own[..., :vocab], other[..., :vocab]
+        return ContextComparison(
+            own_log_probs=log_probs(own, tokens[0]),
+            other_log_probs=log_probs(other, tokens[1]),
+            kl=forward_kl(own, other),  # KL(first || second)
+        )
 
     # One program runs over both texts, so that equal texts give equal bits and a KL of exactly 0.
-    hidden = jax.lax.map(before_each_token, texts).reshape(2, total, -1)
-    tokens = jnp.clip(texts.reshape(2, total), max=vocab - 1)
-    if block == total:
-        result = compare((hidden, tokens))
-    else:
-        padding = -total % block
-        hidden = jnp.pad(hidden, ((0, 0), (0, padding), (0, 0)))
-        tokens = jnp.pad(tokens, ((0, 0), (0, padding)))
-        blocks = (
-            hidden.reshape(2, -1, block, hidden.shape[-1]).swapaxes(0, 1),
-            tokens.reshape(2, -1, block).swapaxes(0, 1),
-        )
-        result = jax.lax.map(compare, blocks)
-        result = jax.tree.map(lambda x: x.reshape(-1)[:total], result)
-    return jax.tree.map(lambda x: x.reshape(batch, length), result)
+    own, other = (readout(params, config, x) for x in jax.lax.map(before_each_token, texts))
+    tokens = jnp.clip(texts, max=vocab - 1)
+    return map_logits(compare, own, other, (tokens[0], tokens[1]))

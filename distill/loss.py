@@ -1,12 +1,15 @@
-"""The loss of a batch of trajectories: sums and counts, divided once."""
+"""The loss of a batch of trajectories: sums and counts, divided once. No array is [B, T, V]."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 import models
+from distill.chunked import log_probs, readout, weighted_sum
 from distill.signal import Signal, token_divergence
 from distill.trajectories import Trajectories
 from models.parameters import Params
@@ -15,10 +18,14 @@ from models.parameters import Params
 class LossSums(flax.struct.PyTreeNode):
     """Sums over tokens, in nats, and the counts they are divided by.
 
-    `(likelihood + divergence) / tokens` is the loss: one mean over all tokens that train, whatever
-    rows, micro-batches or devices they lie on.
+    `total / tokens` is the loss: one mean over all tokens that train, whatever rows, micro-batches or
+    devices they lie on.
+
+    Attributes:
+      total: `likelihood + divergence`: what is differentiated. The other sums have no gradient.
     """
 
+    total: jax.Array
     likelihood: jax.Array
     likelihood_tokens: jax.Array
     divergence: jax.Array
@@ -32,7 +39,7 @@ class LossSums(flax.struct.PyTreeNode):
     @property
     def mean(self) -> jax.Array:
         """The loss, in nats per token; 0 where nothing trains."""
-        return (self.likelihood + self.divergence) / jnp.maximum(self.tokens, 1.0)
+        return self.total / jnp.maximum(self.tokens, 1.0)
 
     @property
     def metrics(self) -> dict[str, jax.Array]:
@@ -55,40 +62,54 @@ def trajectory_loss(
 
     The teacher sees the same tokens as the student and carries no gradient; without a `signal` it is
     not run at all. The heads may be padded to different widths: divergences run over the ids both
-    have.
+    have, and the likelihood over the student's whole head.
 
     Raises:
       ValueError: a signal without a teacher.
     """
     t = trajectories
     inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-    targets = t.tokens_BxT[:, 1:]
-    likelihood_weights = t.likelihood_weights_BxT[:, 1:]
-    divergence_weights = t.divergence_weights_BxT[:, 1:]
-
-    student_logits = models.forward(student_params, student_config, *inputs)
-    chosen = jnp.take_along_axis(student_logits, targets[..., None], axis=-1)[..., 0]
-    nll = jax.nn.logsumexp(student_logits, axis=-1) - chosen
-    likelihood = jnp.sum(likelihood_weights * nll)
-    total = jnp.zeros(())
+    extras = {
+        "targets": t.tokens_BxT[:, 1:],
+        "likelihood": t.likelihood_weights_BxT[:, 1:],
+        "divergence": t.divergence_weights_BxT[:, 1:],
+    }
+    student = readout(
+        student_params,
+        student_config,
+        models.forward_hidden(student_params, student_config, *inputs),
+    )
+    teacher = None
+    vocab = student_config.vocab_size
+    trains = extras["likelihood"] != 0
     if signal is not None:
         if teacher_params is None or teacher_config is None:
             raise ValueError(f"A divergence ({signal.divergence!r}) needs a teacher.")
-        teacher_logits = jax.lax.stop_gradient(
-            models.forward(teacher_params, teacher_config, *inputs)
-        )
-        vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-        per_token = token_divergence(
+        hidden = models.forward_hidden(teacher_params, teacher_config, *inputs)
+        teacher = readout(teacher_params, teacher_config, hidden)
+        vocab = min(vocab, teacher_config.vocab_size)
+        trains |= extras["divergence"] != 0
+
+    def per_token(p: jax.Array, q: Any, x: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        likelihood = x["likelihood"] * -log_probs(p, x["targets"])
+        if signal is None:
+            return likelihood, (likelihood, jnp.zeros_like(likelihood))
+        each = token_divergence(
             signal,
-            teacher_logits[..., :vocab],
-            student_logits[..., :vocab],
-            jnp.clip(targets, max=vocab - 1),
-            divergence_weights,
+            q[..., :vocab],
+            p[..., :vocab],
+            jnp.clip(x["targets"], max=vocab - 1),
+            x["divergence"],
         )
-        total = jnp.sum(divergence_weights * per_token)
+        divergence = x["divergence"] * each
+        return likelihood + divergence, (likelihood, divergence)
+
+    total, parts = weighted_sum(per_token, student, teacher, trains.astype(jnp.float32), extras)
+    likelihood, divergence = (jnp.sum(x) for x in parts)
     return LossSums(
+        total=total,
         likelihood=likelihood,
-        likelihood_tokens=jnp.sum(likelihood_weights),
-        divergence=total,
-        divergence_tokens=jnp.sum(divergence_weights) * (signal is not None),
+        likelihood_tokens=jnp.sum(extras["likelihood"]),
+        divergence=divergence,
+        divergence_tokens=jnp.sum(extras["divergence"]) * (signal is not None),
     )

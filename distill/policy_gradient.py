@@ -14,16 +14,19 @@ the *forward* KL (`distill.estimators`). That is GRPO as published, and is kept.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 import models
+from distill.chunked import log_probs, readout, weighted_sum
 from distill.estimators import k3
 from distill.log_probs import token_log_probs
 from distill.trajectories import Trajectories
 from models.parameters import Params
+from models.sampling import mask_padding
 
 ADVANTAGES = ("std", "none")
 NORMALISATIONS = ("sequence", "token")
@@ -77,26 +80,25 @@ class SurrogateSums(flax.struct.PyTreeNode):
     """Sums over a batch, and the counts they are divided by, once.
 
     Attributes:
+      total: `surrogate + kl_weight * kl`: what is differentiated.
       surrogate: sum of the clipped surrogate, of tokens or of the responses' means.
       kl: likewise of k3, in nats; None where there is no penalty.
       count: what both are divided by: weight of all tokens, or responses that have any.
       clipped: weight of the tokens whose ratio is clipped.
       tokens: weight of all tokens.
-      kl_weight: of `kl` in the loss.
     """
 
+    total: jax.Array
     surrogate: jax.Array
     kl: jax.Array | None
     count: jax.Array
     clipped: jax.Array
     tokens: jax.Array
-    kl_weight: float = flax.struct.field(pytree_node=False, default=0.0)
 
     @property
     def mean(self) -> jax.Array:
         """The loss; 0 where nothing trains."""
-        total = self.surrogate if self.kl is None else self.surrogate + self.kl_weight * self.kl
-        return total / jnp.maximum(self.count, 1.0)
+        return self.total / jnp.maximum(self.count, 1.0)
 
     @property
     def metrics(self) -> dict[str, jax.Array]:
@@ -139,7 +141,7 @@ def group_advantages(
 def clipped_surrogate(
     log_probs_BxT: jax.Array,
     old_log_probs_BxT: jax.Array,
-    advantages_B: jax.Array,
+    advantages: jax.Array,
     weights_BxT: jax.Array,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
@@ -151,16 +153,17 @@ def clipped_surrogate(
 
     Args:
       log_probs_BxT, old_log_probs_BxT: of the token, in nats. The caller detaches the old ones.
+      advantages: of the responses [B], or of the tokens [B, T].
     """
     # Clipping is decided on logarithms, and a clipped ratio never formed: it may overflow.
     log_ratio_BxT = jnp.where(weights_BxT != 0, log_probs_BxT - old_log_probs_BxT, 0.0)
-    advantages_Bx1 = advantages_B[:, None]
-    above_BxT = (advantages_Bx1 > 0) & (log_ratio_BxT > jnp.log1p(clip_high))
-    below_BxT = (advantages_Bx1 < 0) & (log_ratio_BxT < jnp.log1p(-clip_low))
+    advantages_BxT = advantages if advantages.ndim == 2 else advantages[:, None]
+    above_BxT = (advantages_BxT > 0) & (log_ratio_BxT > jnp.log1p(clip_high))
+    below_BxT = (advantages_BxT < 0) & (log_ratio_BxT < jnp.log1p(-clip_low))
     clipped_BxT = above_BxT | below_BxT
     ratio_BxT = jnp.exp(jnp.where(clipped_BxT, 0.0, log_ratio_BxT))
     bound_BxT = jnp.where(above_BxT, 1 + clip_high, 1 - clip_low)
-    return -advantages_Bx1 * jnp.where(clipped_BxT, bound_BxT, ratio_BxT), clipped_BxT
+    return -advantages_BxT * jnp.where(clipped_BxT, bound_BxT, ratio_BxT), clipped_BxT
 
 
 def surrogate_sums(
@@ -172,29 +175,47 @@ def surrogate_sums(
     reference_log_probs_BxT: jax.Array | None = None,
 ) -> SurrogateSums:
     """The loss of given log-probabilities; those of the reference are read if there is a penalty."""
-    s, w_BxT = settings, weights_BxT
-    tokens_B = jnp.sum(w_BxT, axis=1)
-    loss_BxT, clipped_BxT = clipped_surrogate(
-        log_probs_BxT, old_log_probs_BxT, advantages_B, w_BxT, s.clip_low, s.clip_high
+    w_BxT = weights_BxT
+    each_BxT = _token_weights(settings, w_BxT)
+    loss_BxT, (surrogate_BxT, kl_BxT, clipped_BxT) = _token_loss(
+        settings, log_probs_BxT, old_log_probs_BxT, advantages_B, w_BxT, reference_log_probs_BxT
     )
-
-    def total(per_token_BxT: jax.Array) -> jax.Array:
-        sums_B = jnp.sum(w_BxT * per_token_BxT, axis=1)
-        if s.normalise == "sequence":
-            sums_B /= jnp.where(tokens_B > 0, tokens_B, 1.0)
-        return jnp.sum(sums_B)
-
-    kl = None
-    if reference_log_probs_BxT is not None:
-        kl = total(k3(jnp.where(w_BxT != 0, reference_log_probs_BxT - log_probs_BxT, 0.0)))
+    responses = jnp.sum(jnp.sum(w_BxT, axis=1) > 0)
     return SurrogateSums(
-        surrogate=total(loss_BxT),
-        kl=kl,
-        count=jnp.sum(tokens_B > 0) if s.normalise == "sequence" else jnp.sum(w_BxT),
+        total=jnp.sum(each_BxT * loss_BxT),
+        surrogate=jnp.sum(each_BxT * surrogate_BxT),
+        kl=None if kl_BxT is None else jnp.sum(each_BxT * kl_BxT),
+        count=responses if settings.normalise == "sequence" else jnp.sum(w_BxT),
         clipped=jnp.sum(w_BxT * clipped_BxT),
         tokens=jnp.sum(w_BxT),
-        kl_weight=s.kl_weight,
     )
+
+
+def _token_weights(settings: GrpoSettings, weights_BxT: jax.Array) -> jax.Array:
+    """Of every token in the sums [B, T]."""
+    if settings.normalise == "token":
+        return weights_BxT
+    tokens_Bx1 = jnp.sum(weights_BxT, axis=1, keepdims=True)
+    return weights_BxT / jnp.where(tokens_Bx1 > 0, tokens_Bx1, 1.0)
+
+
+def _token_loss(
+    settings: GrpoSettings,
+    log_probs_BxT: jax.Array,
+    old_log_probs_BxT: jax.Array,
+    advantages: jax.Array,
+    weights_BxT: jax.Array,
+    reference_log_probs_BxT: jax.Array | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None, jax.Array]]:
+    """The loss of every token [B, T], and its parts: surrogate, k3, and whether it is clipped."""
+    s, w_BxT = settings, weights_BxT
+    surrogate_BxT, clipped_BxT = clipped_surrogate(
+        log_probs_BxT, old_log_probs_BxT, advantages, w_BxT, s.clip_low, s.clip_high
+    )
+    if reference_log_probs_BxT is None:
+        return surrogate_BxT, (surrogate_BxT, None, clipped_BxT)
+    kl_BxT = k3(jnp.where(w_BxT != 0, reference_log_probs_BxT - log_probs_BxT, 0.0))
+    return surrogate_BxT + s.kl_weight * kl_BxT, (surrogate_BxT, kl_BxT, clipped_BxT)
 
 
 def policy_gradient_loss(
@@ -219,21 +240,45 @@ def policy_gradient_loss(
       ValueError: a penalty without a reference policy.
     """
     t = trajectories
+    tokens_BxT, weights_BxT = t.tokens_BxT[:, 1:], t.likelihood_weights_BxT[:, 1:]
 
-    def log_probs(params: Params, config: models.ModelConfig) -> jax.Array:
-        hidden = models.forward_hidden(
+    def hidden(params: Params, config: models.ModelConfig) -> jax.Array:
+        return models.forward_hidden(
             params, config, t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1]
         )
-        return token_log_probs(params, config, hidden, t.tokens_BxT[:, 1:], vocab_size)
 
-    new_BxT = log_probs(params, config)
-    old_BxT = new_BxT if old_params is None else log_probs(old_params, config)
+    def fixed(params: Params, config: models.ModelConfig) -> jax.Array:
+        scores = token_log_probs(params, config, hidden(params, config), tokens_BxT, vocab_size)
+        return jax.lax.stop_gradient(scores)
+
+    old_BxT = None if old_params is None else fixed(old_params, config)
     reference_BxT = None
     if settings.kl_weight > 0:
         if reference_params is None or reference_config is None:
             raise ValueError(f"grpo.kl_weight={settings.kl_weight} needs a reference policy.")
-        reference_BxT = jax.lax.stop_gradient(log_probs(reference_params, reference_config))
-    return surrogate_sums(
-        settings, new_BxT, jax.lax.stop_gradient(old_BxT), advantages_B,
-        t.likelihood_weights_BxT[:, 1:], reference_BxT,
+        reference_BxT = fixed(reference_params, reference_config)
+
+    def per_token(logits: jax.Array, _: None, x: dict[str, Any]) -> tuple[jax.Array, Any]:
+        new = log_probs(mask_padding(logits, vocab_size), x["tokens"])
+        old = jax.lax.stop_gradient(new) if x["old"] is None else x["old"]
+        loss, _ = _token_loss(settings, new, old, x["advantages"], x["weights"], x["reference"])
+        return loss, new
+
+    total, new_BxT = weighted_sum(
+        per_token,
+        readout(params, config, hidden(params, config)),
+        None,
+        _token_weights(settings, weights_BxT),
+        {
+            "tokens": tokens_BxT,
+            "advantages": jnp.broadcast_to(advantages_B[:, None], tokens_BxT.shape),
+            "weights": weights_BxT,
+            "old": old_BxT,
+            "reference": reference_BxT,
+        },
+    )
+    sums = surrogate_sums(
+        settings, new_BxT, new_BxT if old_BxT is None else old_BxT, advantages_B, weights_BxT,
+        reference_BxT,
     )  # fmt: skip
+    return sums.replace(total=total)

@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.chunked import log_probs, map_logits, readout
 from distill.divergence import forward_kl, jsd, reverse_kl, top_k_entropy
-
-# Logits exist for a block of tokens at a time, at most this many numbers per model.
-_BLOCK_ELEMENTS = 2**24
 
 
 class TokenScores(flax.struct.PyTreeNode):
@@ -45,34 +43,20 @@ def score_tokens(
     Memory is bounded: tokens go through the heads in blocks.
     """
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-    batch, length = tokens_BxT.shape
-    total = batch * length
-    block = max(1, min(total, _BLOCK_ELEMENTS // vocab))
 
-    def score(
-        student_hidden: jax.Array, teacher_hidden: jax.Array, tokens: jax.Array
-    ) -> TokenScores:
-        p = models.logits(student_params, student_config, student_hidden)[..., :vocab]
-        q = models.logits(teacher_params, teacher_config, teacher_hidden)[..., :vocab]
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(q), tokens[:, None], axis=-1)[:, 0]
+    def score(p: jax.Array, q: jax.Array, tokens: jax.Array) -> TokenScores:
+        p, q = p[..., :vocab], q[..., :vocab]
         return TokenScores(
-            nll=-chosen,
+            nll=-log_probs(q, tokens),
             reverse_kl=reverse_kl(q, p),
             forward_kl=forward_kl(q, p),
             jsd=jsd(q, p),
             entropy=top_k_entropy(q, entropy_top_k),
         )
 
-    flat = [x.reshape(total, -1) for x in (student_hidden_BxTxD, teacher_hidden_BxTxE)]
-    flat.append(jnp.clip(tokens_BxT.reshape(total), max=vocab - 1))
-    if block == total:
-        scores = score(*flat)
-    else:
-        padding = -total % block
-        blocks = [
-            jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, block, *x.shape[1:])
-            for x in flat
-        ]
-        scores = jax.lax.map(lambda args: score(*args), tuple(blocks))
-        scores = jax.tree.map(lambda x: x.reshape(-1)[:total], scores)
-    return jax.tree.map(lambda x: x.reshape(batch, length), scores)
+    return map_logits(
+        score,
+        readout(student_params, student_config, student_hidden_BxTxD),
+        readout(teacher_params, teacher_config, teacher_hidden_BxTxE),
+        jnp.clip(tokens_BxT, max=vocab - 1),
+    )

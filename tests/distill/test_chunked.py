@@ -231,10 +231,9 @@ def test_heads_are_the_models_own():
 def test_bfloat16_has_float32_sums(storage, monkeypatch):
     """Many equal tokens, one a block: a sum in bfloat16 would stand still at 256 of them."""
     monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", 1)
-    one = draw(4, rows=1, length=1)
-    one = tuple(x.astype(jnp.bfloat16).astype(jnp.float32) for x in one[:4]) + (
-        jnp.ones((1, 1)), {**one[5], "weights": jnp.ones((1, 1))},
-    )  # fmt: skip
+    drawn = draw(4, rows=1, length=1)
+    one = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in drawn[:4]]
+    one += [jnp.ones((1, 1)), {**drawn[5], "weights": jnp.ones((1, 1))}]
     function = signal_loss(SIGNALS[1])
     exact = dense(function, one)
     low = [x.astype(jnp.bfloat16) for x in one[:4]]
@@ -243,17 +242,10 @@ def test_bfloat16_has_float32_sums(storage, monkeypatch):
     configs = config(13, 8, dtype="bfloat16"), config(16, 6, dtype="bfloat16")
 
     def tiled(n):
-        hidden, head, teacher_hidden, teacher_head = low
-        arrays = hidden, head, teacher_hidden, teacher_head, *one[4:]
-        repeat = {0, 2, 4, 5}
-        return pieces(
-            function,
-            [
-                jax.tree.map(lambda y: jnp.repeat(y, n, axis=1), x) if i in repeat else x
-                for i, x in enumerate(arrays)
-            ],
-            *configs,
-        )
+        arrays = [*low, *one[4:]]
+        for i in (0, 2, 4, 5):
+            arrays[i] = jax.tree.map(lambda x: jnp.repeat(x, n, axis=1), arrays[i])
+        return pieces(function, arrays, *configs)
 
     value, (hidden, head, *_) = tiled(1)
     close(value[0], exact[0][0], 1e-5)  # products of bfloat16 numbers, summed in float32, are exact

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import models
-from distill import exposure_bias
+from distill import chunked
 from distill.exposure_bias import compare_contexts
 
 from ..motab import tiny
@@ -38,7 +38,7 @@ def by_hand(params, config, tokens, vocab):
 @pytest.mark.parametrize("block_elements", [2**24, 5 * 16])
 @pytest.mark.parametrize("vocab_size", [None, len(tiny.TOKENS)])
 def test_equals_plain_numpy(monkeypatch, block_elements, vocab_size):
-    monkeypatch.setattr(exposure_bias, "_BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", block_elements)
     params = tiny.params(tiny.TEACHER, 0)
     own, other = text(2), text(3)
     with jax.default_matmul_precision("highest"):
@@ -60,7 +60,7 @@ def test_equals_plain_numpy(monkeypatch, block_elements, vocab_size):
 
 @pytest.mark.parametrize("block_elements", [2**24, 5 * 16])
 def test_equal_contexts_have_no_divergence(monkeypatch, block_elements):
-    monkeypatch.setattr(exposure_bias, "_BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", block_elements)
     params, own = tiny.params(tiny.STUDENT, 0), text(2)
 
     def compare(other):

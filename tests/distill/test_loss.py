@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import distill.loss
 import models
+from distill.chunked import Readout
 from distill.divergence import DIVERGENCES
 from distill.loss import trajectory_loss
 from distill.scores import score_tokens
@@ -97,12 +99,22 @@ def test_padding_and_splitting_never_change_the_loss(params):
             assert float(a) == pytest.approx(float(b), rel=1e-5)
 
 
+def look_up(monkeypatch, *modules):
+    """Makes models tables [N, V] of logits by the token before: exact, and quick to compile."""
+    monkeypatch.setattr(
+        models,
+        "forward_hidden",
+        lambda table, _, tokens, *__: jax.nn.one_hot(tokens, table.shape[0], dtype=table.dtype),
+    )
+    for module in modules:
+        monkeypatch.setattr(
+            module, "readout", lambda table, config, hidden: Readout(hidden, table.T, config)
+        )
+
+
 @pytest.fixture
 def lookup(monkeypatch):
-    """Models that are a table [V, V] of logits by the token before: exact, and quick to compile."""
-    monkeypatch.setattr(
-        "distill.loss.models.forward", lambda params, _, tokens, *__: params[tokens]
-    )
+    look_up(monkeypatch, distill.loss)
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.normal(0, 1, (16, v)), jnp.float32) for v in (13, 16)]
 
@@ -210,7 +222,7 @@ def test_a_divergence_without_a_teacher_is_refused(params):
 
 @pytest.mark.parametrize("block_elements", [2**24, 13, 40])
 def test_scores_equal_numpy_whatever_the_block(params, block_elements, monkeypatch):
-    monkeypatch.setattr("distill.scores._BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr("distill.chunked._BLOCK_ELEMENTS", block_elements)
     t = make(8)
     inputs, targets = t.tokens_BxT[:, :-1], t.tokens_BxT[:, 1:]
     hidden = HIDDEN(params[0], STUDENT, inputs), HIDDEN(params[1], TEACHER, inputs)
