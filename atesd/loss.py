@@ -1,11 +1,13 @@
 """The distillation loss of OPSD and ATESD: student and teacher on one text, behind two contexts.
 
-Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458).
+Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458). The logits
+of all tokens never exist at once (`distill.chunked`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 
 import models
 from atesd.exposure import References, expose
+from distill.chunked import log_probs, map_logits, readout, weighted_sum
 from distill.context import gather, teacher_view
 from distill.divergence import DIVERGENCES, forward_kl, summands
 from distill.trajectories import Trajectories
@@ -66,7 +69,9 @@ class RowScores(flax.struct.PyTreeNode):
     """Means over the response tokens of every row [B], in nats; 0 where a row has none.
 
     Attributes:
-      loss_B: what is differentiated.
+      loss: [], mean of `loss_B` over the rows that have a response, 0 without any. It alone has a
+        gradient.
+      loss_B: the divergence, clipped.
       mismatch_B: M of Eq. 4, KL(teacher, student), unclipped and at temperature 1.
       clipped_B: share of tokens at which something was capped.
       disagreement_B: share of tokens at which the two most likely tokens differ.
@@ -76,6 +81,7 @@ class RowScores(flax.struct.PyTreeNode):
       exposure_B: a.
     """
 
+    loss: jax.Array
     loss_B: jax.Array
     mismatch_B: jax.Array
     clipped_B: jax.Array
@@ -134,45 +140,57 @@ def exposed_scores(
     """
     t = trajectories
     inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-    targets_BxT = t.tokens_BxT[:, 1:]
     weights_BxT = (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32)
     tokens_B = jnp.sum(weights_BxT, axis=1)
+    # The loss's weights: of a token in its row's mean, and of the row in the mean over rows.
+    rows = jnp.maximum(jnp.sum(tokens_B > 0), 1)
+    means_BxT = weights_BxT * (1 / rows / jnp.maximum(tokens_B, 1.0))[:, None]
 
     def row_mean(values_BxT: jax.Array) -> jax.Array:
         total_B = jnp.sum(jnp.where(weights_BxT != 0, values_BxT, 0.0), axis=1)
         return total_B / jnp.maximum(tokens_B, 1.0)
 
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-    student_logits = models.forward(student_params, student_config, *inputs)[..., :vocab]
-    chosen = jnp.clip(targets_BxT, max=vocab - 1)[..., None]
-    drawn = jax.nn.log_softmax(jax.lax.stop_gradient(student_logits))
-    confidence_B = row_mean(jnp.exp(jnp.take_along_axis(drawn, chosen, axis=-1)[..., 0]))
+    targets_BxT = jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1)
+    hidden = models.forward_hidden(student_params, student_config, *inputs)
 
-    difficulty_B = (
-        -confidence_B
-        if settings.difficulty == "confidence"
-        else jnp.asarray(references.reasoning_lengths_B)
-    )
-    group_B = groups_by_difficulty(difficulty_B, exposure_G.shape[0])
+    def confidence(p: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.exp(log_probs(p[..., :vocab], targets))
+
+    student = readout(student_params, student_config, hidden)
+    groups = exposure_G.shape[0]
+    if settings.difficulty == "reference_length":
+        difficulty_B = jnp.asarray(references.reasoning_lengths_B)
+    elif groups == 1:  # nothing is sorted
+        difficulty_B = tokens_B
+    else:  # before the teacher's contexts are known, and so in a pass of its own
+        alone = jax.lax.stop_gradient(student)
+        drawn_BxT = map_logits(lambda p, _, x: confidence(p, x), alone, extras=targets_BxT)
+        difficulty_B = -row_mean(drawn_BxT)
+    group_B = groups_by_difficulty(difficulty_B, groups)
     exposure_B = exposure_G[group_B]
     contexts, lengths = expose(references, exposure_B)
     view = teacher_view(contexts, lengths, t, max_response)
     hidden = models.forward_hidden(
         teacher_params, teacher_config, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
     )
-    hidden = gather(hidden, view)[:, :-1]
-    teacher_logits = models.logits(teacher_params, teacher_config, hidden)[..., :vocab]
-    teacher_logits = jax.lax.stop_gradient(teacher_logits)
+    teacher = readout(teacher_params, teacher_config, gather(hidden, view)[:, :-1])
 
-    loss_BxT, capped_BxT = clipped_divergence(settings, teacher_logits, student_logits)
-    detached = jax.lax.stop_gradient(student_logits)
-    differ_BxT = jnp.argmax(teacher_logits, axis=-1) != jnp.argmax(detached, axis=-1)
+    def per_token(p: jax.Array, q: Any, targets: jax.Array) -> tuple[jax.Array, Any]:
+        p, q = p[..., :vocab], q[..., :vocab]
+        value, capped = clipped_divergence(settings, q, p)
+        return value, {
+            "loss_B": value,
+            "mismatch_B": forward_kl(q, p),
+            "clipped_B": capped.astype(jnp.float32),
+            "disagreement_B": (jnp.argmax(q, -1) != jnp.argmax(p, -1)).astype(jnp.float32),
+            "confidence_B": confidence(p, targets),
+        }
+
+    loss, scores = weighted_sum(per_token, student, teacher, means_BxT, targets_BxT)
     return RowScores(
-        loss_B=row_mean(loss_BxT),
-        mismatch_B=row_mean(forward_kl(teacher_logits, detached)),
-        clipped_B=row_mean(capped_BxT.astype(jnp.float32)),
-        disagreement_B=row_mean(differ_BxT.astype(jnp.float32)),
-        confidence_B=confidence_B,
+        loss=loss,
+        **jax.tree.map(row_mean, scores),
         tokens_B=tokens_B,
         group_B=group_B,
         exposure_B=exposure_B,

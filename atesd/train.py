@@ -77,7 +77,7 @@ class ExposedSums(flax.struct.PyTreeNode):
     @property
     def mean(self) -> jax.Array:
         """The loss [], in nats per token; 0 where no row has a response."""
-        return self._mean(self.scores.loss_B)
+        return self.scores.loss
 
     @property
     def tokens(self) -> jax.Array:

@@ -182,7 +182,7 @@ def test_scores_are_those_of_every_row_alone(settings, exposures):
 def test_group_means_leave_out_empty_rows_and_are_nan_for_empty_groups():
     zeros = jnp.zeros(5)
     scores = RowScores(
-        zeros, zeros, zeros, zeros, zeros,
+        jnp.zeros(()), zeros, zeros, zeros, zeros, zeros,
         tokens_B=jnp.array([3, 0, 1, 0, 2.0]),
         group_B=jnp.array([0, 0, 2, 3, 0]),
         exposure_B=zeros,

@@ -12,6 +12,7 @@ import pytest
 
 import models
 from atesd import LossSettings, TeacherSettings, decide, init_controller, observe
+from distill.chunked import readout, weighted_sum
 from distill.context import gather, teacher_view
 from distill.divergence import forward_kl
 
@@ -62,16 +63,16 @@ def opsd(params, opt_state, teacher, trajectories, contexts, lengths):
 
     def loss(params):
         inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-        student = models.forward(params, STUDENT, *inputs)
+        student = readout(params, STUDENT, models.forward_hidden(params, STUDENT, *inputs))
         view = teacher_view(contexts, lengths, t, RESPONSE)
         hidden = models.forward_hidden(
             teacher, STUDENT, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
         )
-        target = models.logits(teacher, STUDENT, gather(hidden, view)[:, :-1])
-        kl = jnp.where(weights > 0, forward_kl(target, student), 0.0)
-        rows = jnp.sum(kl, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
-        there = jnp.sum(weights, axis=1) > 0
-        return jnp.sum(jnp.where(there, rows, 0.0)) / jnp.sum(there)
+        target = readout(teacher, STUDENT, gather(hidden, view)[:, :-1])
+        tokens = jnp.sum(weights, axis=1)
+        means = weights * (1 / jnp.sum(tokens > 0) / jnp.maximum(tokens, 1.0))[:, None]
+        # The bits are those of one way to sum; against plain NumPy see test_loss.py.
+        return weighted_sum(lambda p, q, _: (forward_kl(q, p), ()), student, target, means)[0]
 
     value, gradients = jax.value_and_grad(loss)(params)
     updates, opt_state = OPTIMIZER.update(gradients, opt_state, params)
