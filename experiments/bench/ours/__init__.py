@@ -1,0 +1,1 @@
+"""One file per measurement of our own; each has `measure(session)`."""
