@@ -15,6 +15,8 @@ def shared() -> dict:
             "path": "embedded:student",
             "dtype": "float32",
             "remat": "none",
+            # "auto", "xla", "cudnn" (GPU) or "splash" (TPU), of training and scoring passes.
+            "attention": "auto",
             # Adapters, which alone train: x W + (alpha / rank) x A B. Rank 0 trains everything.
             # OPSD has rank 64, which is more than the embedded student is wide.
             "lora": {
@@ -23,7 +25,7 @@ def shared() -> dict:
                 "targets": ("q", "k", "v", "o", "gate", "up", "down"),
             },
         },
-        "teacher": {"path": "embedded:teacher", "dtype": "float32"},
+        "teacher": {"path": "embedded:teacher", "dtype": "float32", "attention": "auto"},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
         "data": {

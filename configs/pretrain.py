@@ -49,6 +49,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 },
                 "dtype": "float32",
                 "remat": "none",
+                "attention": "auto",
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
@@ -90,7 +91,12 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
         config.data.train.misconceptions_from = 1000 * config.batch_size
     if arg == "reader":
         config.steps = 500
-        config.student = {"path": "embedded:student", "dtype": "float32", "remat": "none"}
+        config.student = {
+            "path": "embedded:student",
+            "dtype": "float32",
+            "remat": "none",
+            "attention": "auto",
+        }
         config.data.train.reference_block = 0.75
         config.prompt.max_tokens = 144  # a block of up to 8 steps, and the question
         config.sft.max_tokens = 240

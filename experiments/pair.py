@@ -72,6 +72,7 @@ def load_pair(config: Any) -> Pair:
     ).replace(
         dtype=config.student.dtype,
         remat=config.student.remat,
+        attention=config.student.attention,
         lora=lora_of(config.student),
         mesh=mesh,
     )
@@ -83,6 +84,7 @@ def load_pair(config: Any) -> Pair:
         teacher, teacher_params = models.load_pretrained(
             teacher_directory, dtype=config.teacher.dtype, mesh=mesh
         )
+        teacher = teacher.replace(attention=config.teacher.attention)
         vocab = min(vocab, shared, teacher.vocab_size)
     return Pair(
         student_directory=directory,

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from models.sharding import DEFAULT_RULES, Rules
 
 REMAT_POLICIES = ("none", "dots", "full")
+ATTENTION_KERNELS = ("auto", "xla", "cudnn", "splash")
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -73,6 +74,8 @@ class ModelConfig:
         float32 whatever it is; parameters keep the dtype they were loaded in.
       remat: what the training forward pass recomputes per layer: `none`, `dots` (keeps matrix
         products without a batch dimension) or `full`.
+      attention: kernel of the training forward pass: `auto`, `xla`, `cudnn` (GPU) or `splash` (TPU);
+        see `models.attention.attention`.
       lora: adapters that the layers have, and which alone are trained. Without it any that the
         parameters hold are ignored, so that `replace(lora=None)` is the base of the same tree.
       mesh, rules: where the arrays live. With a mesh, activations are constrained to `rules`.
@@ -95,6 +98,7 @@ class ModelConfig:
     max_positions: int = 32768
     dtype: str = "float32"
     remat: str = "none"
+    attention: str = "auto"
     lora: LoraConfig | None = None
     mesh: Mesh | None = None
     rules: Rules = DEFAULT_RULES
@@ -108,6 +112,8 @@ class ModelConfig:
             raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
         if self.remat not in REMAT_POLICIES:
             raise ValueError(f"remat={self.remat!r} is not one of {REMAT_POLICIES}.")
+        if self.attention not in ATTENTION_KERNELS:
+            raise ValueError(f"attention={self.attention!r} is not one of {ATTENTION_KERNELS}.")
         if self.lora is not None:
             self._check_rank(self.lora)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from models.attention import attention
 from models.config import Llama3RopeScaling, ModelConfig
 from models.lora import adapter_output, frozen_base
 from models.parameters import Params
@@ -118,15 +119,9 @@ def forward_hidden(
     params = frozen_base(params, config)
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    mask = None
-    if segment_ids is not None:
-        mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        dtype = q.dtype
-        if dtype == jnp.float16:  # XLA on CPU has no float16 product with float32 sums
-            q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
-        return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True).astype(dtype)
+        return attention(q, k, v, segment_ids, config)
 
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         return block(x, layer, config, positions, attend), None

@@ -389,7 +389,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair, m
 def test_another_teacher_and_weights_of_the_student_are_refused(weights):
     config = small(exposed={"weights": weights})
     with config.unlocked():
-        config.teacher = {"path": "embedded:student", "dtype": "float32"}
+        config.teacher = {"path": "embedded:student", "dtype": "float32", "attention": "auto"}
     with pytest.raises(ValueError, match=rf"exposed\.weights='{weights}' with a teacher section"):
         make_recipe(config, load_pair(config))
 
@@ -397,7 +397,7 @@ def test_another_teacher_and_weights_of_the_student_are_refused(weights):
 def test_an_external_teacher_may_be_frozen(no_probe):
     config = small()
     with config.unlocked():
-        config.teacher = {"path": "embedded:teacher", "dtype": "float32"}
+        config.teacher = {"path": "embedded:teacher", "dtype": "float32", "attention": "auto"}
     external = load_pair(config)
     recipe = make_recipe(config, external)
     assert recipe.pair is external and recipe.pair.teacher_config != recipe.pair.student_config

@@ -1,0 +1,163 @@
+"""Causal self-attention of whole sequences, by the best kernel that the platform's library has.
+
+B rows, T tokens, H query heads, K key and value heads, E numbers per head.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from models.config import ModelConfig
+from models.sharding import partition_spec
+
+_HEADS = ("batch", None, "heads", None)
+_KV_HEADS = ("batch", None, "kv_heads", None)
+# Tiles of the splash kernel have whole registers of 128 lanes.
+_LANES, _LARGEST_TILE = 128, 512
+
+
+def attention(
+    q_BxTxHxE: jax.Array,
+    k_BxTxKxE: jax.Array,
+    v_BxTxKxE: jax.Array,
+    segment_ids_BxT: jax.Array | None,
+    config: ModelConfig,
+) -> jax.Array:
+    """Every token attends to itself and what lies before it in its segment; [B, T, H, E].
+
+    The kernel is `config.attention`; `auto` takes `cudnn` on a GPU and `splash` on a TPU where their
+    shapes allow it, and else `xla`, which holds scores of all pairs.
+
+    Raises:
+      ValueError: the kernel that the config names does not run on these shapes or this platform.
+    """
+    kernel = choose_kernel(config, q_BxTxHxE.shape[1])
+    if kernel == "splash":
+        return splash_attention(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, segment_ids_BxT, config)
+    mask = None
+    if segment_ids_BxT is not None:
+        mask = segment_ids_BxT[:, None, :, None] == segment_ids_BxT[:, None, None, :]
+    dtype = q_BxTxHxE.dtype
+    q, k, v = q_BxTxHxE, k_BxTxKxE, v_BxTxKxE
+    if kernel == "xla" and dtype == jnp.float16:
+        # XLA on CPU has no float16 product with float32 sums.
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+    out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation=kernel)
+    return out.astype(dtype)
+
+
+def choose_kernel(config: ModelConfig, length: int) -> str:
+    """`xla`, `cudnn` or `splash`, for sequences of `length` tokens; see `attention`."""
+    platform = _platform(config.mesh)
+    problems = {
+        "xla": "",
+        "cudnn": _cudnn_problem(config, length, platform),
+        "splash": _splash_problem(config, platform),
+    }
+    if config.attention == "auto":
+        best = {"gpu": "cudnn", "tpu": "splash"}.get(platform, "xla")
+        return "xla" if problems[best] else best
+    if problem := problems[config.attention]:
+        raise ValueError(
+            f"attention={config.attention!r}: {problem} Use 'auto', which takes what fits."
+        )
+    return config.attention
+
+
+def _platform(mesh: Mesh | None) -> str:
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+
+
+def _cudnn_problem(config: ModelConfig, length: int, platform: str) -> str:
+    if platform != "gpu":
+        return f"the platform is {platform!r}, not a GPU."
+    if config.dtype not in ("bfloat16", "float16"):
+        return f"it computes in 16 bits, but dtype={config.dtype!r}."
+    if config.head_dim % 8 or config.head_dim > 128:
+        return f"head_dim={config.head_dim} is no multiple of 8 up to 128."
+    if length % 2:
+        return f"{length} tokens are an odd number."
+    return ""
+
+
+def _splash_problem(config: ModelConfig, platform: str) -> str:
+    if platform != "tpu":
+        return f"the platform is {platform!r}, not a TPU."
+    if config.head_dim % 64:
+        return f"head_dim={config.head_dim} is no multiple of 64."
+    return ""
+
+
+def splash_attention(
+    q_BxTxHxE: jax.Array,
+    k_BxTxKxE: jax.Array,
+    v_BxTxKxE: jax.Array,
+    segment_ids_BxT: jax.Array | None,
+    config: ModelConfig,
+) -> jax.Array:
+    """As `attention`, by the TPU's splash kernel; on other platforms it is interpreted, slowly."""
+    batch, length = q_BxTxHxE.shape[:2]
+    if segment_ids_BxT is None:
+        segment_ids_BxT = jnp.ones((batch, length), jnp.int32)
+    # The kernel wants whole tiles. What is added lies behind all tokens: causality hides it.
+    tile = min(_LARGEST_TILE, -(-length // _LANES) * _LANES)
+    extra = -length % tile
+    # It also leaves the scores unscaled.
+    q = q_BxTxHxE * jnp.asarray(1 / math.sqrt(config.head_dim), q_BxTxHxE.dtype)
+    q, k, v = (jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (q, k_BxTxKxE, v_BxTxKxE))
+    segments = jnp.pad(segment_ids_BxT, ((0, 0), (0, extra)))
+    run = functools.partial(_splash_local, tile=tile, interpret=_platform(config.mesh) != "tpu")
+    if config.mesh is not None:
+        # A compiler cannot split a kernel: every device runs it on its rows and heads.
+        heads, kv_heads = (
+            partition_spec(x, config.mesh, config.rules) for x in (_HEADS, _KV_HEADS)
+        )
+        rows = PartitionSpec(heads[0])
+        run = jax.shard_map(
+            run,
+            mesh=config.mesh,
+            in_specs=(heads, kv_heads, kv_heads, rows),
+            out_specs=heads,
+            check_vma=False,  # the kernel's outputs do not say what they vary over
+        )
+    return run(q, k, v, segments)[:, :length]
+
+
+def _splash_local(
+    q_BxTxHxE: jax.Array,
+    k_BxTxKxE: jax.Array,
+    v_BxTxKxE: jax.Array,
+    segments_BxT: jax.Array,
+    tile: int,
+    interpret: bool,
+) -> jax.Array:
+    from jax.experimental.pallas.ops.tpu.splash_attention import (  # slow to import, rarely needed
+        splash_attention_kernel as kernels,
+    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    length, heads = q_BxTxHxE.shape[1:3]
+    mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
+    tiles = {
+        name: tile
+        for name in (
+            "block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
+            "block_kv_dkv_compute", "block_q_dq", "block_kv_dq",
+        )
+    }  # fmt: skip
+    kernel = kernels.make_splash_mha_single_device(
+        mask, block_sizes=kernels.BlockSizes(**tiles), interpret=interpret
+    )
+
+    def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+        q, k, v = (jnp.swapaxes(x, 0, 1) for x in (q, k, v))
+        out = kernel(q, k, v, segment_ids=kernels.SegmentIds(segments, segments))
+        return jnp.swapaxes(out, 0, 1)
+
+    return jax.vmap(row)(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, segments_BxT)
