@@ -68,7 +68,7 @@ def bench(
                 result = Result(what, who, variant)
                 results.append(result)
                 message = request(what, variant, model, student, teacher, vocab_size)
-                message["cache"] = str(Path(scratch) / "compiled")
+                message["scratch"] = scratch
                 command = own_command() if who in ("ours", "naive") else peer_command(who, pythons)
                 name = "-".join(filter(None, (what, who, variant.replace(", ", "-"))))
                 workers.append(

@@ -76,6 +76,17 @@ class MotabShape:
 
 
 @dataclasses.dataclass(frozen=True)
+class EngineShape:
+    """Arguments of `experiments.bench_engine.measure`: lengths are log-normal."""
+
+    rows: int = 256
+    slots: int = 16
+    prompt: int = 64
+    median: float = 24
+    longest: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
 class Workload:
     """The shapes of one model's measurements."""
 
@@ -83,6 +94,7 @@ class Workload:
     decode: Shape = Shape(16, 64, 256)
     train: Shape = Shape(8, 64, 192)
     motab: MotabShape = MotabShape()
+    engine: EngineShape = EngineShape()
     loss: LossShape = LossShape()
 
 
@@ -91,6 +103,7 @@ WORKLOADS = {
         decode=Shape(2, 4, 8),
         train=Shape(2, 4, 8),
         motab=MotabShape(prompts=4, batch=2, prompt=8, mean=8, step=4, max_total=32, chunk=4),
+        engine=EngineShape(rows=8, slots=4, prompt=4, median=4, longest=16),
         loss=LossShape(64, 16, 512, 32, 128),
     ),
     # Context 2k at the end of decoding.

@@ -7,7 +7,9 @@ wanted length end a step. The boundary is static, at the value that half of the 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -113,7 +115,12 @@ def make_setup(session: Session) -> Setup:
         prompt_lengths=lengths.astype(np.int32),
         key=jax.random.key(request["seed"]),
     )
-    return dataclasses.replace(setup, settings=dataclasses.replace(settings, gamma_0=_gamma(setup)))
+    # Found by the first process that needs it.
+    file = Path(request["scratch"]) / "boundary.json"
+    if not file.exists():
+        file.write_text(json.dumps(_gamma(setup)), encoding="utf-8")
+    gamma = json.loads(file.read_text(encoding="utf-8"))
+    return dataclasses.replace(setup, settings=dataclasses.replace(settings, gamma_0=gamma))
 
 
 def _gamma(setup: Setup) -> float:
