@@ -1,4 +1,4 @@
-"""Signals on sharded logits: values and gradients equal one device's."""
+"""Signals and chunked losses on a mesh: values and gradients equal one device's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_signals_on_a_2x2x2_mesh_of_fake_devices_equal_one_device():
+
+@pytest.mark.parametrize("script", ["sharded_signal.py", "sharded_chunked.py"])
+def test_a_2x2x2_mesh_of_fake_devices_equals_one_device(script):
     """In a process of its own: the number of devices is fixed when jax starts."""
     flags = "--xla_force_host_platform_device_count=8"
     result = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded_signal.py"))],
+        [sys.executable, str(Path(__file__).with_name(script))],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
