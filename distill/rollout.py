@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,16 +12,19 @@ import models
 from distill.assembly import assemble, check_train
 from distill.roles import Role, role_key
 from distill.trajectories import Source, Trajectories
-from models.decode import put
+from models.decode import Cache, put
+from models.generate import WritingState
+from models.generate import make_slots as make_writing
 from models.parameters import Params
 from models.sampling import Sampling
+from models.slots import Rows, Slots, run, whole_batch
 
 SOURCES = {Role.STUDENT: Source.STUDENT, Role.TEACHER: Source.TEACHER}
 
 Rollout = Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Trajectories]
 
 
-def make_rollout(
+def make_slots(
     config: models.ModelConfig,
     sampling: Sampling,
     max_tokens: int,
@@ -28,8 +32,8 @@ def make_rollout(
     role: Role = Role.STUDENT,
     vocab_size: int | None = None,
     train: str = "divergence",
-) -> Rollout:
-    """Builds the pure function by which one model writes responses.
+) -> Slots:
+    """One model writing responses, in parts; they end in `Trajectories`.
 
     Args:
       sampling: temperature and filters; its `vocab_size` and the argument both hold.
@@ -39,10 +43,6 @@ def make_rollout(
         that of MOTAB's student: with gamma_0 = 0 the trajectories are the same.
       vocab_size: only ids below it are sampled: those that both models and the tokenizer know.
       train: `likelihood`, `divergence` or `none`: the weight that response tokens carry.
-
-    Returns:
-      `rollout(params, prompts [B, P], prompt_lengths [B], sample_ids [B], key) ->
-      Trajectories [B, P + max_tokens]`, to be jitted by the caller.
 
     Raises:
       ValueError: no end-of-sequence token, no budget, a role that writes nothing, or an unknown
@@ -56,6 +56,43 @@ def make_rollout(
         raise ValueError(f"role={role!r}: choose Role.STUDENT or Role.TEACHER.")
     check_train(train)
     vocab = min(x for x in (config.vocab_size, vocab_size, sampling.vocab_size) if x is not None)
+    writing = make_writing(
+        config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, tuple(eos_ids)
+    )
+
+    def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:
+        keys = jax.vmap(lambda key: role_key(key, role, 0))(rows.keys_B)
+        return writing.begin(caches, rows.replace(keys_B=keys))
+
+    def finish(state: WritingState) -> Trajectories:
+        first, written = state.cursor.origin_B, state.written
+        text = jnp.pad(state.prompts_BxP, ((0, 0), (0, max_tokens)))
+        text = put(text, written.tokens_BxN, first, written.lengths_B)
+        writers = jnp.full_like(text, SOURCES[role])
+        return assemble(text, writers, first, first + written.lengths_B, train)
+
+    return dataclasses.replace(writing, begin=begin, finish=finish)
+
+
+def make_rollout(
+    config: models.ModelConfig,
+    sampling: Sampling,
+    max_tokens: int,
+    eos_ids: Sequence[int],
+    role: Role = Role.STUDENT,
+    vocab_size: int | None = None,
+    train: str = "divergence",
+) -> Rollout:
+    """Builds the pure function by which one model writes responses; arguments of `make_slots`.
+
+    Returns:
+      `rollout(params, prompts [B, P], prompt_lengths [B], sample_ids [B], key) ->
+      Trajectories [B, P + max_tokens]`, to be jitted by the caller.
+
+    Raises:
+      ValueError: as `make_slots`.
+    """
+    slots = make_slots(config, sampling, max_tokens, eos_ids, role, vocab_size, train)
 
     def rollout(
         params: Params,
@@ -64,14 +101,7 @@ def make_rollout(
         sample_ids: jax.Array,
         key: jax.Array,
     ) -> Trajectories:
-        written = models.generate(
-            params, config, prompts, prompt_lengths, role_key(key, role, 0), max_tokens,
-            sampling.temperature, sampling.top_p, sampling.top_k, tuple(eos_ids), sample_ids, vocab,
-        )  # fmt: skip
-        text = jnp.pad(prompts, ((0, 0), (0, max_tokens)))
-        text = put(text, written.tokens_BxN, prompt_lengths, written.lengths_B)
-        writers = jnp.full_like(text, SOURCES[role])
-        lengths = prompt_lengths + written.lengths_B
-        return assemble(text, writers, prompt_lengths, lengths, train)
+        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+        return run(slots, params, rows)
 
     return rollout

@@ -51,6 +51,13 @@ def batch_sharding(mesh: Mesh, rules: Rules | None = None) -> NamedSharding:
     return NamedSharding(mesh, spec)
 
 
+def batch_multiple(mesh: Mesh | None) -> int:
+    """Rows are held in multiples of this: the devices along the batch."""
+    if mesh is None:
+        return 1
+    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp") if axis in mesh.axis_names)
+
+
 def state_shardings(
     state: TrainState,
     optimizer: optax.GradientTransformation,

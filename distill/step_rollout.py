@@ -27,17 +27,16 @@ from distill.trajectories import Trajectories
 from models.decode import (
     Cache,
     Cursor,
-    capacities,
     decode,
     extend,
-    grow_cache,
     init_cache,
     prefill,
     put,
     unstack,
 )
 from models.parameters import Params
-from models.sampling import Sampling, row_keys
+from models.sampling import Sampling
+from models.slots import Progress, Rows, Slots, run, whole_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +106,7 @@ class StepRolloutState(flax.struct.PyTreeNode):
       steps: the open step.
       text_BxT: prompt and response, by position; likewise `writers_BxT`, a `Source` per token.
       record: the steps so far.
+      keys_B: keys of the rows' rounds; with `ids_B`, their samples, they make the noise.
     """
 
     caches: tuple[Cache, Cache]
@@ -116,12 +116,14 @@ class StepRolloutState(flax.struct.PyTreeNode):
     text_BxT: jax.Array
     writers_BxT: jax.Array
     record: StepRecord
+    keys_B: jax.Array
+    ids_B: jax.Array
 
 
 StepRollout = Callable[..., tuple[Trajectories, StepRecord]]
 
 
-def make_step_rollout(
+def make_step_slots(
     student_config: models.ModelConfig,
     teacher_config: models.ModelConfig,
     policy: Policy,
@@ -129,8 +131,10 @@ def make_step_rollout(
     table: StepTable,
     eos_ids: Sequence[int],
     vocab_size: int | None = None,
-) -> StepRollout:
-    """Builds the pure function by which student and teacher write a text together.
+) -> Slots:
+    """Student and teacher writing a text together, in parts.
+
+    Its parameters are the pair (student's, teacher's), and it ends in (Trajectories, StepRecord).
 
     Args:
       policy: `ImitKD(p)` or `SKD(beta)`. With p = 0 or beta = 0 the text is that of
@@ -139,11 +143,6 @@ def make_step_rollout(
       eos_ids: tokens that end a text; one belongs to the step it ends.
       vocab_size: only ids below it are sampled and judged: those that both models and the
         tokenizer know. By default the narrower model's width.
-
-    Returns:
-      `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
-      sample_ids [B], key) -> (Trajectories [B, P + max_total], StepRecord)`, to be jitted by the
-      caller. The same key, sample id and parameters give the same trajectory in any batch.
 
     Raises:
       ValueError: no end-of-sequence token, or p or beta out of range.
@@ -231,7 +230,7 @@ def make_step_rollout(
             ),
         )
         caches = [written_cache, followed_cache]
-        return StepRolloutState(
+        return state.replace(
             caches=(caches[writer != Role.STUDENT], caches[writer == Role.STUDENT]),
             cursor=state.cursor.replace(
                 token_B=token, length_B=length, active_B=state.cursor.active_B & ~ended
@@ -248,6 +247,88 @@ def make_step_rollout(
             record=record,
         )
 
+    def turns(params: tuple[Params, Params], state: StepRolloutState) -> StepRolloutState:
+        coin_keys = _noise(state, Role.STEP_COIN, 0)
+        for writer in (Role.STUDENT, Role.TEACHER):
+            # A rejected step is the start of a new attempt. What the student writes later may lie
+            # where the rejected step lay: its noise must not be that which is known to have drawn
+            # a step that was rejected.
+            attempt = state.record.rejected_B if writer == Role.STUDENT else 0
+            keys = _noise(state, writer, attempt)
+            state = jax.lax.cond(
+                jnp.any(state.cursor.active_B & (state.writer_B == writer)),
+                lambda state, w=writer, k=keys: turn(w, params, state, k, coin_keys),
+                lambda state: state,
+                state,
+            )
+        return state
+
+    def prefill_caches(
+        params: tuple[Params, Params],
+        prompts: jax.Array,
+        lengths: jax.Array,
+        caches: tuple[Cache, ...],
+    ) -> tuple[Cache, Cache]:
+        student, teacher = (
+            prefill(p, config, prompts, lengths, cache)
+            for p, config, cache in zip(params, configs, caches, strict=True)
+        )
+        return student, teacher
+
+    def progress(state: StepRolloutState) -> Progress:
+        cursor = state.cursor
+        return Progress(
+            length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
+            written_B=cursor.length_B - cursor.origin_B,
+        )
+
+    def finish(state: StepRolloutState) -> tuple[Trajectories, StepRecord]:
+        first, lengths = state.cursor.origin_B, state.cursor.length_B
+        trajectories = assemble(state.text_BxT, state.writers_BxT, first, lengths, s.train)
+        written = jnp.arange(s.max_total) < (lengths - first)[:, None]
+        steps = jnp.where(written, state.record.steps_BxN, 0)
+        return trajectories, state.record.replace(steps_BxN=steps)
+
+    return Slots(
+        chunk_tokens=chunk_tokens,
+        reach=2 * chunk_tokens,  # both may write a chunk
+        max_tokens=s.max_total,
+        prepare=lambda params: (unstack(params[0], configs[0]), unstack(params[1], configs[1])),
+        init_caches=lambda batch, capacity: tuple(init_cache(c, batch, capacity) for c in configs),
+        prefill=prefill_caches,
+        begin=lambda caches, rows: _begin((caches[0], caches[1]), rows, policy, s.max_total, table),
+        chunk=turns,
+        progress=progress,
+        finish=finish,
+    )
+
+
+def make_step_rollout(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    policy: Policy,
+    settings: StepRolloutSettings,
+    table: StepTable,
+    eos_ids: Sequence[int],
+    vocab_size: int | None = None,
+) -> StepRollout:
+    """Builds the pure function by which student and teacher write a text together.
+
+    Args:
+      policy, table, eos_ids, vocab_size: as in `make_step_slots`.
+
+    Returns:
+      `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
+      sample_ids [B], key) -> (Trajectories [B, P + max_total], StepRecord)`, to be jitted by the
+      caller. The same key, sample id and parameters give the same trajectory in any batch.
+
+    Raises:
+      ValueError: no end-of-sequence token, or p or beta out of range.
+    """
+    slots = make_step_slots(
+        student_config, teacher_config, policy, settings, table, eos_ids, vocab_size
+    )
+
     def rollout(
         student_params: Params,
         teacher_params: Params,
@@ -256,86 +337,38 @@ def make_step_rollout(
         sample_ids: jax.Array,
         key: jax.Array,
     ) -> tuple[Trajectories, StepRecord]:
-        params = (unstack(student_params, student_config), unstack(teacher_params, teacher_config))
-        coin_keys = row_keys(role_key(key, Role.STEP_COIN, 0), sample_ids)
-        teacher_keys = row_keys(role_key(key, Role.TEACHER, 0), sample_ids)
-
-        def student_keys(rejected_B: jax.Array) -> jax.Array:
-            """A rejected step is the start of a new attempt.
-
-            What the student writes later may lie where the rejected step lay: its noise must not
-            be that which is known to have drawn a step that was rejected.
-            """
-
-            def row(attempt: jax.Array, sample_id: jax.Array) -> jax.Array:
-                return jax.random.fold_in(role_key(key, Role.STUDENT, attempt), sample_id)
-
-            return jax.vmap(row)(rejected_B, sample_ids)
-
-        def turns(state: StepRolloutState) -> StepRolloutState:
-            for writer in (Role.STUDENT, Role.TEACHER):
-                keys = student_keys(state.record.rejected_B)
-                keys = keys if writer == Role.STUDENT else teacher_keys
-                state = jax.lax.cond(
-                    jnp.any(state.cursor.active_B & (state.writer_B == writer)),
-                    lambda state, w=writer, k=keys: turn(w, params, state, k, coin_keys),
-                    lambda state: state,
-                    state,
-                )
-            return state
-
-        width = prompts.shape[1]
-        sizes = capacities(width + 2 * chunk_tokens, width + s.max_total)
-        state = _start(configs, params, policy, s, table, prompts, prompt_lengths, coin_keys, sizes)
-        for size in sizes:
-            caches = state.caches
-            state = state.replace(caches=(grow_cache(caches[0], size), grow_cache(caches[1], size)))
-
-            def more(state: StepRolloutState, size: int = size) -> jax.Array:
-                active = state.cursor.active_B
-                longest = jnp.max(jnp.where(active, state.cursor.length_B, 0))
-                # Both may write a chunk; at the last size, limits keep them within it.
-                fits = (size == sizes[-1]) | (longest + 2 * chunk_tokens <= size)
-                return jnp.any(active) & fits
-
-            state = jax.lax.while_loop(more, turns, state)
-        lengths = state.cursor.length_B
-        trajectories = assemble(state.text_BxT, state.writers_BxT, prompt_lengths, lengths, s.train)
-        written = jnp.arange(s.max_total) < (lengths - prompt_lengths)[:, None]
-        steps = jnp.where(written, state.record.steps_BxN, 0)
-        return trajectories, state.record.replace(steps_BxN=steps)
+        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+        return run(slots, (student_params, teacher_params), rows)
 
     return rollout
 
 
-def _start(
-    configs: tuple[models.ModelConfig, models.ModelConfig],
-    params: tuple[Params, Params],
-    policy: Policy,
-    settings: StepRolloutSettings,
-    table: StepTable,
-    prompts_BxP: jax.Array,
-    prompt_lengths_B: jax.Array,
-    coin_keys_B: jax.Array,
-    sizes: list[int],
+def _noise(rows: StepRolloutState | Rows, role: Role, attempt: int | jax.Array) -> jax.Array:
+    """Keys [B] of one role's noise in every row; the attempt may differ by row."""
+
+    def row(key: jax.Array, sample_id: jax.Array, attempt: jax.Array) -> jax.Array:
+        return jax.random.fold_in(role_key(key, role, attempt), sample_id)
+
+    attempt_B = jnp.broadcast_to(attempt, rows.ids_B.shape)
+    return jax.vmap(row)(rows.keys_B, rows.ids_B, attempt_B)
+
+
+def _begin(
+    caches: tuple[Cache, Cache], rows: Rows, policy: Policy, total: int, table: StepTable
 ) -> StepRolloutState:
-    """The state before the first turn: both prompts prefilled but for their last token."""
-    batch, total = prompts_BxP.shape[0], settings.max_total
+    """The state before the first turn, from caches of the prompts but for their last tokens."""
+    batch = rows.lengths_B.shape[0]
     integers = jnp.zeros(batch, jnp.int32)
-    student_cache, teacher_cache = (
-        prefill(p, config, prompts_BxP, prompt_lengths_B, init_cache(config, batch, sizes[0]))
-        for p, config in zip(params, configs, strict=True)
-    )
-    text = jnp.pad(prompts_BxP, ((0, 0), (0, total)))
-    teacher_opens = policy.teacher_opens(coin_keys_B, integers[:, None])[:, 0]
+    text = jnp.pad(rows.prompts_BxP, ((0, 0), (0, total)))
+    teacher_opens = policy.teacher_opens(_noise(rows, Role.STEP_COIN, 0), integers[:, None])[:, 0]
     return StepRolloutState(
-        caches=(student_cache, teacher_cache),
+        caches=caches,
         cursor=Cursor(
-            token_B=jnp.take_along_axis(prompts_BxP, prompt_lengths_B[:, None] - 1, axis=1)[:, 0],
-            length_B=prompt_lengths_B,
-            limit_B=prompt_lengths_B + total,
-            origin_B=prompt_lengths_B,
-            active_B=jnp.ones(batch, bool),
+            token_B=rows.last_tokens(),
+            length_B=rows.lengths_B,
+            limit_B=rows.lengths_B + rows.budgets_B,
+            origin_B=rows.lengths_B,
+            active_B=rows.budgets_B > 0,
         ),
         writer_B=jnp.where(teacher_opens, int(Role.TEACHER), int(Role.STUDENT)),
         steps=init_steps(batch, table),
@@ -348,4 +381,6 @@ def _start(
             truncated_B=jnp.zeros(batch, bool),
             steps_BxN=jnp.zeros((batch, total), jnp.int32),
         ),
+        keys_B=rows.keys_B,
+        ids_B=rows.ids_B,
     )

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from distill.trajectories import Source, Trajectories
 from experiments.data.example import Example
 from experiments.tokenizer import decode
-from motab.rollout import Record
+from motab import Record
 
 
 def readable_rows(

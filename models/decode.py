@@ -41,9 +41,11 @@ def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     return Cache(k=tuple(zeros() for _ in layers), v=tuple(zeros() for _ in layers))
 
 
-def grow_cache(cache: Cache, capacity: int) -> Cache:
-    """The same cache with room for `capacity` positions."""
+def resize_cache(cache: Cache, capacity: int) -> Cache:
+    """The same cache with room for `capacity` positions; what lies beyond is cut off."""
     extra = capacity - cache.capacity
+    if extra <= 0:
+        return jax.tree.map(lambda x: x[:, :, :capacity], cache)
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, extra), (0, 0))), cache)
 
 

@@ -9,18 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.decode import (
-    Cursor,
-    capacities,
-    decode,
-    grow_cache,
-    init_cache,
-    prefill,
-    put,
-    unstack,
-)
+from models.decode import Cache, Cursor, decode, init_cache, prefill, put, unstack
 from models.parameters import Params
-from models.sampling import Sampling, row_keys
+from models.sampling import Sampling
+from models.slots import Progress, Rows, Slots, run, whole_batch
 
 _STATIC = ("config", "max_new_tokens", "temperature", "top_p", "top_k", "eos_ids", "vocab_size")
 # Tokens written between two checks of whether every row has ended.
@@ -41,6 +33,109 @@ class Generation(flax.struct.PyTreeNode):
     lengths_B: jax.Array
     log_probs_sampled_BxN: jax.Array
     log_probs_BxN: jax.Array
+
+
+class WritingState(flax.struct.PyTreeNode):
+    """Everything between two chunks.
+
+    Attributes:
+      caches: the model's.
+      cursor: where every row stands.
+      keys_B: keys of the rows' noise.
+      prompts_BxP: the prompts.
+      written: the completions so far.
+    """
+
+    caches: tuple[Cache]
+    cursor: Cursor
+    keys_B: jax.Array
+    prompts_BxP: jax.Array
+    written: Generation
+
+
+def make_slots(
+    config: ModelConfig,
+    sampling: Sampling,
+    max_tokens: int,
+    eos_ids: tuple[int, ...],
+    chunk_tokens: int = _CHUNK,
+) -> Slots:
+    """One model writing completions, in parts; they end in a `Generation`.
+
+    Args:
+      max_tokens: a completion ends here if no end of sequence came before.
+      eos_ids: tokens that end one.
+      chunk_tokens: tokens between two looks at which rows have ended. Changes speed, not results.
+    """
+
+    def init_caches(batch: int, capacity: int) -> tuple[Cache]:
+        return (init_cache(config, batch, capacity),)
+
+    def prefill_caches(
+        params: Params, prompts: jax.Array, lengths: jax.Array, caches: tuple[Cache, ...]
+    ) -> tuple[Cache]:
+        return (prefill(params, config, prompts, lengths, caches[0]),)
+
+    def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:
+        batch = rows.lengths_B.shape[0]
+        per_token = jnp.zeros((batch, max_tokens), jnp.float32)
+        return WritingState(
+            caches=(caches[0],),
+            cursor=Cursor(
+                token_B=rows.last_tokens(),
+                length_B=rows.lengths_B,
+                limit_B=rows.lengths_B + rows.budgets_B,
+                origin_B=rows.lengths_B,
+                active_B=rows.budgets_B > 0,
+            ),
+            keys_B=jax.vmap(jax.random.fold_in)(rows.keys_B, rows.ids_B),
+            prompts_BxP=rows.prompts_BxP,
+            written=Generation(
+                tokens_BxN=jnp.zeros((batch, max_tokens), jnp.int32),
+                lengths_B=jnp.zeros(batch, jnp.int32),
+                log_probs_sampled_BxN=per_token,
+                log_probs_BxN=per_token,
+            ),
+        )
+
+    def chunk(params: Params, state: WritingState) -> WritingState:
+        old, out = state.cursor, state.written
+        cache, new, written = decode(
+            params, config, state.caches[0], old, state.keys_B, chunk_tokens, sampling, eos_ids
+        )
+        start, count = old.length_B - old.origin_B, written.count_B
+        return state.replace(
+            caches=(cache,),
+            cursor=new,
+            written=Generation(
+                tokens_BxN=put(out.tokens_BxN, written.tokens_BxC, start, count),
+                lengths_B=out.lengths_B + count,
+                log_probs_sampled_BxN=put(
+                    out.log_probs_sampled_BxN, written.log_probs_sampled_BxC, start, count
+                ),
+                log_probs_BxN=put(out.log_probs_BxN, written.log_probs_BxC, start, count),
+            ),
+        )
+
+    def progress(state: WritingState) -> Progress:
+        cursor = state.cursor
+        return Progress(
+            length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
+            written_B=state.written.lengths_B,
+        )
+
+    return Slots(
+        chunk_tokens=chunk_tokens,
+        reach=chunk_tokens,
+        max_tokens=max_tokens,
+        prepare=lambda params: unstack(params, config),
+        init_caches=init_caches,
+        prefill=prefill_caches,
+        begin=begin,
+        chunk=chunk,
+        progress=progress,
+        finish=lambda state: state.written,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=_STATIC)
@@ -74,48 +169,6 @@ def generate(
       A `Generation`.
     """
     sampling = Sampling(temperature, top_p, top_k, vocab_size)
-    batch, width = prompts.shape
-    total = width + max_new_tokens
-    sizes = capacities(width + _CHUNK, total + _CHUNK)
-    params = unstack(params, config)
-    row_ids = jnp.arange(batch) if row_ids is None else row_ids
-    keys = row_keys(key, row_ids)
-    cache = prefill(params, config, prompts, prompt_lengths, init_cache(config, batch, sizes[0]))
-    cursor = Cursor(
-        token_B=jnp.take_along_axis(prompts, prompt_lengths[:, None] - 1, axis=1)[:, 0],
-        length_B=prompt_lengths,
-        limit_B=prompt_lengths + max_new_tokens,
-        origin_B=prompt_lengths,
-        active_B=jnp.full(batch, max_new_tokens > 0),
-    )
-    out = Generation(
-        tokens_BxN=jnp.zeros((batch, max_new_tokens), jnp.int32),
-        lengths_B=jnp.zeros(batch, jnp.int32),
-        log_probs_sampled_BxN=jnp.zeros((batch, max_new_tokens), jnp.float32),
-        log_probs_BxN=jnp.zeros((batch, max_new_tokens), jnp.float32),
-    )
-
-    def chunk(carry):
-        cache, cursor, out = carry
-        cache, new, written = decode(params, config, cache, cursor, keys, _CHUNK, sampling, eos_ids)
-        start, count = cursor.length_B - cursor.origin_B, written.count_B
-        out = Generation(
-            tokens_BxN=put(out.tokens_BxN, written.tokens_BxC, start, count),
-            lengths_B=out.lengths_B + count,
-            log_probs_sampled_BxN=put(
-                out.log_probs_sampled_BxN, written.log_probs_sampled_BxC, start, count
-            ),
-            log_probs_BxN=put(out.log_probs_BxN, written.log_probs_BxC, start, count),
-        )
-        return cache, new, out
-
-    carry = (cache, cursor, out)
-    for size in sizes:
-
-        def more(carry, size=size):
-            _, cursor, _ = carry
-            longest = jnp.max(jnp.where(cursor.active_B, cursor.length_B, 0))
-            return jnp.any(cursor.active_B) & (longest + _CHUNK <= size)
-
-        carry = jax.lax.while_loop(more, chunk, (grow_cache(carry[0], size), *carry[1:]))
-    return carry[2]
+    row_ids = jnp.arange(prompts.shape[0]) if row_ids is None else row_ids
+    slots = make_slots(config, sampling, max_new_tokens, eos_ids)
+    return run(slots, params, whole_batch(slots, prompts, prompt_lengths, key, row_ids))

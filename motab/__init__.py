@@ -5,7 +5,8 @@ arXiv 2605.19433.
 
 from motab.credit import find_backtrack
 from motab.metrics import rollout_metrics
-from motab.rollout import Record, make_rollout
+from motab.rollout import make_rollout, make_slots
+from motab.rollout_state import Record
 from motab.settings import MotabSettings
 from motab.train import make_train_step
 
@@ -14,6 +15,7 @@ __all__ = [
     "Record",
     "find_backtrack",
     "make_rollout",
+    "make_slots",
     "make_train_step",
     "rollout_metrics",
 ]

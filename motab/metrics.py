@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from distill.trajectories import Source, Trajectories
-from motab.rollout import Record
+from motab.rollout_state import Record
 
 SOURCES = (Source.STUDENT, Source.FLAWED, Source.REVISION, Source.TEACHER)
 

@@ -11,92 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 import models
-from distill.roles import Role, role_key
-from distill.scores import TokenScores, score_tokens
+from distill.scores import score_tokens
 from distill.steps import StepTable
 from distill.trajectories import Trajectories
-from models.decode import (
-    Cache,
-    Cursor,
-    capacities,
-    decode,
-    extend,
-    grow_cache,
-    init_cache,
-    prefill,
-    put,
-    unstack,
-)
+from models.decode import Cache, Cursor, decode, extend, init_cache, prefill, put, unstack
 from models.parameters import Params
-from models.sampling import Sampling, row_keys
+from models.sampling import Sampling
+from models.slots import Slots, run, whole_batch
 from motab.credit import find_backtrack
-from motab.monitor import MonitorState, init_monitor, monitor
+from motab.monitor import monitor
+from motab.rollout_state import Record, RolloutState, begin, progress
 from motab.settings import MotabSettings
 from motab.stitching import Pieces, pick, stitch
-
-
-class Record(flax.struct.PyTreeNode):
-    """What the monitor saw, per step [B, L] and per student token [B, N].
-
-    Attributes:
-      values_BxL, boundaries_BxL: V and gamma.
-      step_ends_BxL: response position after each step's last token.
-      delimited_BxL: the step ended with the delimiter.
-      num_steps_B: steps judged, up to and including a breaching one.
-      breach_B, root_B: 0-based steps, -1 where nothing breached.
-      dropped_B: a breach left no room for a correction; the row trains nothing.
-      truncated_B: the response ran out of budget before an end of sequence.
-      steps_BxN: step index of each student token.
-      scores: the teacher's scores of each student token.
-    """
-
-    values_BxL: jax.Array
-    boundaries_BxL: jax.Array
-    step_ends_BxL: jax.Array
-    delimited_BxL: jax.Array
-    num_steps_B: jax.Array
-    breach_B: jax.Array
-    root_B: jax.Array
-    dropped_B: jax.Array
-    truncated_B: jax.Array
-    steps_BxN: jax.Array
-    scores: TokenScores
-
-
-class RolloutState(flax.struct.PyTreeNode):
-    """Everything between two chunks.
-
-    Attributes:
-      student_cache, teacher_cache: both keep token t of the student's text in slot t; the
-        teacher's is rewound at a breach.
-      student, teacher: cursors; the teacher's is active in rows under correction.
-      monitor: the open step of every row.
-      record: the steps so far.
-      text_BxT: prompt and student tokens, by position.
-      suffix_BxN: corrections.
-      start_B: context length at which a row's correction starts.
-    """
-
-    student_cache: Cache
-    teacher_cache: Cache
-    student: Cursor
-    teacher: Cursor
-    monitor: MonitorState
-    record: Record
-    text_BxT: jax.Array
-    suffix_BxN: jax.Array
-    start_B: jax.Array
-
 
 Rollout = Callable[..., tuple[Trajectories, Record]]
 
 
-def make_rollout(
+def make_slots(
     student_config: models.ModelConfig,
     teacher_config: models.ModelConfig,
     settings: MotabSettings,
@@ -105,8 +40,10 @@ def make_rollout(
     revision_ids: Sequence[int],
     eos_ids: Sequence[int],
     vocab_size: int | None = None,
-) -> Rollout:
-    """Builds the pure function that writes, monitors, corrects and stitches trajectories.
+) -> Slots:
+    """The rollout that writes, monitors, corrects and stitches trajectories, in parts.
+
+    Its parameters are the pair (student's, teacher's), and it ends in (Trajectories, Record).
 
     Args:
       table: the delimiter's automaton over the shared token ids.
@@ -115,17 +52,13 @@ def make_rollout(
       vocab_size: only ids below it are sampled: those that both models and the tokenizer know. By
         default the narrower model's width.
 
-    Returns:
-      `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
-      sample_ids [B], key) -> (Trajectories [B, P + max_total], Record)`, to be jitted by the
-      caller. The same key, sample id and parameters give the same trajectory in any batch.
-
     Raises:
       ValueError: no end-of-sequence token.
     """
     if not eos_ids:
         raise ValueError("eos_ids is empty: no text could end before its budget.")
     s = settings
+    configs = student_config, teacher_config
     eos_ids = tuple(eos_ids)
     vocab = min(student_config.vocab_size, teacher_config.vocab_size, vocab_size or 2**31)
     student_sampling = Sampling(s.student_temperature, vocab_size=vocab)
@@ -136,20 +69,20 @@ def make_rollout(
         return jnp.isin(tokens, jnp.asarray(eos_ids))
 
     def write_and_monitor(
-        student_params: Params, teacher_params: Params, state: RolloutState, keys_B: jax.Array
+        student_params: Params, teacher_params: Params, state: RolloutState
     ) -> RolloutState:
         """The student writes a chunk, the teacher judges it, breached rows change hands."""
         old = state.student
         cache, new, written = decode(
-            student_params, student_config, state.student_cache, old, keys_B, chunk_tokens,
-            student_sampling, eos_ids,
+            student_params, student_config, state.caches[0], old, state.student_keys_B,
+            chunk_tokens, student_sampling, eos_ids,
         )  # fmt: skip
         text = put(state.text_BxT, written.tokens_BxC, old.length_B, written.count_B)
 
         inputs = jnp.concatenate([old.token_B[:, None], written.tokens_BxC[:, :-1]], axis=1)
         valid = jnp.arange(chunk_tokens) < written.count_B[:, None]
         hidden, teacher_cache = extend(
-            teacher_params, teacher_config, inputs, old.length_B - 1, state.teacher_cache, valid
+            teacher_params, teacher_config, inputs, old.length_B - 1, state.caches[1], valid
         )
         scores = score_tokens(
             student_params, student_config, written.hidden_BxCxD,
@@ -184,7 +117,7 @@ def make_rollout(
         last = pick(text, old.origin_B + kept - 1)
         inserted = jnp.where(pick(delimited, breach), 0, len(delimiter_ids)) + len(revision_ids)
         inserted = inserted - is_eos(last)  # taken out in stitching
-        room = _room(s, kept + inserted, start - old.origin_B)
+        room = _room(s, old.limit_B - old.origin_B, kept + inserted, start - old.origin_B)
         enough = room >= s.min_correction
         handed_over = breached & enough
         token = pick(text, start - 1)
@@ -213,9 +146,8 @@ def make_rollout(
                 lambda buffer, x: put(buffer, x, response, written.count_B), record.scores, scores
             ),
         )
-        return RolloutState(
-            student_cache=cache,
-            teacher_cache=teacher_cache,
+        return state.replace(
+            caches=(cache, teacher_cache),
             student=new.replace(
                 length_B=old.origin_B + kept, active_B=new.active_B & ~breached
             ),
@@ -223,16 +155,15 @@ def make_rollout(
             monitor=monitor_state,
             record=record,
             text_BxT=text,
-            suffix_BxN=state.suffix_BxN,
             start_B=jnp.where(handed_over, start, state.start_B),
         )  # fmt: skip
 
-    def correct(teacher_params: Params, state: RolloutState, keys_B: jax.Array) -> RolloutState:
+    def correct(teacher_params: Params, state: RolloutState) -> RolloutState:
         """The teacher continues breached rows from their last safe state (Eq. 9)."""
         old = state.teacher
         cache, new, written = decode(
-            teacher_params, teacher_config, state.teacher_cache, old, keys_B, chunk_tokens,
-            teacher_sampling, eos_ids,
+            teacher_params, teacher_config, state.caches[1], old, state.teacher_keys_B,
+            chunk_tokens, teacher_sampling, eos_ids,
         )  # fmt: skip
         suffix = put(
             state.suffix_BxN, written.tokens_BxC, old.length_B - state.start_B, written.count_B
@@ -240,31 +171,94 @@ def make_rollout(
         ended = old.active_B & ~new.active_B
         truncated = state.record.truncated_B | (ended & ~is_eos(new.token_B))
         return state.replace(
-            teacher_cache=cache,
+            caches=(state.caches[0], cache),
             teacher=new,
             suffix_BxN=suffix,
             record=state.record.replace(truncated_B=truncated),
         )
 
-    def rollout_chunk(
-        student_params: Params,
-        teacher_params: Params,
-        state: RolloutState,
-        student_keys_B: jax.Array,
-        teacher_keys_B: jax.Array,
-    ) -> RolloutState:
+    def rollout_chunk(params: tuple[Params, Params], state: RolloutState) -> RolloutState:
         state = jax.lax.cond(
             jnp.any(state.student.active_B),
-            lambda state: write_and_monitor(student_params, teacher_params, state, student_keys_B),
+            lambda state: write_and_monitor(*params, state),
             lambda state: state,
             state,
         )
         return jax.lax.cond(
             jnp.any(state.teacher.active_B),
-            lambda state: correct(teacher_params, state, teacher_keys_B),
+            lambda state: correct(params[1], state),
             lambda state: state,
             state,
         )
+
+    def prefill_caches(
+        params: tuple[Params, Params],
+        prompts: jax.Array,
+        lengths: jax.Array,
+        caches: tuple[Cache, ...],
+    ) -> tuple[Cache, Cache]:
+        student, teacher = (
+            prefill(p, config, prompts, lengths, cache)
+            for p, config, cache in zip(params, configs, caches, strict=True)
+        )
+        return student, teacher
+
+    def finish(state: RolloutState) -> tuple[Trajectories, Record]:
+        student = state.student
+        pieces = Pieces(
+            text_BxT=state.text_BxT,
+            prompt_lengths_B=student.origin_B,
+            student_lengths_B=student.length_B - student.origin_B,
+            suffix_BxN=state.suffix_BxN,
+            suffix_lengths_B=state.teacher.length_B - state.start_B,
+        )
+        trajectories = stitch(
+            pieces, state.record, s, tuple(delimiter_ids), tuple(revision_ids), eos_ids
+        )
+        return trajectories, state.record
+
+    return Slots(
+        chunk_tokens=chunk_tokens,
+        # A student's chunk may end in a breach and the correction's chunk follow it.
+        reach=2 * chunk_tokens,
+        max_tokens=s.max_total,
+        prepare=lambda params: (unstack(params[0], configs[0]), unstack(params[1], configs[1])),
+        init_caches=lambda batch, capacity: tuple(init_cache(c, batch, capacity) for c in configs),
+        prefill=prefill_caches,
+        begin=lambda caches, rows: begin((caches[0], caches[1]), rows, s.max_total, table),
+        chunk=rollout_chunk,
+        progress=progress,
+        finish=finish,
+    )
+
+
+def make_rollout(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    settings: MotabSettings,
+    table: StepTable,
+    delimiter_ids: Sequence[int],
+    revision_ids: Sequence[int],
+    eos_ids: Sequence[int],
+    vocab_size: int | None = None,
+) -> Rollout:
+    """Builds the pure function that writes, monitors, corrects and stitches trajectories.
+
+    Args:
+      table, delimiter_ids, revision_ids, eos_ids, vocab_size: as in `make_slots`.
+
+    Returns:
+      `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
+      sample_ids [B], key) -> (Trajectories [B, P + max_total], Record)`, to be jitted by the
+      caller. The same key, sample id and parameters give the same trajectory in any batch.
+
+    Raises:
+      ValueError: no end-of-sequence token.
+    """
+    slots = make_slots(
+        student_config, teacher_config, settings, table, delimiter_ids, revision_ids, eos_ids,
+        vocab_size,
+    )  # fmt: skip
 
     def rollout(
         student_params: Params,
@@ -274,108 +268,19 @@ def make_rollout(
         sample_ids: jax.Array,
         key: jax.Array,
     ) -> tuple[Trajectories, Record]:
-        student = unstack(student_params, student_config)
-        teacher = unstack(teacher_params, teacher_config)
-        student_keys = row_keys(role_key(key, Role.STUDENT, 0), sample_ids)
-        teacher_keys = row_keys(role_key(key, Role.TEACHER, 1), sample_ids)
-        width = prompts.shape[1]
-        # In one round a student's chunk may end in a breach and the correction's chunk follow it.
-        reach = 2 * chunk_tokens
-        sizes = capacities(width + reach, width + s.max_total + reach)
-        state = _start(
-            student, student_config, teacher, teacher_config, s, table, prompts, prompt_lengths,
-            sizes[0],
-        )  # fmt: skip
-        for size in sizes:
-            state = state.replace(
-                student_cache=grow_cache(state.student_cache, size),
-                teacher_cache=grow_cache(state.teacher_cache, size),
-            )
-
-            def more(state: RolloutState, size: int = size) -> jax.Array:
-                lengths = jnp.maximum(
-                    jnp.where(state.student.active_B, state.student.length_B, 0),
-                    jnp.where(state.teacher.active_B, state.teacher.length_B, 0),
-                )
-                return jnp.any(lengths > 0) & (jnp.max(lengths) + reach <= size)
-
-            state = jax.lax.while_loop(
-                more,
-                lambda state: rollout_chunk(student, teacher, state, student_keys, teacher_keys),
-                state,
-            )
-        pieces = Pieces(
-            text_BxT=state.text_BxT,
-            prompt_lengths_B=prompt_lengths,
-            student_lengths_B=state.student.length_B - prompt_lengths,
-            suffix_BxN=state.suffix_BxN,
-            suffix_lengths_B=state.teacher.length_B - state.start_B,
-        )
-        trajectories = stitch(
-            pieces, state.record, s, tuple(delimiter_ids), tuple(revision_ids), eos_ids
-        )
-        return trajectories, state.record
+        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+        return run(slots, (student_params, teacher_params), rows)
 
     return rollout
 
 
-def _room(settings: MotabSettings, kept_B: jax.Array, start_B: jax.Array) -> jax.Array:
-    """Tokens that a correction may have, so that the whole response fits `max_total`.
+def _room(
+    settings: MotabSettings, budget_B: jax.Array, kept_B: jax.Array, start_B: jax.Array
+) -> jax.Array:
+    """Tokens that a correction may have, so that the whole response fits its budget.
 
     Before it lie `kept_B` tokens where it is stitched to the student's text and the revision text,
     and `start_B` where it follows the last safe state.
     """
     before = kept_B if settings.stitch else start_B
-    return jnp.minimum(settings.max_total - before, settings.max_correction)
-
-
-def _start(
-    student_params: Params,
-    student_config: models.ModelConfig,
-    teacher_params: Params,
-    teacher_config: models.ModelConfig,
-    settings: MotabSettings,
-    table: StepTable,
-    prompts_BxP: jax.Array,
-    prompt_lengths_B: jax.Array,
-    capacity: int,
-) -> RolloutState:
-    """The state before the first chunk: both prompts prefilled but for their last token."""
-    batch, total = prompts_BxP.shape[0], settings.max_total
-    integers = jnp.zeros(batch, jnp.int32)
-    per_token = jnp.zeros((batch, total), jnp.float32)
-    cursor = Cursor(
-        token_B=jnp.take_along_axis(prompts_BxP, prompt_lengths_B[:, None] - 1, axis=1)[:, 0],
-        length_B=prompt_lengths_B,
-        limit_B=prompt_lengths_B + total,
-        origin_B=prompt_lengths_B,
-        active_B=jnp.ones(batch, bool),
-    )
-    caches = [
-        prefill(params, config, prompts_BxP, prompt_lengths_B, init_cache(config, batch, capacity))
-        for params, config in ((student_params, student_config), (teacher_params, teacher_config))
-    ]
-    record = Record(
-        values_BxL=per_token,
-        boundaries_BxL=per_token,
-        step_ends_BxL=jnp.zeros((batch, total), jnp.int32),
-        delimited_BxL=jnp.zeros((batch, total), bool),
-        num_steps_B=integers,
-        breach_B=integers - 1,
-        root_B=integers - 1,
-        dropped_B=jnp.zeros(batch, bool),
-        truncated_B=jnp.zeros(batch, bool),
-        steps_BxN=jnp.zeros((batch, total), jnp.int32),
-        scores=TokenScores(*[per_token] * 5),
-    )
-    return RolloutState(
-        student_cache=caches[0],
-        teacher_cache=caches[1],
-        student=cursor,
-        teacher=cursor.replace(active_B=jnp.zeros(batch, bool)),
-        monitor=init_monitor(batch, table),
-        record=record,
-        text_BxT=jnp.pad(prompts_BxP, ((0, 0), (0, total))),
-        suffix_BxN=jnp.zeros((batch, total), jnp.int32),
-        start_B=prompt_lengths_B,
-    )
+    return jnp.minimum(budget_B - before, settings.max_correction)

@@ -12,7 +12,7 @@ from distill.trajectories import Source, Trajectories
 from motab.settings import MotabSettings
 
 if TYPE_CHECKING:
-    from motab.rollout import Record
+    from motab.rollout_state import Record
 
 
 class Pieces(flax.struct.PyTreeNode):

@@ -14,7 +14,7 @@ from models.decode import (
     capacities,
     decode,
     extend,
-    grow_cache,
+    resize_cache,
     init_cache,
     prefill,
     put,
@@ -115,7 +115,7 @@ def test_rewound_row_takes_other_tokens(qwen3):
 def test_growing_a_cache_changes_nothing(qwen3):
     cache = init_cache(qwen3.config, ROWS, 12)
     _, cache = qwen3.extend(qwen3.tokens[:, :12], np.zeros(ROWS, np.int32), cache)
-    cache = grow_cache(cache, LENGTH)
+    cache = resize_cache(cache, LENGTH)
     assert cache.capacity == LENGTH
     hidden, _ = qwen3.extend(qwen3.tokens[:, 12:], np.full(ROWS, 12), cache)
     np.testing.assert_allclose(hidden, qwen3.hidden[:, 12:], atol=TOLERANCE)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import models
-from motab.rollout import Role, role_key
+from distill.roles import Role, role_key
 
 
 @dataclasses.dataclass

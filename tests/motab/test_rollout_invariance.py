@@ -11,7 +11,7 @@ import pytest
 
 import models
 import motab
-from motab.rollout import Role, role_key
+from distill.roles import Role, role_key
 
 from . import tiny
 from .test_rollout_reference import BASE

@@ -1,0 +1,132 @@
+"""What the backtracking rollout carries from chunk to chunk, and how a row begins."""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from distill.roles import Role, role_key
+from distill.scores import TokenScores
+from distill.steps import StepTable
+from models.decode import Cache, Cursor
+from models.slots import Progress, Rows
+from motab.monitor import MonitorState, init_monitor
+
+
+class Record(flax.struct.PyTreeNode):
+    """What the monitor saw, per step [B, L] and per student token [B, N].
+
+    Attributes:
+      values_BxL, boundaries_BxL: V and gamma.
+      step_ends_BxL: response position after each step's last token.
+      delimited_BxL: the step ended with the delimiter.
+      num_steps_B: steps judged, up to and including a breaching one.
+      breach_B, root_B: 0-based steps, -1 where nothing breached.
+      dropped_B: a breach left no room for a correction; the row trains nothing.
+      truncated_B: the response ran out of budget before an end of sequence.
+      steps_BxN: step index of each student token.
+      scores: the teacher's scores of each student token.
+    """
+
+    values_BxL: jax.Array
+    boundaries_BxL: jax.Array
+    step_ends_BxL: jax.Array
+    delimited_BxL: jax.Array
+    num_steps_B: jax.Array
+    breach_B: jax.Array
+    root_B: jax.Array
+    dropped_B: jax.Array
+    truncated_B: jax.Array
+    steps_BxN: jax.Array
+    scores: TokenScores
+
+
+class RolloutState(flax.struct.PyTreeNode):
+    """Everything between two chunks.
+
+    Attributes:
+      caches: the student's and the teacher's; both keep token t of the student's text in slot t; the
+        teacher's is rewound at a breach.
+      student, teacher: cursors; the teacher's is active in rows under correction.
+      monitor: the open step of every row.
+      record: the steps so far.
+      text_BxT: prompt and student tokens, by position.
+      suffix_BxN: corrections.
+      start_B: context length at which a row's correction starts.
+      student_keys_B, teacher_keys_B: keys of their noise; a correction is a second attempt.
+    """
+
+    caches: tuple[Cache, Cache]
+    student: Cursor
+    teacher: Cursor
+    monitor: MonitorState
+    record: Record
+    text_BxT: jax.Array
+    suffix_BxN: jax.Array
+    start_B: jax.Array
+    student_keys_B: jax.Array
+    teacher_keys_B: jax.Array
+
+
+def begin(caches: tuple[Cache, Cache], rows: Rows, total: int, table: StepTable) -> RolloutState:
+    """The state before the first chunk.
+
+    Args:
+      caches: the student's and the teacher's, with the prompts but for their last tokens.
+      total: most tokens of a response.
+    """
+    batch = rows.lengths_B.shape[0]
+    integers = jnp.zeros(batch, jnp.int32)
+    per_token = jnp.zeros((batch, total), jnp.float32)
+    cursor = Cursor(
+        token_B=rows.last_tokens(),
+        length_B=rows.lengths_B,
+        limit_B=rows.lengths_B + rows.budgets_B,
+        origin_B=rows.lengths_B,
+        active_B=rows.budgets_B > 0,
+    )
+    record = Record(
+        values_BxL=per_token,
+        boundaries_BxL=per_token,
+        step_ends_BxL=jnp.zeros((batch, total), jnp.int32),
+        delimited_BxL=jnp.zeros((batch, total), bool),
+        num_steps_B=integers,
+        breach_B=integers - 1,
+        root_B=integers - 1,
+        dropped_B=jnp.zeros(batch, bool),
+        truncated_B=jnp.zeros(batch, bool),
+        steps_BxN=jnp.zeros((batch, total), jnp.int32),
+        scores=TokenScores(*[per_token] * 5),
+    )
+
+    def keys(role: Role, attempt: int) -> jax.Array:
+        def row(key: jax.Array, sample_id: jax.Array) -> jax.Array:
+            return jax.random.fold_in(role_key(key, role, attempt), sample_id)
+
+        return jax.vmap(row)(rows.keys_B, rows.ids_B)
+
+    return RolloutState(
+        caches=caches,
+        student=cursor,
+        teacher=cursor.replace(active_B=jnp.zeros(batch, bool)),
+        monitor=init_monitor(batch, table),
+        record=record,
+        text_BxT=jnp.pad(rows.prompts_BxP, ((0, 0), (0, total))),
+        suffix_BxN=jnp.zeros((batch, total), jnp.int32),
+        start_B=rows.lengths_B,
+        student_keys_B=keys(Role.STUDENT, 0),
+        teacher_keys_B=keys(Role.TEACHER, 1),
+    )
+
+
+def progress(state: RolloutState) -> Progress:
+    """How far rows are: their student's text, or the text under correction."""
+    student, teacher = state.student, state.teacher
+    return Progress(
+        length_B=jnp.maximum(
+            jnp.where(student.active_B, student.length_B, 0),
+            jnp.where(teacher.active_B, teacher.length_B, 0),
+        ),
+        written_B=student.length_B - student.origin_B + teacher.length_B - state.start_B,
+    )
