@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -84,7 +85,7 @@ def _depth(session: Session) -> None:
     ratios = []
     while session.wait():
         started = time.perf_counter()
-        shallow, deep = (timed(lambda n=n: compile_step(n)) for n in (_SHALLOW, _DEEP))
+        shallow, deep = (timed(functools.partial(compile_step, n)) for n in (_SHALLOW, _DEEP))
         ratios.append(deep / shallow)
         session.report(time.perf_counter() - started)
     session.facts["depth_ratio"] = ratios

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -28,7 +30,9 @@ def measure(session: Session) -> None:
     session.measure(generate)
     session.facts["tokens"] = shape["batch"] * shape["new"]
     if jax.default_backend() != "cpu":
-        prefill, whole = (roofline.fastest(lambda n=n: generate(n)) for n in (1, shape["new"]))
+        prefill, whole = (
+            roofline.fastest(functools.partial(generate, n)) for n in (1, shape["new"])
+        )
         moved = roofline.decode_bytes(config, **shape)
         bandwidth = roofline.copy_bandwidth()
         session.facts |= {

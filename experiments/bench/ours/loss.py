@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def measure(session: Session) -> None:
         config = _config(shape["vocab_size"], shape["hidden"], dtype)
         abstract = jax.eval_shape(lambda: _inputs(shape["tokens"], config))  # noqa: B023
         compiled = jax.jit(make(config)).lower(*abstract).compile()
-        memory = compiled.memory_analysis()
+        memory: Any = compiled.memory_analysis()
         session.facts[f"temporary_gb_{dtype}"] = memory.temp_size_in_bytes / 1e9
     config = _config(shape["timed_vocab_size"], shape["hidden"], request["dtype"])
     inputs = jax.jit(lambda: _inputs(shape["timed_tokens"], config))()

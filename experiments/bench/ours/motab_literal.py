@@ -89,10 +89,9 @@ class _Loop:
             values[rows[judged], steps[judged]] = np.exp(-mean[judged])
             ends[rows[judged], steps[judged]] = (lengths - origin)[judged]
             steps += judged
-            boundaries = np.full_like(values, s.gamma_0)
-            breach, root = (
-                np.asarray(x) for x in find_backtrack(values, boundaries, jnp.asarray(steps))
-            )
+            boundaries = jnp.full_like(values, s.gamma_0)
+            found = find_backtrack(jnp.asarray(values), boundaries, jnp.asarray(steps))
+            breach, root = (np.asarray(x) for x in found)
             breached = active & (breach >= 0)
             delimited = (last >= self._setup.delimiter_id) & (last < self._last_delimiter)
             kept = lengths - origin + len(self._setup.revision_ids) + ~delimited - ended
