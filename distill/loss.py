@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import models
 from distill.chunked import log_probs, readout, weighted_sum
 from distill.signal import Signal, token_divergence
+from distill.teacher_scores import kept_divergence
 from distill.trajectories import Trajectories
 from models.parameters import Params
 
@@ -60,8 +61,8 @@ def trajectory_loss(
 ) -> LossSums:
     """-log p on tokens with a likelihood weight, `signal`'s divergence on those with a divergence's.
 
-    The teacher sees the same tokens as the student and carries no gradient; without a `signal` it is
-    not run at all. The heads may be padded to different widths: divergences run over the ids both
+    The teacher sees the same tokens as the student and carries no gradient; without a `signal`, or
+    with kept scores among the trajectories, it is not run at all. The heads may be padded to different widths: divergences run over the ids both
     have, and the likelihood over the student's whole head.
 
     Raises:
@@ -69,7 +70,7 @@ def trajectory_loss(
     """
     t = trajectories
     inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-    extras = {
+    extras: dict[str, Any] = {
         "targets": t.tokens_BxT[:, 1:],
         "likelihood": t.likelihood_weights_BxT[:, 1:],
         "divergence": t.divergence_weights_BxT[:, 1:],
@@ -83,24 +84,25 @@ def trajectory_loss(
     vocab = student_config.vocab_size
     trains = extras["likelihood"] != 0
     if signal is not None:
-        if teacher_params is None or teacher_config is None:
+        if teacher_config is None or (teacher_params is None and t.teacher_scores is None):
             raise ValueError(f"A divergence ({signal.divergence!r}) needs a teacher.")
-        hidden = models.forward_hidden(teacher_params, teacher_config, *inputs)
-        teacher = readout(teacher_params, teacher_config, hidden)
         vocab = min(vocab, teacher_config.vocab_size)
+        if t.teacher_scores is not None:
+            extras["scores"] = jax.tree.map(lambda x: x[:, 1:], t.teacher_scores)
+        else:
+            hidden = models.forward_hidden(teacher_params, teacher_config, *inputs)
+            teacher = readout(teacher_params, teacher_config, hidden)
         trains |= extras["divergence"] != 0
 
-    def per_token(p: jax.Array, q: Any, x: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+    def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:
         likelihood = x["likelihood"] * -log_probs(p, x["targets"])
         if signal is None:
             return likelihood, (likelihood, jnp.zeros_like(likelihood))
-        each = token_divergence(
-            signal,
-            q[..., :vocab],
-            p[..., :vocab],
-            jnp.clip(x["targets"], max=vocab - 1),
-            x["divergence"],
-        )
+        student = p[..., :vocab], jnp.clip(x["targets"], max=vocab - 1), x["divergence"]
+        if q is None:
+            each = kept_divergence(signal, x["scores"], *student)
+        else:
+            each = token_divergence(signal, q[..., :vocab], *student)
         divergence = x["divergence"] * each
         return likelihood + divergence, (likelihood, divergence)
 

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill.trajectories import Source, Trajectories
+from distill.trajectories import TeacherScores, Trajectories
+
+_ARRAYS = ("tokens", "source", "likelihood_weights", "divergence_weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One trajectory without padding; all of one length [T].
+    """One trajectory without padding; all of one length [T]. Some have kept teacher scores, or none.
 
     Its first token is a prompt's: with no weight, so that nothing is predicted across a border.
     """
@@ -27,6 +29,7 @@ class Segment:
     source: np.ndarray
     likelihood_weights: np.ndarray
     divergence_weights: np.ndarray
+    teacher_scores: TeacherScores | None = None
 
     def __post_init__(self):
         if len(self.tokens) and (self.likelihood_weights[0] or self.divergence_weights[0]):
@@ -82,12 +85,6 @@ def pack_segments(rows: Sequence[Sequence[Segment]], width: int) -> Trajectories
       ValueError: a row's segments have more than `width` tokens.
     """
     shape = (len(rows), width)
-    arrays = {
-        "tokens": np.zeros(shape, np.int32),
-        "source": np.full(shape, Source.PADDING, np.int32),
-        "likelihood_weights": np.zeros(shape, np.float32),
-        "divergence_weights": np.zeros(shape, np.float32),
-    }
     positions, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for r, segments in enumerate(rows):
         start = 0
@@ -95,19 +92,26 @@ def pack_segments(rows: Sequence[Sequence[Segment]], width: int) -> Trajectories
             stop = start + len(segment.tokens)
             if stop > width:
                 raise ValueError(f"Row {r} holds more than {width} tokens; make rows wider.")
-            for name, array in arrays.items():
-                array[r, start:stop] = getattr(segment, name)
             positions[r, start:stop] = np.arange(stop - start)
             segment_ids[r, start:stop] = number
             start = stop
         # Padding counts on, as behind a single trajectory.
         last = positions[r, start - 1] + 1 if start else 0
         positions[r, start:] = last + np.arange(width - start)
+
+    def laid_out(*pieces: np.ndarray) -> np.ndarray:
+        """One array of every segment, in the rows' order."""
+        out = np.zeros((*shape, *pieces[0].shape[1:]), pieces[0].dtype)
+        out[segment_ids != 0] = np.concatenate(pieces)
+        return out
+
+    everything = [segment for segments in rows for segment in segments]
     make: Any = Trajectories  # of host arrays
     return make(
         positions_BxT=positions,
         segment_ids_BxT=segment_ids,
-        **{f"{name}_BxT": array for name, array in arrays.items()},
+        **{f"{name}_BxT": laid_out(*(getattr(x, name) for x in everything)) for name in _ARRAYS},
+        teacher_scores=jax.tree.map(laid_out, *(x.teacher_scores for x in everything)),
     )
 
 
@@ -129,16 +133,8 @@ def pack(trajectories: Trajectories, width: int) -> Trajectories:
     rows = first_fit_decreasing(lengths, width)
 
     def segment(b: int) -> Segment:
-        return Segment(
-            *(
-                array[b, : lengths[b]]
-                for array in (
-                    t.tokens_BxT,
-                    t.source_BxT,
-                    t.likelihood_weights_BxT,
-                    t.divergence_weights_BxT,
-                )
-            )
-        )
+        own = jax.tree.map(lambda x: x[b, : lengths[b]], t)
+        arrays = {name: getattr(own, f"{name}_BxT") for name in _ARRAYS}
+        return Segment(**arrays, teacher_scores=own.teacher_scores)
 
     return pack_segments([[segment(b) for b in row] for row in rows], width)

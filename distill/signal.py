@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from distill.chunked import log_probs
 from distill.divergence import DIVERGENCES, TOP_K_OF, divergence, top_k_divergence
 from distill.estimators import ESTIMATORS, advantage, k2, k3, resolve, sampled_divergence
 
@@ -139,18 +140,21 @@ def token_divergence(
             s.top_k_of,
             s.jsd_beta,
         )
-    log_q = _log_prob(teacher_logits_BxTxV, tokens_BxT)
-    log_p = _log_prob(student_logits_BxTxV, tokens_BxT)
+    log_q = log_probs(teacher_logits_BxTxV, tokens_BxT)
+    log_p = log_probs(student_logits_BxTxV, tokens_BxT)
+    return sampled_token_divergence(s, log_q, log_p, weights_BxT)
+
+
+def sampled_token_divergence(
+    signal: Signal, log_q_BxT: jax.Array, log_p_BxT: jax.Array, weights_BxT: jax.Array
+) -> jax.Array:
+    """`token_divergence` for `support = "sampled"`, of the drawn token's log-probabilities."""
+    s = signal
     # Masking d itself keeps infinities out of the gradient, too.
-    log_ratio = jnp.where(weights_BxT != 0, log_q - log_p, 0.0)
+    log_ratio = jnp.where(weights_BxT != 0, log_q_BxT - log_p_BxT, 0.0)
     if s.form == "advantage":
-        surrogate = -advantage(s.divergence, log_ratio, s.jsd_beta) * log_p
+        surrogate = -advantage(s.divergence, log_ratio, s.jsd_beta) * log_p_BxT
     else:
         surrogate = {"k2": k2, "k3": k3}[s.estimator](log_ratio)
     value = sampled_divergence(s.divergence, log_ratio, s.jsd_beta)
     return jax.lax.stop_gradient(value) + surrogate - jax.lax.stop_gradient(surrogate)
-
-
-def _log_prob(logits_BxTxV: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
-    chosen = jnp.take_along_axis(logits_BxTxV, tokens_BxT[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits_BxTxV, axis=-1)

@@ -19,6 +19,25 @@ class Source(enum.IntEnum):
     TEACHER = 5
 
 
+class TeacherScores(flax.struct.PyTreeNode):
+    """What a teacher said of fixed text: log-probabilities in nats, over the ids both models have.
+
+    They are taken at temperature 1. As weights do, an entry belongs to the token being predicted: the one at t is predicted from those
+    before it, and nothing is said of the first.
+
+    Attributes:
+      sampled_BxT: of the token at t.
+      ids_BxTxK: the most likely tokens, the likeliest first.
+      log_probs_BxTxK: theirs.
+      tail_BxT: of all other tokens together.
+    """
+
+    sampled_BxT: jax.Array
+    ids_BxTxK: jax.Array
+    log_probs_BxTxK: jax.Array
+    tail_BxT: jax.Array
+
+
 class Trajectories(flax.struct.PyTreeNode):
     """Rows of prompt and response, right-padded; all [B, T].
 
@@ -31,6 +50,7 @@ class Trajectories(flax.struct.PyTreeNode):
       divergence_weights_BxT: weight of the student's divergence to the teacher at the position.
       positions_BxT: rotary positions.
       segment_ids_BxT: 1 and up; 0 in padding.
+      teacher_scores: kept ones, which spare running the teacher; None where there are none.
     """
 
     tokens_BxT: jax.Array
@@ -39,3 +59,4 @@ class Trajectories(flax.struct.PyTreeNode):
     divergence_weights_BxT: jax.Array
     positions_BxT: jax.Array
     segment_ids_BxT: jax.Array
+    teacher_scores: TeacherScores | None = None
