@@ -62,8 +62,8 @@ def trajectory_loss(
     """-log p on tokens with a likelihood weight, `signal`'s divergence on those with a divergence's.
 
     The teacher sees the same tokens as the student and carries no gradient; without a `signal`, or
-    with kept scores among the trajectories, it is not run at all. The heads may be padded to different widths: divergences run over the ids both
-    have, and the likelihood over the student's whole head.
+    with kept scores among the trajectories, it is not run at all. The heads may be padded to different
+    widths: divergences run over the ids both have, and the likelihood over the student's whole head.
 
     Raises:
       ValueError: a signal without a teacher.
