@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import models
 from atesd.loss import (
     CLIPS,
     LossSettings,
@@ -21,8 +22,11 @@ from atesd.loss import (
     group_means,
     groups_by_difficulty,
 )
-from distill.divergence import DIVERGENCES
+from distill import chunked
+from distill.divergence import DIVERGENCES, forward_kl
 
+from ..distill import test_chunked
+from ..distill.compiled_arrays import largest_array
 from ..motab import tiny
 from . import tiny_exposed
 
@@ -177,6 +181,79 @@ def test_scores_are_those_of_every_row_alone(settings, exposures):
     assert not any(np.asarray(x)[tiny_exposed.RESPONSES.index(0)] for x in (
         got.loss_B, got.mismatch_B, got.clipped_B, got.disagreement_B, got.confidence_B
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_clipped_losses_in_blocks_equal_all_logits_at_once(divergence, clip, monkeypatch):
+    settings = settings_of(divergence, clip, 1.3)
+
+    def function(p, q, _):
+        value, capped = clipped_divergence(settings, q[..., :13], p)
+        return value, {"capped": capped, "mismatch": forward_kl(q[..., :13], p)}
+
+    arrays = test_chunked.draw(0)
+    monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", 3 * 16 * 2)
+    with jax.default_matmul_precision("highest"):
+        want = test_chunked.dense(function, arrays)
+        value, (hidden, head, *_) = test_chunked.pieces(function, arrays)
+    assert np.any(want[0][1]["capped"]) == (clip != "none")
+    test_chunked.close((value, (hidden, head)), want, 1e-5)
+
+
+def step_inputs():
+    """A loss, and what it is called with."""
+    batch = tiny_exposed.batch(3)
+
+    def loss(params, teacher, batch, exposure_G):
+        scores = exposed_scores(
+            params, tiny_exposed.STUDENT, teacher, tiny_exposed.TEACHER, batch.trajectories,
+            batch.references, exposure_G, LossSettings("jsd", 0.3), tiny_exposed.RESPONSE,
+        )  # fmt: skip
+        return scores.loss, scores
+
+    return loss, (STUDENT_PARAMS, TEACHER_PARAMS, batch, jnp.asarray([0.9, 0.5, 0.1]))
+
+
+def test_blocks_change_neither_scores_nor_gradient(monkeypatch):
+    loss, inputs = step_inputs()
+    results = []
+    with jax.default_matmul_precision("highest"):
+        for elements in (2**20, 1):
+            monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", elements)
+            fn = jax.jit(
+                lambda *x: jax.value_and_grad(loss, has_aux=True)(*x),
+                compiler_options=tiny_exposed.QUICK,
+            )
+            results.append(fn(*inputs))
+    test_chunked.close(*results, 1e-5)
+    (value, scores), _ = results[0]
+    there = np.asarray(scores.tokens_B) > 0
+    assert float(value) == pytest.approx(np.mean(np.asarray(scores.loss_B)[there]), rel=1e-5)
+
+
+def test_no_array_has_the_size_of_tokens_times_the_vocabulary(monkeypatch):
+    """A vocabulary larger than all else; forward, backward, and the difficulty's own pass."""
+    vocab = 509
+    student, teacher = (
+        c.replace(vocab_size=n)
+        for c, n in ((tiny_exposed.STUDENT, vocab), (tiny_exposed.TEACHER, vocab + 3))
+    )
+    batch = tiny_exposed.batch(3)
+    rows, length = batch.trajectories.tokens_BxT[:, 1:].shape
+    limit = rows * length * vocab
+    monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", limit // 3)
+
+    def loss(params, teacher_params, batch, exposure_G):
+        return exposed_scores(
+            params, student, teacher_params, teacher, batch.trajectories, batch.references,
+            exposure_G, LossSettings(), tiny_exposed.RESPONSE,
+        ).loss  # fmt: skip
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(
+        models.abstract(student), models.abstract(teacher), batch, jnp.zeros(3)
+    )
+    assert largest_array(program.compile()) < limit
 
 
 def test_group_means_leave_out_empty_rows_and_are_nan_for_empty_groups():

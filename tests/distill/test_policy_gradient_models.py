@@ -11,7 +11,7 @@ import distill.log_probs
 import distill.loss
 import distill.policy_gradient
 from distill.loss import trajectory_loss
-from distill.policy_gradient import GrpoSettings, policy_gradient_loss
+from distill.policy_gradient import GrpoSettings, policy_gradient_loss, surrogate_sums
 from distill.trajectories import Source, Trajectories
 
 from .test_loss import STUDENT, look_up
@@ -63,6 +63,35 @@ def test_the_loss_of_three_policies_equals_numpy(lookup, vocab):
     got = (sums.surrogate, sums.kl, sums.count, sums.clipped)
     np.testing.assert_allclose(got, want, rtol=1e-4)
     assert want[3] > 0
+
+
+@pytest.mark.parametrize("normalise", ["sequence", "token"])
+def test_blocks_equal_all_logits_at_once(lookup, normalise, monkeypatch):
+    s = GrpoSettings(normalise=normalise, kl_weight=0.4)
+    t = rows(4)
+
+    def dense(table):
+        new, old, reference = (
+            jnp.take_along_axis(
+                jax.nn.log_softmax(x)[t.tokens_BxT[:, :-1]], t.tokens_BxT[:, 1:, None], axis=-1
+            )[..., 0]
+            for x in (table, *lookup[1:])
+        )
+        weights = t.likelihood_weights_BxT[:, 1:]
+        return surrogate_sums(s, new, old, ADVANTAGES, weights, reference).mean
+
+    def chunked(table):
+        arguments = t, ADVANTAGES, lookup[1], lookup[2], STUDENT
+        return policy_gradient_loss(table, STUDENT, s, *arguments).mean
+
+    with jax.default_matmul_precision("highest"):
+        want = jax.value_and_grad(dense)(lookup[0])
+        for elements in (2**20, 4 * 8 * 4, 1):
+            monkeypatch.setattr("distill.chunked._BLOCK_ELEMENTS", elements)
+            value, gradient = jax.value_and_grad(chunked)(lookup[0])
+            assert float(value) == pytest.approx(float(want[0]), rel=1e-5)
+            scale = float(np.abs(want[1]).max())
+            np.testing.assert_allclose(gradient, want[1], rtol=1e-5, atol=1e-5 * scale)
 
 
 def test_fresh_weights_are_old_ones_that_are_equal(lookup):
