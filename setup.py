@@ -1,4 +1,4 @@
-"""Packaging: `pip install -e .`, extras [cuda], [tpu], [test], [parity]."""
+"""Packaging: `pip install -e .`, extras [cuda], [tpu], [test], [parity], [peers]."""
 
 from pathlib import Path
 
@@ -50,5 +50,6 @@ setup(
             "ruff>=0.12",
         ],
         "parity": ["torch==2.13.0"],
+        "peers": ["accelerate>=1.0", "google-tunix==0.1.7", "torch==2.13.0", "trl==1.16.0"],
     },
 )
