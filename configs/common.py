@@ -70,6 +70,11 @@ def _data(name: str, size: int) -> dict:
     return {"name": name, "size": size, "fields": fields, "incomplete": "error", **task}
 
 
+# Trajectories written at the same time: one that has ended makes room for the next. 0 are as many as a
+# batch has. Changes speed, not results.
+_SLOTS = 0
+
+
 def in_turns() -> dict:
     """Fields of a rollout in which student and teacher write step by step."""
     return {
@@ -92,12 +97,18 @@ def offline(copies: int = 2) -> dict:
         # Offline: tokens of a row that trajectories are packed into; 0: a row for each. Packed, a
         # batch has `batch_size` such rows.
         "pack_to": 0,
+        "slots": _SLOTS,
     }
 
 
 def online(sync_every: int = 1) -> dict:
     """Fresh trajectories at every step; `sync_every` steps between refreshes of their weights."""
-    return {"mode": "online", "trajectories_per_prompt": 1, "sync_every": sync_every}
+    return {
+        "mode": "online",
+        "trajectories_per_prompt": 1,
+        "sync_every": sync_every,
+        "slots": _SLOTS,
+    }
 
 
 def parse(file: str, arg: str, variants: Sequence[str]) -> tuple[str, bool]:

@@ -6,12 +6,11 @@ python -m experiments.evaluate --model embedded:student --data chain/test --n 8 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,23 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
-from experiments.data.batches import Render, pad_rows, prompt_ids
+from distill.sharding import batch_multiple
+from experiments.data.batches import Render, prompt_ids
 from experiments.data.example import Example
 from experiments.data.sources import load_source
+from experiments.engine import Engine, Request, key_data
 from experiments.grading import final_text, grade, last_boxed
 from experiments.paths import model_directory
 from experiments.progress import Progress
 from experiments.statistics import average_at_n, bootstrap, majority_at_n, pass_at_k
 from experiments.tokenizer import decode, eos_ids, load_tokenizer, render_prompt
 from experiments.workdir import environment, plain, write_atomic
-from models import Generation, ModelConfig, generate, load_pretrained
+from models import ModelConfig, load_pretrained
+from models.generate import make_slots
+from models.sampling import Sampling
+from models.slots import Slots
 
 RESULTS, SAMPLES = "results.json", "samples.jsonl"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """A batch of (problem, sample) pairs; the last batch repeats its last pair to stay as wide."""
-
-    example_B: np.ndarray
-    sample_B: np.ndarray
-    count: int
 
 
 def evaluate(
@@ -64,7 +59,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Samples n solutions of every problem and grades them.
 
-    A sample's noise belongs to (seed, problem's index * n + sample): batches do not matter.
+    A sample's noise belongs to (seed, problem's index * n + sample): company does not matter.
 
     Args:
       params, config: the model.
@@ -74,13 +69,13 @@ def evaluate(
       max_new_tokens: longest completion, EOS included; longer ones are cut off and graded as they
         stand.
       temperature, top_p, top_k: of sampling; temperature 0 is greedy.
-      batch_size: samples per batch.
+      batch_size: samples written at the same time: when one has ended, the next takes its slot.
       seed: of sampling.
       eos: ids that end a completion; the tokenizer's EOS by default.
       render: problem text to prompt ids; `render_prompt` without options by default.
       prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing it
         saves compilation when different problems are evaluated in turn.
-      on_batch: called with samples done and samples in all.
+      on_batch: called with samples done and samples in all, whenever some have ended.
 
     Returns:
       A summary: `accuracy` (Average@n), its 95 % `interval` over problems, `n` (problems),
@@ -98,55 +93,43 @@ def evaluate(
     start = time.monotonic()
     render = render or functools.partial(render_prompt, tokenizer)
     limit = prompt_width or config.max_positions
-    prompts_ExP, lengths_E = _prompts(examples, render, limit, prompt_width)
-    width = prompts_ExP.shape[1]
+    prompts = [tuple(prompt_ids(example, render, limit)) for example in examples]
+    width = prompt_width or max(map(len, prompts))
     if width + max_new_tokens > config.max_positions:
         raise ValueError(
             f"Prompts of {width} tokens and max_new_tokens={max_new_tokens} exceed the "
             f"{config.max_positions} positions of the model. Lower max_new_tokens."
         )
     eos = (tokenizer.eos_token_id,) if eos is None else eos
-    key = jax.random.key(seed)
-
-    def dispatch(rows: _Rows) -> Generation:
-        return generate(
-            params,
-            config,
-            prompts_ExP[rows.example_B],
-            lengths_E[rows.example_B],
-            key,
-            max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            eos_ids=eos,
-            row_ids=(rows.example_B * n + rows.sample_B).astype(np.int32),
-            # Rows of the embedding table beyond the tokenizer are padding.
-            vocab_size=min(len(tokenizer), config.vocab_size),
-        )
-
-    records: list[dict[str, Any]] = []
+    # Rows of the embedding table beyond the tokenizer are padding.
+    sampling = Sampling(temperature, top_p, top_k, min(len(tokenizer), config.vocab_size))
     total = len(examples) * n
-
-    def read(rows: _Rows, generation: Generation) -> None:
-        tokens_BxN, lengths_B = jax.device_get((generation.tokens_BxN, generation.lengths_B))
-        for b in range(rows.count):
-            example = examples[rows.example_B[b]]
-            ids = tokens_BxN[b, : lengths_B[b]]
-            records.append(_record(example, int(rows.sample_B[b]), ids, tokenizer, eos))
+    engine = Engine(
+        _writing(config, sampling, max_new_tokens, eos),
+        min(batch_size, total),
+        width,
+        batch_multiple(config.mesh),
+    )
+    key = key_data(jax.random.key(seed))
+    requests = (Request(prompts[i // n], i, key, payload=i) for i in range(total))
+    records: dict[int, dict[str, Any]] = {}
+    for written, done in engine.run(params, requests):
+        for b, request in enumerate(done):
+            example, sample = examples[request.payload // n], request.payload % n
+            ids = written.tokens_BxN[b, : written.lengths_B[b]]
+            records[request.payload] = _record(example, sample, ids, tokenizer, eos)
         if on_batch:
             on_batch(len(records), total)
+    ordered = [records[i] for i in range(total)]
+    return summarise(ordered, n, seconds=time.monotonic() - start), ordered
 
-    # The device works on a batch while the host grades the one before.
-    before: tuple[_Rows, Generation] | None = None
-    for rows in _batches(len(examples), n, min(batch_size, total)):
-        generation = dispatch(rows)
-        if before:
-            read(*before)
-        before = rows, generation
-    assert before is not None
-    read(*before)
-    return summarise(records, n, seconds=time.monotonic() - start), records
+
+@functools.lru_cache(maxsize=8)
+def _writing(
+    config: ModelConfig, sampling: Sampling, max_new_tokens: int, eos: tuple[int, ...]
+) -> Slots:
+    """The same parts for the same settings: their programs are compiled once."""
+    return make_slots(config, sampling, max_new_tokens, eos)
 
 
 def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
@@ -168,21 +151,6 @@ def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> d
         "tokens": int(lengths.sum()),
         "seconds": seconds,
     }
-
-
-def _prompts(
-    examples: Sequence[Example], render: Render, limit: int, width: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    ids = [prompt_ids(example, render, limit) for example in examples]
-    return pad_rows(ids, width or max(map(len, ids)))
-
-
-def _batches(examples: int, n: int, batch_size: int) -> Iterator[_Rows]:
-    total = examples * n
-    for start in range(0, total, batch_size):
-        count = min(batch_size, total - start)
-        index = np.minimum(np.arange(start, start + batch_size), total - 1)
-        yield _Rows(index // n, index % n, count)
 
 
 def _record(
@@ -240,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--temperature", type=float, default=0.6, help="0 is greedy (0.6)")
     add("--top_p", type=float, default=0.95, help="(0.95)")
     add("--top_k", type=int, default=0, help="0 is off")
-    add("--batch_size", type=int, default=64, help="samples per batch (64)")
+    add("--batch_size", type=int, default=64, help="samples written at the same time (64)")
     add("--seed", type=int, default=0, help="of sampling")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
     add("--prompt_format", default="{problem}", help="the user's message, around {problem}")

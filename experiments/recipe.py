@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from distill.sharding import batch_multiple, batch_sharding
 from distill.state import TrainState
 from distill.step import Metrics
 from distill.trajectories import Source, Trajectories
 from experiments.data.batches import PromptBatch
 from experiments.data.example import Example
+from experiments.engine import Engine, Request, key_data
 from experiments.pair import Pair
 from experiments.readable import readable_rows
 from models.parameters import Params
+from models.slots import Slots
 
 TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 
@@ -33,12 +36,15 @@ class Recipe(abc.ABC):
       sources: whose tokens a response may hold.
       selects: whether some of what is written trains nothing on purpose.
       max_total: most tokens of a response.
+      slots: the rollout in parts, as an engine drives it: its parameters are the pair (student's,
+        teacher's), and it ends in (trajectories, record). None where only whole batches will do.
     """
 
     section: str
     sources: tuple[Source, ...]
     selects: bool = False
     max_total: int
+    slots: Slots | None = None
 
     def __init__(self, config: Any, pair: Pair):
         self.config, self.pair = config, pair
@@ -48,6 +54,11 @@ class Recipe(abc.ABC):
             return trajectories, record, self.rollout_metrics(trajectories, record)
 
         self._rollout = jax.jit(measured)
+        self._measure = jax.jit(self.rollout_metrics)
+        # Rows that are written at the same time; 0: a whole batch.
+        self._count: int = config.synthesis.slots
+        if self._count < 0:
+            raise ValueError(f"synthesis.slots={self._count} must be 0 (a batch) or more.")
 
     @abc.abstractmethod
     def rollout(self, *inputs: Any) -> tuple[Trajectories, Any]:
@@ -87,16 +98,68 @@ class Recipe(abc.ABC):
         self, student_params: Params, batch: PromptBatch, copies: int, round_: int
     ) -> tuple[Trajectories, Any, Metrics]:
         """`copies` trajectories of every prompt, side by side; noise belongs to the round."""
+        rows = len(batch.prompts_BxP) * copies
+        if 0 < self._count < rows:
+            return self._through_slots(student_params, batch, copies, round_)
         ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
-        key = jax.random.fold_in(jax.random.key(self.config.seed), round_)
         return self._rollout(
             student_params,
             self.pair.teacher_params,
             np.repeat(batch.prompts_BxP, copies, axis=0),
             np.repeat(batch.prompt_lengths_B, copies),
             ids.reshape(-1),
-            key,
+            self._key(round_),
         )
+
+    def requests(self, batch: PromptBatch, copies: int, round_: int) -> Iterator[Request]:
+        """What `__call__` writes, a row at a time; a request's payload is its row's example."""
+        key = key_data(self._key(round_))
+        prompts = zip(
+            batch.prompts_BxP, batch.prompt_lengths_B, batch.sample_ids_B, batch.examples,
+            strict=True,
+        )  # fmt: skip
+        for prompt, length, sample_id, example in prompts:
+            tokens = tuple(map(int, prompt[:length]))
+            for copy in range(copies):
+                yield Request(tokens, int(sample_id) * copies + copy, key, example)
+
+    def engine(self) -> Engine:
+        """Slots for this recipe: `synthesis.slots` of them, or as many as a batch has rows.
+
+        Raises:
+          ValueError: the recipe writes whole batches only.
+        """
+        if self.slots is None:
+            raise ValueError(
+                f"synthesis.slots={self._count}: this rollout writes whole batches. Set it to 0."
+            )
+        return Engine(
+            self.slots,
+            self._count or self.config.batch_size,
+            self.config.prompt.max_tokens,
+            batch_multiple(self.pair.mesh),
+        )
+
+    def _key(self, round_: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.config.seed), round_)
+
+    def _through_slots(
+        self, student_params: Params, batch: PromptBatch, copies: int, round_: int
+    ) -> tuple[Trajectories, Any, Metrics]:
+        """The same trajectories, the same rows, by way of slots and the host."""
+        requests = list(self.requests(batch, copies, round_))
+        place = {request.sample_id: row for row, request in enumerate(requests)}
+        found: list[Any] = [None] * len(requests)
+        params = student_params, self.pair.teacher_params
+        for outputs, done in self.engine().run(params, requests):
+            for b, request in enumerate(done):
+                found[place[request.sample_id]] = jax.tree.map(lambda x: x[b], outputs)  # noqa: B023
+        mesh = self.pair.mesh
+        trajectories, record = jax.device_put(
+            jax.tree.map(lambda *rows: np.stack(rows), *found),
+            None if mesh is None else batch_sharding(mesh),
+        )
+        return trajectories, record, self._measure(trajectories, record)
 
     def readable(
         self, trajectories: Trajectories, record: Any, examples: Sequence[Example]

@@ -7,20 +7,23 @@ other line is one trajectory.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments.data.batches import prompt_batches
+from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.pair import Pair, start_student
 from experiments.paths import model_directory
 from experiments.progress import Progress
 from experiments.recipe import Recipe
+from models.parameters import Params
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +34,13 @@ SYNTHESIS = "synthesis.jsonl"
 def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     """Writes `synthesis.trajectories` trajectories of the student's initial weights.
 
-    Goes on where an earlier call was interrupted; what is complete is left as it is.
+    Lines are written as trajectories end, `synthesis.slots` of which are written at the same time;
+    their order means nothing. Goes on where an earlier call was interrupted; what is complete is
+    left as it is.
 
     Raises:
       ValueError: the file was written with other models or settings.
     """
-    params: Any = None
     copies = config.synthesis.trajectories_per_prompt
     per_batch = config.batch_size
     total = config.synthesis.trajectories // per_batch
@@ -45,8 +49,10 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
             f"batch_size={per_batch}."
         )
-    header = header_of(config, recipe)
-    done = _prepare(path, header, per_batch)
+    there = _prepare(path, header_of(config, recipe))
+    rows = total * per_batch
+    if len(there) >= rows:
+        return
     batches = prompt_batches(
         load_source(config.data.train),
         pair.render,
@@ -54,25 +60,56 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
         max_prompt_tokens=config.prompt.max_tokens,
         seed=config.seed,
     )
-    if done < total:
-        params = start_student(pair, config)
-    with Progress(total * per_batch, start=done * per_batch, label="synthesise") as progress:
-        for index in range(total):
-            batch = next(batches)
-            if index < done:
-                continue
-            trajectories, record, _ = jax.device_get(recipe(params, batch, copies, index))
-            examples = [example for example in batch.examples for _ in range(copies)]
-            ids = [int(i) * copies + copy for i in batch.sample_ids_B for copy in range(copies)]
-            records = [
-                {"sample_id": i, **line}
-                for i, line in zip(ids, recipe.lines(trajectories, record, examples), strict=True)
-            ]
-            with path.open("ab") as file:
-                file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
-                file.flush()
-                os.fsync(file.fileno())
-            progress.update((index + 1) * per_batch)
+    params = start_student(pair, config)
+    done = len(there)
+    write = _through_slots if recipe.slots is not None else _in_batches
+    rounds = enumerate(itertools.islice(batches, total))
+    with Progress(rows, start=done, label="synthesise") as progress, path.open("ab") as file:
+        for records in write(recipe, params, rounds, copies, there):
+            file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(records)
+            progress.update(done)
+
+
+Rounds = Iterable[tuple[int, PromptBatch]]
+Lines = Iterator[list[dict[str, Any]]]
+
+
+def _through_slots(
+    recipe: Recipe, params: Params, rounds: Rounds, copies: int, there: set[int]
+) -> Lines:
+    """Lines of trajectories that are not there yet, as they end."""
+    requests = (
+        request
+        for round_, batch in rounds
+        for request in recipe.requests(batch, copies, round_)
+        if request.sample_id not in there
+    )
+    both = params, recipe.pair.teacher_params
+    for (trajectories, record), done in recipe.engine().run(both, requests):
+        lines = recipe.lines(trajectories, record, [request.payload for request in done])
+        yield [
+            {"sample_id": request.sample_id, **line}
+            for request, line in zip(done, lines, strict=True)
+        ]
+
+
+def _in_batches(
+    recipe: Recipe, params: Params, rounds: Rounds, copies: int, there: set[int]
+) -> Lines:
+    """The same of a recipe whose rollout takes whole batches."""
+    for round_, batch in rounds:
+        ids = [int(i) * copies + copy for i in batch.sample_ids_B for copy in range(copies)]
+        if there.issuperset(ids):
+            continue
+        trajectories, record, _ = jax.device_get(recipe(params, batch, copies, round_))
+        examples = [example for example in batch.examples for _ in range(copies)]
+        lines = recipe.lines(trajectories, record, examples)
+        yield [
+            {"sample_id": i, **line} for i, line in zip(ids, lines, strict=True) if i not in there
+        ]
 
 
 def header_of(config: Any, recipe: Recipe) -> dict[str, Any]:
@@ -113,21 +150,19 @@ def fingerprint(directory: Path) -> dict[str, str]:
     }
 
 
-def _prepare(path: Path, header: dict[str, Any], per_batch: int) -> int:
-    """Makes the file ready to be added to; returns how many whole batches it holds."""
+def _prepare(path: Path, header: dict[str, Any]) -> set[int]:
+    """Makes the file ready to be added to; returns the samples that it holds."""
     if not path.exists() or path.stat().st_size == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n")
-        return 0
+        return set()
     lines = path.read_bytes().splitlines(keepends=True)
     check_header(lines[0], header, path, tuple(header))
-    whole = [line for line in lines[1:] if line.endswith(b"\n")]
-    done = len(whole) // per_batch
-    kept = b"".join([lines[0], *whole[: done * per_batch]])
-    if kept != b"".join(lines):
-        log.warning("%s: the last batch was torn by an interruption; writing it anew.", path)
-        os.truncate(path, len(kept))
-    return done
+    if not lines[-1].endswith(b"\n"):
+        log.warning("%s: the last line was torn by an interruption; writing it anew.", path)
+        os.truncate(path, sum(map(len, lines[:-1])))
+        lines.pop()
+    return {json.loads(line)["sample_id"] for line in lines[1:]}
 
 
 def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[str, ...]) -> None:

@@ -15,13 +15,15 @@ from experiments.synthesis import check_header, header_of
 
 
 class _Rows:
-    """Random access to the trajectories of a file, those that train nothing left out."""
+    """Random access to the trajectories of a file, those that train nothing left out.
+
+    They come in the order of their samples, whatever order they were written in.
+    """
 
     def __init__(self, path: Path):
         self._path = path
-        self._offsets: list[int] = []
-        self.lengths: list[int] = []  # in tokens
         self.total = 0
+        found: list[tuple[int, int, int]] = []
         with path.open("rb") as file:
             offset = len(file.readline())
             for number, line in enumerate(file, 2):
@@ -32,10 +34,12 @@ class _Rows:
                         f"{path}, line {number}: not valid JSON. Remove the line."
                     ) from None
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
-                    self._offsets.append(offset)
-                    self.lengths.append(len(record["token_ids"]))
+                    found.append((record["sample_id"], offset, len(record["token_ids"])))
                 self.total += 1
                 offset += len(line)
+        found.sort()
+        self._offsets = [offset for _, offset, _ in found]
+        self.lengths = [length for _, _, length in found]  # in tokens
         if not self._offsets:
             raise ValueError(f"{path} holds no trajectory that trains anything.")
 

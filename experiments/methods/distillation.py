@@ -36,7 +36,6 @@ from experiments.methods.policies import (
     check_mode,
     check_rollout,
     make_policy,
-    truncated,
 )
 from experiments.pair import Pair
 from experiments.recipe import Recipe, TrainStep
@@ -63,12 +62,11 @@ class DistillationRecipe(Recipe):
                 f"rollout.policy={self.policy!r} with rollout.loss={rollout['loss']!r} needs a "
                 "teacher: set teacher.path."
             )
-        self._write = make_policy(rollout, pair)
+        self._write, self.slots = make_policy(rollout, pair)
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, Any]]:
         """The policy's text; the record are arrays [B]."""
-        trajectories, record = self._write(*inputs)
-        return trajectories, {**record, "truncated": truncated(trajectories, self.pair.eos_ids)}
+        return self._write(*inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
         """`truncated`, a share of rows; SKD's `accepted`, a share of the student's steps; tokens."""

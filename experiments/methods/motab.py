@@ -13,6 +13,7 @@ from distill.step import Metrics
 from distill.steps import make_step_table
 from distill.trajectories import Trajectories
 from experiments.data.example import Example
+from experiments.methods.policies import write
 from experiments.pair import Pair
 from experiments.readable import readable_trajectories
 from experiments.recipe import Recipe, TrainStep
@@ -35,7 +36,7 @@ class MotabRecipe(Recipe):
         table = make_step_table(
             token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
         )
-        self._backtracking = motab.make_rollout(
+        self.slots = motab.make_slots(
             *self._configs,
             self.settings,
             table,
@@ -47,7 +48,8 @@ class MotabRecipe(Recipe):
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, motab.Record]:
         """See `motab.make_rollout`."""
-        return self._backtracking(*inputs)
+        assert self.slots is not None
+        return write(self.slots, *inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: motab.Record) -> Metrics:
         """See `motab.rollout_metrics`."""

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distill.rollout import make_rollout
+from distill.roles import Role
+from distill.rollout import make_slots
 from distill.step import Metrics
 from distill.trajectories import Source, Trajectories
-from experiments.methods.policies import truncated
+from experiments.methods.policies import one_writer, write
 from experiments.pair import Pair
 from experiments.recipe import Recipe
-from models.parameters import Params
 from models.sampling import Sampling
 
 
@@ -31,7 +31,7 @@ class OwnSamples(Recipe):
     def __init__(self, config: Any, pair: Pair, sampling: Sampling, max_total: int, train: str):
         super().__init__(config, pair)
         self.max_total = max_total
-        self._write = make_rollout(
+        writing = make_slots(
             pair.student_config,
             sampling,
             max_total,
@@ -39,19 +39,12 @@ class OwnSamples(Recipe):
             vocab_size=pair.vocab_size,
             train=train,
         )
+        self.slots = one_writer(writing, Role.STUDENT, pair.eos_ids)
 
-    def rollout(
-        self,
-        student_params: Params,
-        teacher_params: Params | None,
-        prompts: jax.Array,
-        prompt_lengths: jax.Array,
-        sample_ids: jax.Array,
-        key: jax.Array,
-    ) -> tuple[Trajectories, dict[str, jax.Array]]:
+    def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, jax.Array]]:
         """The student's text; the record says which rows [B] are `truncated`."""
-        trajectories = self._write(student_params, prompts, prompt_lengths, sample_ids, key)
-        return trajectories, {"truncated": truncated(trajectories, self.pair.eos_ids)}
+        assert self.slots is not None
+        return write(self.slots, *inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
         """`truncated`, a share of rows; tokens."""

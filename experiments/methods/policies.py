@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,14 +12,16 @@ import jax.numpy as jnp
 
 from distill.mixing import mix
 from distill.roles import Role
-from distill.rollout import make_rollout
+from distill.rollout import make_slots
 from distill.step_policies import SKD, ImitKD
-from distill.step_rollout import StepRolloutSettings, make_step_rollout
+from distill.step_rollout import StepRolloutSettings, make_step_slots
 from distill.steps import make_step_table
 from distill.trajectories import Source, Trajectories
 from experiments.pair import Pair
 from experiments.tokenizer import token_bytes
+from models.parameters import Params
 from models.sampling import Sampling
+from models.slots import Slots, run, whole_batch
 
 # (student_params, teacher_params, prompts, lengths, sample_ids, key) to trajectories and [B] arrays.
 PolicyRollout = Callable[..., tuple[Trajectories, dict[str, jax.Array]]]
@@ -104,42 +108,72 @@ def check_mode(policy: str, mode: str) -> None:
         )
 
 
-def make_policy(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
-    """The rollout of a checked `config.rollout`; its record are arrays [B] by name."""
+def make_policy(rollout: Mapping[str, Any], pair: Pair) -> tuple[PolicyRollout, Slots | None]:
+    """The rollout of a checked `config.rollout`, and the same in parts.
+
+    Its record are arrays [B] by name, `truncated` among them. GKD has no parts: who writes a row is
+    decided by a coin, and both models write whole batches.
+    """
     policy = rollout["policy"]
     if policy in ("imitkd", "skd"):
-        return _stepwise(rollout, pair)
+        slots = _stepwise(rollout, pair)
+        return functools.partial(write, slots), slots
 
-    def one(role: Role) -> Callable[..., Trajectories]:
+    def one(role: Role) -> Slots:
         config = pair.student_config if role == Role.STUDENT else pair.teacher_config
         assert config is not None
         name = role.name.lower()
         sampling = Sampling(rollout[f"{name}_temperature"], top_p=rollout.get(f"{name}_top_p", 1.0))
-        return make_rollout(
+        writing = make_slots(
             config, sampling, rollout["max_total"], pair.eos_ids, role, pair.vocab_size,
             rollout["loss"],
         )  # fmt: skip
+        return one_writer(writing, role, pair.eos_ids)
 
     share = {"student": 1.0, "rft": 1.0, "teacher": 0.0}.get(policy)
     share = rollout["on_policy_share"] if share is None else share
     # Nobody writes what is sure to be left out.
-    by_student = one(Role.STUDENT) if share > 0 else None
-    by_teacher = one(Role.TEACHER) if share < 1 else None
+    if share in (0, 1):
+        slots = one(Role.STUDENT if share else Role.TEACHER)
+        return functools.partial(write, slots), slots
+    by_student, by_teacher = one(Role.STUDENT), one(Role.TEACHER)
 
-    def write(student_params, teacher_params, prompts, lengths, sample_ids, key):
-        inputs = prompts, lengths, sample_ids, key
-        if by_teacher is None:
-            assert by_student is not None
-            return by_student(student_params, *inputs), {}
-        if by_student is None:
-            return by_teacher(teacher_params, *inputs), {}
-        own, data = by_student(student_params, *inputs), by_teacher(teacher_params, *inputs)
-        return mix(own, data, share, key, sample_ids), {}
+    def both(student_params, teacher_params, prompts, lengths, sample_ids, key):
+        inputs = student_params, teacher_params, prompts, lengths, sample_ids, key
+        own, data = write(by_student, *inputs)[0], write(by_teacher, *inputs)[0]
+        mixed = mix(own, data, share, key, sample_ids)
+        return mixed, {"truncated": truncated(mixed, pair.eos_ids)}
 
-    return write
+    return both, None
 
 
-def _stepwise(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
+def one_writer(writing: Slots, role: Role, eos_ids: tuple[int, ...]) -> Slots:
+    """Slots of one model as a recipe has them: it takes both models' parameters and gives a record."""
+
+    def finish(state: Any) -> tuple[Trajectories, dict[str, jax.Array]]:
+        trajectories = writing.finish(state)
+        return trajectories, {"truncated": truncated(trajectories, eos_ids)}
+
+    return dataclasses.replace(
+        writing, prepare=lambda params: writing.prepare(params[role]), finish=finish
+    )
+
+
+def write(
+    slots: Slots,
+    student_params: Params,
+    teacher_params: Params | None,
+    prompts: jax.Array,
+    prompt_lengths: jax.Array,
+    sample_ids: jax.Array,
+    key: jax.Array,
+) -> tuple[Trajectories, Any]:
+    """A whole batch, until its last row is done. Pure."""
+    rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+    return run(slots, (student_params, teacher_params), rows)
+
+
+def _stepwise(rollout: Mapping[str, Any], pair: Pair) -> Slots:
     assert pair.teacher_config is not None
     settings = StepRolloutSettings(
         student_temperature=rollout["student_temperature"],
@@ -150,7 +184,7 @@ def _stepwise(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
         chunk=rollout["chunk"],
     )
     skd = rollout["policy"] == "skd"
-    in_turns = make_step_rollout(
+    in_turns = make_step_slots(
         pair.student_config,
         pair.teacher_config,
         SKD(rollout["skd_beta"]) if skd else ImitKD(rollout["teacher_share"]),
@@ -162,12 +196,13 @@ def _stepwise(rollout: Mapping[str, Any], pair: Pair) -> PolicyRollout:
         pair.vocab_size,
     )
 
-    def write(*inputs):
-        trajectories, record = in_turns(*inputs)
+    def finish(state: Any) -> tuple[Trajectories, dict[str, jax.Array]]:
+        trajectories, record = in_turns.finish(state)
         counts = {"accepted": record.student_steps_B, "rejected": record.rejected_B}
-        return trajectories, counts if skd else {}
+        ends = {"truncated": truncated(trajectories, pair.eos_ids)}
+        return trajectories, {**counts, **ends} if skd else ends
 
-    return write
+    return dataclasses.replace(in_turns, finish=finish)
 
 
 def truncated(trajectories: Trajectories, eos_ids: tuple[int, ...]) -> jax.Array:

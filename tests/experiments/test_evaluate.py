@@ -11,11 +11,12 @@ from experiments import evaluate as module
 from experiments.data.chain import ChainSource
 from experiments.data.chain_tokenizer import build_chain_tokenizer, save_chain_tokenizer
 from experiments.data.example import Example
+from experiments.engine import programs
 from experiments.evaluate import evaluate, main
 from experiments.grading import grade
 from experiments.paths import model_directory
 from experiments.tokenizer import encode
-from models import Generation, ModelConfig, generate, init, save_pretrained
+from models import Generation, ModelConfig, init, save_pretrained
 
 TOKENIZER = build_chain_tokenizer()
 CONFIG = ModelConfig(
@@ -66,13 +67,13 @@ def test_batches_do_not_matter(params):
     assert texts(fewer) == texts(whole)[:6]
 
 
-def test_one_program_serves_all_batches(params):
+def test_the_same_programs_serve_again(params):
     sampled(params, batch_size=5, max_new_tokens=9)
-    compiled = generate._cache_size()
+    compiled = programs()
     sampled(params, batch_size=5, max_new_tokens=9, seed=7)
-    assert generate._cache_size() == compiled
+    assert programs() == compiled
     sampled(params, batch_size=5, max_new_tokens=10)
-    assert generate._cache_size() == compiled + 1
+    assert programs() > compiled
 
 
 def test_padded_ids_are_never_drawn(params):
@@ -90,20 +91,27 @@ def test_greedy_samples_agree(params):
 
 
 def scripted(responses, eos=97):
-    """Stands in for `generate`: writes `responses[row_id]`, with EOS where there is room."""
+    """Stands in for the engine: writes `responses[sample_id]`, with EOS where there is room."""
     calls = []
 
-    def fake(params, config, prompts, lengths, key, max_new_tokens, row_ids, eos_ids, **_):
-        calls.append(row_ids.tolist())
-        tokens = np.zeros((len(row_ids), max_new_tokens), np.int32)
-        counts = np.zeros(len(row_ids), np.int32)
-        for b, row in enumerate(row_ids):
-            ids = [*encode(TOKENIZER, responses[row]), eos][:max_new_tokens]
-            tokens[b, : len(ids)], counts[b] = ids, len(ids)
-        zeros = np.zeros(tokens.shape, np.float32)
-        return Generation(tokens, counts, zeros, zeros)
+    class Scripted:
+        def __init__(self, slots, count, width, multiple):
+            self.most, self.count = slots.max_tokens, count
 
-    return fake, calls
+        def run(self, params, requests):
+            requests = list(requests)
+            for start in range(0, len(requests), self.count):
+                done = requests[start : start + self.count][::-1]  # in no special order
+                calls.append([r.sample_id for r in done])
+                tokens = np.zeros((len(done), self.most), np.int32)
+                counts = np.zeros(len(done), np.int32)
+                for b, request in enumerate(done):
+                    ids = [*encode(TOKENIZER, responses[request.sample_id]), eos][: self.most]
+                    tokens[b, : len(ids)], counts[b] = ids, len(ids)
+                zeros = np.zeros(tokens.shape, np.float32)
+                yield Generation(tokens, counts, zeros, zeros), done
+
+    return Scripted, calls
 
 
 def test_summary_follows_from_the_samples(monkeypatch):
@@ -116,11 +124,12 @@ def test_summary_follows_from_the_samples(monkeypatch):
     ]
     responses[3] = "b=1.\n\n" * 6
     fake, calls = scripted(responses)
-    monkeypatch.setattr(module, "generate", fake)
+    monkeypatch.setattr(module, "Engine", fake)
     summary, records = evaluate(
         None, CONFIG, TOKENIZER, EXAMPLES[:5], n=4, max_new_tokens=30, batch_size=6
     )
-    assert calls == [list(range(i, i + 6)) for i in (0, 6, 12)] + [[18, 19, 19, 19, 19, 19]]
+    assert [i for done in calls for i in done[::-1]] == list(range(20))
+    assert calls[0] == [5, 4, 3, 2, 1, 0]
     assert [r["text"] for r in records] == [x[:30] for x in responses]
     assert [r["right"] for r in records] == [s < i for i in range(5) for s in range(4)]
     assert all(r["right"] == grade(r["text"], r["answer"]) for r in records)
@@ -140,26 +149,12 @@ def test_summary_follows_from_the_samples(monkeypatch):
     assert summary["majority"] == pytest.approx(3 / 5)
 
 
-def test_the_next_batch_is_dispatched_before_the_last_is_read(monkeypatch):
-    events = []
-    fake, _ = scripted(["\\boxed{1}"] * 7)
-
-    def dispatching(*args, **kwargs):
-        events.append("dispatch")
-        return fake(*args, **kwargs)
-
-    monkeypatch.setattr(module, "generate", dispatching)
-    evaluate(
-        None,
-        CONFIG,
-        TOKENIZER,
-        EXAMPLES,
-        n=1,
-        max_new_tokens=12,
-        batch_size=3,
-        on_batch=lambda done, total: events.append((done, total)),
-    )
-    assert events == ["dispatch", "dispatch", (3, 7), "dispatch", (6, 7), (7, 7)]
+def test_progress_is_told_as_samples_end(params):
+    told = []
+    sampled(params, batch_size=4, on_batch=lambda done, total: told.append((done, total)))
+    assert told == sorted(set(told))
+    assert told[-1] == (21, 21)
+    assert len(told) > 2
 
 
 def test_bad_requests_are_named(params):

@@ -212,7 +212,17 @@ def test_an_interrupted_synthesis_is_completed_not_repeated(tmp_path):
     torn = b"".join(lines[:12]) + lines[12][:50]
     (tmp_path / "b" / "synthesis.jsonl").write_bytes(torn)
     run(config, tmp_path / "b")
-    assert (tmp_path / "b" / "synthesis.jsonl").read_bytes() == whole
+    # The rows that were in flight were written again, in other company: probabilities may differ in
+    # their last digits, what trains does not.
+    found = (tmp_path / "b" / "synthesis.jsonl").read_bytes().splitlines(keepends=True)
+    assert found[:12] == lines[:12]
+    trained = ("sample_id", "token_ids", "source", "likelihood_weights", "divergence_weights")
+
+    def rows(lines):
+        records = sorted(map(json.loads, lines[1:]), key=lambda r: r["sample_id"])
+        return [[r[name] for name in trained] for r in records]
+
+    assert rows(found) == rows(lines)
     assert same_params(tmp_path / "a", tmp_path / "b")
 
 
