@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.chunked import log_probs, readout, weighted_sum
+from distill.chunked import Readout, log_probs, readout, weighted_sum
 from distill.signal import Signal, token_divergence
 from distill.teacher_scores import kept_divergence
 from distill.trajectories import Trajectories
@@ -75,11 +75,11 @@ def trajectory_loss(
         "likelihood": t.likelihood_weights_BxT[:, 1:],
         "divergence": t.divergence_weights_BxT[:, 1:],
     }
-    student = readout(
-        student_params,
-        student_config,
-        models.forward_hidden(student_params, student_config, *inputs),
-    )
+
+    def read(params: Params, config: models.ModelConfig) -> Readout:
+        return readout(params, config, models.forward_hidden(params, config, *inputs))
+
+    student = read(student_params, student_config)
     teacher = None
     vocab = student_config.vocab_size
     trains = extras["likelihood"] != 0
@@ -90,8 +90,8 @@ def trajectory_loss(
         if t.teacher_scores is not None:
             extras["scores"] = jax.tree.map(lambda x: x[:, 1:], t.teacher_scores)
         else:
-            hidden = models.forward_hidden(teacher_params, teacher_config, *inputs)
-            teacher = readout(teacher_params, teacher_config, hidden)
+            assert teacher_params is not None
+            teacher = read(teacher_params, teacher_config)
         trains |= extras["divergence"] != 0
 
     def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:

@@ -261,8 +261,8 @@ def policy_gradient_loss(
     def per_token(logits: jax.Array, _: None, x: dict[str, Any]) -> tuple[jax.Array, Any]:
         new = log_probs(mask_padding(logits, vocab_size), x["tokens"])
         old = jax.lax.stop_gradient(new) if x["old"] is None else x["old"]
-        loss, _ = _token_loss(settings, new, old, x["advantages"], x["weights"], x["reference"])
-        return loss, new
+        terms = x["advantages"], x["weights"], x["reference"]
+        return _token_loss(settings, new, old, *terms)[0], new
 
     total, new_BxT = weighted_sum(
         per_token,
