@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bench_protocol
 
 
@@ -14,7 +16,7 @@ def measure(session: bench_protocol.Session) -> None:
     request = session.request
     shape = request["decode"]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(
         request["student"], dtype=getattr(torch, request["dtype"])
     )
     model = model.to(device).eval()

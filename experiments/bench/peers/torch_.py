@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bench_protocol
 
 
@@ -17,7 +19,7 @@ def measure(session: bench_protocol.Session) -> None:
     dtype = getattr(torch, request["dtype"])
 
     def load(path: str, kind: torch.dtype):
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=kind)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=kind)
         return model.to(device)
 
     student, teacher = load(request["student"], torch.float32), load(request["teacher"], dtype)
