@@ -97,6 +97,9 @@ def offline(copies: int = 2) -> dict:
         # Offline: tokens of a row that trajectories are packed into; 0: a row for each. Packed, a
         # batch has `batch_size` such rows.
         "pack_to": 0,
+        # Offline: whether the teacher's scores are computed once and kept beside the file, as a loss
+        # with signal.support="top_k" and signal.top_k_of="teacher" allows.
+        "cache_teacher": False,
         "slots": _SLOTS,
     }
 

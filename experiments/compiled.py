@@ -19,7 +19,7 @@ class _Total:
     programs: int = 0
     seconds: float = 0.0
 
-    def add(self, event: str, seconds: float, **_: object) -> None:
+    def add(self, event: str, seconds: float, **_: str | int | float) -> None:
         if event == _COMPILED:
             self.programs += 1
             self.seconds += seconds

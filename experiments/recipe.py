@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from distill.sharding import batch_multiple, batch_sharding
+from distill.signal import Signal
 from distill.state import TrainState
 from distill.step import Metrics
 from distill.trajectories import Source, Trajectories
@@ -36,6 +37,7 @@ class Recipe(abc.ABC):
       sources: whose tokens a response may hold.
       selects: whether some of what is written trains nothing on purpose.
       max_total: most tokens of a response.
+      signal: what response tokens train for besides likelihood, of a teacher that sees just them.
       slots: the rollout in parts, as an engine drives it: its parameters are the pair (student's,
         teacher's), and it ends in (trajectories, record). None where only whole batches will do.
     """
@@ -44,6 +46,7 @@ class Recipe(abc.ABC):
     sources: tuple[Source, ...]
     selects: bool = False
     max_total: int
+    signal: Signal | None = None
     slots: Slots | None = None
 
     def __init__(self, config: Any, pair: Pair):

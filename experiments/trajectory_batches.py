@@ -12,6 +12,7 @@ import numpy as np
 from distill.packing import Segment, first_fit_decreasing, pack_segments
 from experiments.recipe import Recipe
 from experiments.synthesis import check_header, header_of
+from experiments.teacher_scores import KeptScores
 
 
 class _Rows:
@@ -53,16 +54,19 @@ class _Rows:
 
 
 class _Packs:
-    """Random access to the trajectories of a packed row."""
+    """Random access to the trajectories of a packed row, with kept teacher scores if there are any."""
 
-    def __init__(self, rows: _Rows, members: list[list[int]]):
-        self._rows, self._members = rows, members
+    def __init__(self, rows: _Rows, members: list[list[int]], scores: KeptScores | None):
+        self._rows, self._members, self._scores = rows, members, scores
 
     def __len__(self) -> int:
         return len(self._members)
 
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        return [self._rows[i] for i in self._members[index]]
+        members = self._members[index]
+        if self._scores is None:
+            return [self._rows[i] for i in members]
+        return [{**self._rows[i], "teacher_scores": self._scores[i]} for i in members]
 
 
 class TrajectoryBatches:
@@ -77,7 +81,8 @@ class TrajectoryBatches:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it was written with another prompt or other settings, or `pack_to` is too small.
+      ValueError: it was written with another prompt or other settings, or `pack_to` is too small; or
+        teacher scores cannot be kept, see `KeptScores`.
     """
 
     def __init__(self, config: Any, recipe: Recipe, path: Path):
@@ -99,7 +104,13 @@ class TrajectoryBatches:
             self._width = pack_to
             members = first_fit_decreasing(rows.lengths, pack_to)
         self.used = sum(rows.lengths) / (self._width * len(members))
-        source: Any = _Packs(rows, members)
+        scores = None
+        if config.synthesis.cache_teacher:
+            longest = config.prompt.max_tokens + recipe.max_total
+            scores = KeptScores(
+                config, recipe, path, rows.lengths, lambda i: _segment(rows[i]), longest
+            )
+        source: Any = _Packs(rows, members, scores)
         draws = grain.MapDataset.source(source).seed(config.seed).shuffle().repeat()
         batches = draws.batch(config.batch_size, batch_fn=self._collate)
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1)))
@@ -128,4 +139,5 @@ def _segment(record: dict[str, Any]) -> Segment:
         source=np.asarray(record["source"], np.int32),
         likelihood_weights=np.asarray(record["likelihood_weights"], np.float32),
         divergence_weights=np.asarray(record["divergence_weights"], np.float32),
+        teacher_scores=record.get("teacher_scores"),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from models.config import ModelConfig
 from models.sharding import partition_spec
+
+Kernel = Literal["xla", "cudnn", "splash"]
 
 _HEADS = ("batch", None, "heads", None)
 _KV_HEADS = ("batch", None, "kv_heads", None)
@@ -51,7 +54,7 @@ def attention(
     return out.astype(dtype)
 
 
-def choose_kernel(config: ModelConfig, length: int) -> str:
+def choose_kernel(config: ModelConfig, length: int) -> Kernel:
     """`xla`, `cudnn` or `splash`, for sequences of `length` tokens; see `attention`."""
     platform = _platform(config.mesh)
     problems = {
@@ -61,12 +64,12 @@ def choose_kernel(config: ModelConfig, length: int) -> str:
     }
     if config.attention == "auto":
         best = {"gpu": "cudnn", "tpu": "splash"}.get(platform, "xla")
-        return "xla" if problems[best] else best
+        return "xla" if problems[best] else cast(Kernel, best)
     if problem := problems[config.attention]:
         raise ValueError(
             f"attention={config.attention!r}: {problem} Use 'auto', which takes what fits."
         )
-    return config.attention
+    return cast(Kernel, config.attention)
 
 
 def _platform(mesh: Mesh | None) -> str:
@@ -144,16 +147,17 @@ def _splash_local(
 
     length, heads = q_BxTxHxE.shape[1:3]
     mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
-    tiles = {
-        name: tile
-        for name in (
-            "block_q", "block_kv", "block_kv_compute", "block_q_dkv", "block_kv_dkv",
-            "block_kv_dkv_compute", "block_q_dq", "block_kv_dq",
-        )
-    }  # fmt: skip
-    kernel = kernels.make_splash_mha_single_device(
-        mask, block_sizes=kernels.BlockSizes(**tiles), interpret=interpret
+    tiles = kernels.BlockSizes(
+        block_q=tile,
+        block_kv=tile,
+        block_kv_compute=tile,
+        block_q_dkv=tile,
+        block_kv_dkv=tile,
+        block_kv_dkv_compute=tile,
+        block_q_dq=tile,
+        block_kv_dq=tile,
     )
+    kernel = kernels.make_splash_mha_single_device(mask, block_sizes=tiles, interpret=interpret)
 
     def row(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
         q, k, v = (jnp.swapaxes(x, 0, 1) for x in (q, k, v))

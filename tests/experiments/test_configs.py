@@ -8,13 +8,13 @@ import importlib
 import pytest
 from ml_collections import ConfigDict
 
-from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd
+from configs import gkd, grpo, imitkd, kd, motab, opd, pretrain, rft, sft, skd
 from experiments.loop import run
 
 VARIANTS = [
     *[
         (arm, arg)
-        for arm in (motab, sft, rft, imitkd, skd, opd, gkd, grpo)
+        for arm in (motab, sft, kd, rft, imitkd, skd, opd, gkd, grpo)
         for arg in arm.ARGUMENTS
     ],
     *[(pretrain, arg) for arg in pretrain.ROLES],
@@ -40,7 +40,7 @@ def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
         config.steps = "many"
 
 
-@pytest.mark.parametrize("module", [motab, sft, rft, imitkd, skd, opd, gkd, grpo, pretrain])
+@pytest.mark.parametrize("module", [motab, sft, kd, rft, imitkd, skd, opd, gkd, grpo, pretrain])
 def test_an_unknown_variant_is_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")
@@ -75,7 +75,16 @@ def shorten(config: ConfigDict) -> ConfigDict:
     ("module", "arg", "idle"),
     [
         # What the other mode of synthesis reads.
-        (motab, "online", {"synthesis.trajectories", "synthesis.file", "synthesis.pack_to"}),
+        (
+            motab,
+            "online",
+            {
+                "synthesis.trajectories",
+                "synthesis.file",
+                "synthesis.pack_to",
+                "synthesis.cache_teacher",
+            },
+        ),
         (motab, "smoke", {"synthesis.sync_every"}),
         (pretrain, "student", {"samples.rows"}),
         (sft, "", set()),
