@@ -19,10 +19,10 @@ class _Total:
     programs: int = 0
     seconds: float = 0.0
 
-    def add(self, event: str, seconds: float, **_: str | int | float) -> None:
+    def add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event == _COMPILED:
             self.programs += 1
-            self.seconds += seconds
+            self.seconds += duration_secs
 
 
 _total = _Total()
