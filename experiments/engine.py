@@ -136,7 +136,7 @@ _take = jax.jit(take)
 def programs() -> int:
     """How many programs engines have compiled in this process."""
     jitted = (_empty, _prepare, _prefill, _admit, _chunk, _finish, _resize, _take)
-    return sum(f._cache_size() for f in jitted)
+    return sum(f._cache_size() for f in jitted)  # type: ignore[attr-defined]
 
 
 class _Prefilled:

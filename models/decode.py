@@ -183,7 +183,7 @@ def decode(
     sampling: Sampling,
     eos_ids: tuple[int, ...],
 ) -> tuple[Cache, Cursor, Written]:
-    """Writes up to `num_tokens` tokens in every active row, by a scan over tokens.
+    """Writes up to `num_tokens` tokens in every active row, until none is active.
 
     A row becomes inactive when it has written an end-of-sequence token or reached its limit. The
     cache must have room for `max(length_B) + num_tokens - 1` positions.
@@ -194,8 +194,8 @@ def decode(
     """
     eos = jnp.asarray(eos_ids, jnp.int32)
 
-    def step(carry: tuple[Cache, Cursor], _: None):
-        cache, cursor = carry
+    def step(carry: tuple[jax.Array, Cache, Cursor, tuple[jax.Array, ...]]):
+        i, cache, cursor, outputs = carry
         hidden, cache = extend(
             params, config, cursor.token_B[:, None], cursor.length_B - 1, cache,
             cursor.active_B[:, None],
@@ -210,9 +210,23 @@ def decode(
         length = cursor.length_B + cursor.active_B
         ended = jnp.any(token[:, None] == eos, axis=-1) | (length >= cursor.limit_B)
         new = cursor.replace(token_B=token, length_B=length, active_B=cursor.active_B & ~ended)
-        return (cache, new), (token, log_prob_sampled, log_prob, hidden[:, 0])
+        found = (token, log_prob_sampled, log_prob, hidden[:, 0])
+        outputs = tuple(x.at[i].set(y) for x, y in zip(outputs, found, strict=True))
+        return i + 1, cache, new, outputs
 
-    (cache, new), outputs = jax.lax.scan(step, (cache, cursor), length=num_tokens)
+    def more(carry: tuple[jax.Array, Cache, Cursor, tuple[jax.Array, ...]]) -> jax.Array:
+        i, _, cursor, _ = carry
+        return (i < num_tokens) & jnp.any(cursor.active_B)
+
+    shape = (num_tokens, cursor.token_B.shape[0])
+    empty = (
+        jnp.zeros(shape, jnp.int32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros(shape, jnp.float32),
+        jnp.zeros((*shape, config.hidden_size), config.dtype),
+    )
+    carry = (jnp.zeros((), jnp.int32), cache, cursor, empty)
+    _, cache, new, outputs = jax.lax.while_loop(more, step, carry)
     tokens, log_probs_sampled, log_probs, hidden = (jnp.moveaxis(x, 0, 1) for x in outputs)
     count = new.length_B - cursor.length_B
     return cache, new, Written(tokens, log_probs_sampled, log_probs, hidden, count)

@@ -141,10 +141,9 @@ def test_texts_written_in_turns_are_the_same(name):
     assert_same(through(name, 4)[0], expected(name))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", ["plain", "motab"])
-def test_order_and_company_do_not_matter(name, seed):
-    order = random.Random(seed).sample(range(ROWS), ROWS)
+def test_order_and_company_do_not_matter(name):
+    order = random.Random(0).sample(range(ROWS), ROWS)
     assert_same(through(name, 3, order)[0], expected(name))
     some = order[:6]
     part = jax.tree.map(lambda x: x[np.sort(some)], expected(name))
@@ -161,7 +160,9 @@ def test_rows_without_a_budget_hold_their_prompt_alone():
 
 
 def test_copies_of_a_prompt_share_its_prefill():
-    _, engine = through("plain", 16)
+    together = sorted(range(ROWS), key=lambda i: requests()[i].prompt)
+    got, engine = through("plain", 30, together)
+    assert_same(got, expected("plain"))
     assert engine.report.prefilled == len({r.prompt for r in requests()}) == 6
     copies = [Request((4, 5), i, key_data(jax.random.key(0))) for i in range(40)]
     slots, params = rollout("plain")
@@ -247,7 +248,7 @@ def test_corrections_that_start_late_in_a_chunk_find_room():
     roots = np.maximum(record.root_B - 1, 0)
     starts = lengths + record.step_ends_BxL[np.arange(rows), roots]
     assert np.sum(starts[record.breach_B > 0] > 6) > 2  # a chunk further is beyond the first stage
-    engine = Engine(slots, 8, prompts.shape[1])
+    engine = Engine(slots, 4, prompts.shape[1])
     todo = (
         Request(tuple(map(int, p[:n])), i, key_data(key), i)
         for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))
