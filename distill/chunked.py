@@ -36,6 +36,9 @@ from models.sharding import LogicalAxes, constrain, partition_spec
 _BLOCK_ELEMENTS = 2**23
 _ACCELERATOR = 16
 
+# Rows of fewer positions are not cut, unless their logits are too many.
+_SHORTEST = 16
+
 # Maps the student's logits [B, t, V], the teacher's [B, t, V'] or None, and extras [B, t, ...].
 Function = Callable[[jax.Array, Any, Any], Any]
 
@@ -91,13 +94,16 @@ def weighted_sum(
 ) -> tuple[jax.Array, Any]:
     """sum(weights * value) [], which is differentiable, and the tokens' statistics, which are not.
 
+    Tokens of weight 0, such as those of prompts and padding, cost next to nothing: every row's other
+    tokens are moved together, and no blocks are formed behind those of the row that has most of them.
+
     The gradient runs into the student's hidden states and, unless it is frozen, its head; not into
     the teacher, the weights or the extras. None is computed where nothing is differentiated.
 
     Args:
       function: as in `map_logits`; it returns the value [B, t] and statistics, a pytree of arrays
         [B, t, ...]. Its arrays must be extras.
-      weights_BxT: a token of weight 0 adds nothing.
+      weights_BxT: a token of weight 0 adds nothing, and its statistics are 0 (False).
 
     Raises:
       ValueError: an array of other tokens.
@@ -111,7 +117,11 @@ def weighted_sum(
     @jax.custom_vjp
     def total(student: Readout, inputs: Any) -> tuple[jax.Array, Any]:
         teacher, weights, extras = inputs
-        value, statistics = map_logits(function, student, teacher, extras)
+
+        def body(carry: None, student: Readout, teacher: Readout | None, extras: Any) -> Any:
+            return carry, function(_logits(student), teacher and _logits(teacher), extras)
+
+        _, (value, statistics) = _loop(body, None, student, teacher, weights, extras)
         return weigh(value, weights), statistics
 
     def forward(student: Readout, inputs: Any) -> Any:
@@ -133,8 +143,8 @@ def weighted_sum(
         nothing = None
         if config.lora is None:
             nothing = jnp.zeros(student.head_VxD.shape, jnp.float32)
-        head_gradient, (hidden_gradient, (value, statistics)) = _scan(
-            body, nothing, student, teacher, (weights, extras)
+        head_gradient, (hidden_gradient, (value, statistics)) = _loop(
+            body, nothing, student, teacher, weights, (weights, extras)
         )
         # An empty array carries the head's dtype.
         kept = hidden_gradient, head_gradient, student.head_VxD[:0]
@@ -163,6 +173,74 @@ def _scan(
     body: Callable[..., Any], carry: Any, student: Readout, teacher: Readout | None, extras: Any
 ) -> tuple[Any, Any]:
     """Scans `body(carry, student, teacher, extras) -> (carry, out)` over blocks of positions."""
+    length = student.hidden_BxTxD.shape[1]
+    at_block, arrays, size = _blocks(body, student, teacher, extras)
+    if size >= length:
+        return at_block(carry, arrays)
+    carry, out = jax.lax.scan(at_block, carry, jax.tree.map(lambda x: _cut(x, size), arrays))
+    return carry, jax.tree.map(lambda x: _joined(x, length), out)
+
+
+def _loop(
+    body: Callable[..., Any],
+    carry: Any,
+    student: Readout,
+    teacher: Readout | None,
+    weights_BxT: jax.Array,
+    extras: Any,
+) -> tuple[Any, Any]:
+    """As `_scan`, over the tokens that have a weight; what the body says of others is 0."""
+    length = weights_BxT.shape[1]
+    at_block, arrays, size = _blocks(body, student, teacher, extras)
+    counted_BxT = weights_BxT != 0
+
+    def only_counted(x: jax.Array) -> jax.Array:
+        where = counted_BxT.reshape(counted_BxT.shape + (1,) * (x.ndim - 2))
+        return jnp.where(where, x, jnp.zeros((), x.dtype))
+
+    if size >= length:
+        carry, out = at_block(carry, arrays)
+        return carry, jax.tree.map(only_counted, out)
+    order_BxT = jnp.argsort(~counted_BxT, axis=1, stable=True)
+    blocks = jax.tree.map(lambda x: _cut(_along(x, order_BxT), size), arrays)
+    needed = -(-jnp.max(jnp.sum(counted_BxT, axis=1)) // size)
+    _, like = jax.eval_shape(at_block, carry, jax.tree.map(lambda x: x[0], blocks))
+    count = math.ceil(length / size)
+    out = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), like)
+
+    def step(i: jax.Array, state: Any) -> Any:
+        carry, out = state
+        carry, new = at_block(carry, jax.tree.map(lambda x: x[i], blocks))
+        return carry, jax.tree.map(lambda all_, x: all_.at[i].set(x), out, new)
+
+    carry, out = jax.lax.fori_loop(0, needed, step, (carry, out))
+    back_BxT = jnp.argsort(order_BxT, axis=1)
+    out = jax.tree.map(lambda x: only_counted(_along(_joined(x, length), back_BxT)), out)
+    return carry, out
+
+
+def _along(x: jax.Array, index_BxT: jax.Array) -> jax.Array:
+    index = index_BxT.reshape(index_BxT.shape + (1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, index, axis=1)
+
+
+def _cut(x: jax.Array, size: int) -> jax.Array:
+    """[B, T, ...] in blocks [N, B, size, ...], the last one padded with zeros."""
+    batch, length = x.shape[:2]
+    count = math.ceil(length / size)
+    x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+
+
+def _joined(x: jax.Array, length: int) -> jax.Array:
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :length]
+
+
+def _blocks(
+    body: Callable[..., Any], student: Readout, teacher: Readout | None, extras: Any
+) -> tuple[Callable[..., Any], Any, int]:
+    """`body` of one block's arrays, the arrays [B, T, ...] to be cut, and a block's positions."""
     batch, length = student.hidden_BxTxD.shape[:2]
     arrays = student.hidden_BxTxD, None if teacher is None else teacher.hidden_BxTxD, extras
     for path, x in jax.tree_util.tree_leaves_with_path(arrays):
@@ -181,21 +259,9 @@ def _scan(
         return body(carry, student.replace(hidden_BxTxD=hidden), theirs, extras)
 
     size = _block_length(student, teacher)
-    if size >= length:
-        return at_block(carry, arrays)
-    size = math.ceil(length / math.ceil(length / size))  # equal blocks, as far as that goes
-    count = math.ceil(length / size)
-
-    def cut(x: jax.Array) -> jax.Array:
-        x = jnp.pad(x, [(0, 0), (0, count * size - length)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
-
-    def joined(x: jax.Array) -> jax.Array:
-        x = jnp.moveaxis(x, 0, 1)
-        return x.reshape(batch, count * size, *x.shape[3:])[:, :length]
-
-    carry, out = jax.lax.scan(at_block, carry, jax.tree.map(cut, arrays))
-    return carry, jax.tree.map(joined, out)
+    if size < length:
+        size = math.ceil(length / math.ceil(length / size))  # equal blocks, as far as that goes
+    return at_block, arrays, size
 
 
 def _block_length(student: Readout, teacher: Readout | None) -> int:
@@ -209,7 +275,9 @@ def _block_length(student: Readout, teacher: Readout | None) -> int:
         parts = math.prod(config.mesh.shape[name] for name in names)
     rows = math.ceil(student.hidden_BxTxD.shape[0] / parts)
     elements = _BLOCK_ELEMENTS * (1 if jax.default_backend() == "cpu" else _ACCELERATOR)
-    return max(1, elements // (rows * width))
+    # Several blocks, so that some can be left out.
+    share = max(_SHORTEST, math.ceil(student.hidden_BxTxD.shape[1] / 8))
+    return max(1, min(elements // (rows * width), share))
 
 
 def _prepared(x: Readout) -> Readout:

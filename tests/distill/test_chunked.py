@@ -96,6 +96,9 @@ def dense(function, arrays):
     def loss(hidden, head):
         teacher = jnp.einsum("btd,vd->btv", teacher_hidden, teacher_head)
         value, statistics = function(jnp.einsum("btd,vd->btv", hidden, head), teacher, extras)
+        statistics = jax.tree.map(
+            lambda x: jnp.where(weights != 0, x, 0).astype(x.dtype), statistics
+        )
         return 3 * jnp.sum(jnp.where(weights != 0, weights * value, 0.0)), statistics
 
     fn = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
@@ -172,6 +175,27 @@ def test_tokens_without_a_weight_add_nothing_even_where_the_value_is_infinite(mo
     none = (*arrays[:4], jnp.zeros_like(weights), extras)
     (value, _), gradients = pieces(signal_loss(SIGNALS[0]), none)
     assert value == 0 and not any(np.any(g) for g in gradients)
+
+
+def test_no_blocks_are_formed_behind_the_last_token_with_a_weight(monkeypatch):
+    """Prompts, padding and what else has no weight cost nothing, wherever in a row it lies."""
+    monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", 3 * 16 * 2)
+    arrays = list(draw(7, length=11))
+    weights = np.zeros((3, 11), np.float32)
+    weights[0, [1, 4, 9]] = 0.5, -1.0, 2.0
+    weights[2, 10] = 1.0
+    arrays[4] = jnp.asarray(weights)
+    formed = []
+    inner = signal_loss(SIGNALS[1])
+
+    def function(*inputs):
+        jax.debug.callback(lambda: formed.append(1))
+        return inner(*inputs)
+
+    value, (hidden, head, *_) = pieces(function, arrays)
+    close((value, (hidden, head)), dense(inner, arrays), 1e-5)
+    jax.effects_barrier()
+    assert len(formed) == 2  # three tokens of the first row, two a block, out of six blocks
 
 
 def test_statistics_weights_and_extras_have_no_gradient():
