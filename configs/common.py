@@ -14,7 +14,7 @@ def shared() -> dict:
         "student": {
             "path": "embedded:student",
             "dtype": "float32",
-            "remat": "none",
+            "remat": "dots",
             # "auto", "xla", "cudnn" (GPU) or "splash" (TPU), of training and scoring passes.
             "attention": "auto",
             # Adapters, which alone train: x W + (alpha / rank) x A B. Rank 0 trains everything.

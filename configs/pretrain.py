@@ -48,7 +48,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                     "max_positions": 1024,
                 },
                 "dtype": "float32",
-                "remat": "none",
+                "remat": "dots",
                 "attention": "auto",
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
@@ -94,7 +94,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
         config.student = {
             "path": "embedded:student",
             "dtype": "float32",
-            "remat": "none",
+            "remat": "dots",
             "attention": "auto",
         }
         config.data.train.reference_block = 0.75

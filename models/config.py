@@ -97,7 +97,7 @@ class ModelConfig:
     qk_norm: bool = False
     max_positions: int = 32768
     dtype: str = "float32"
-    remat: str = "none"
+    remat: str = "dots"
     attention: str = "auto"
     lora: LoraConfig | None = None
     mesh: Mesh | None = None

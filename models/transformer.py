@@ -69,15 +69,20 @@ def block(
     dtype = x_BxTxD.dtype
     adapted = () if config.lora is None else config.lora.targets
 
-    def linear(equation: str, x: jax.Array, name: str) -> jax.Array:
-        y = jnp.einsum(equation, x, layer[name].astype(dtype))
+    def linear(x: jax.Array, name: str) -> jax.Array:
+        weight = layer[name].astype(dtype)
+        axes = x.ndim - 2
+        # As a product of two matrices: with more axes, XLA on CPU transposes in the backward pass.
+        rows = x.reshape(-1, math.prod(x.shape[2:]))
+        y = rows @ weight.reshape(rows.shape[1], -1)
+        y = y.reshape(*x.shape[:2], *weight.shape[axes:])
         return y + adapter_output(x, layer, name, config) if name in adapted else y
 
     with jax.named_scope("attention"):
         h = rms_norm(x_BxTxD, layer["attn_norm"], config.norm_eps)
-        q = linear("btd,dhe->bthe", h, "q")
-        k = linear("btd,dke->btke", h, "k")
-        v = linear("btd,dke->btke", h, "v")
+        q = linear(h, "q")
+        k = linear(h, "k")
+        v = linear(h, "v")
         if config.qkv_bias:
             q = q + layer["q_bias"].astype(dtype)
             k = k + layer["k_bias"].astype(dtype)
@@ -91,14 +96,14 @@ def block(
         q = _constrain(q, ("batch", None, "heads", None), config)
         k = _constrain(k, ("batch", None, "kv_heads", None), config)
         v = _constrain(v, ("batch", None, "kv_heads", None), config)
-        out = linear("bthe,hed->btd", attend(q, k, v), "o")
+        out = linear(attend(q, k, v), "o")
         x_BxTxD = _constrain(x_BxTxD + out, ("batch", None, None), config)
     with jax.named_scope("mlp"):
         h = rms_norm(x_BxTxD, layer["mlp_norm"], config.norm_eps)
-        gate = jax.nn.silu(linear("btd,df->btf", h, "gate"))
-        up = linear("btd,df->btf", h, "up")
+        gate = jax.nn.silu(linear(h, "gate"))
+        up = linear(h, "up")
         h = _constrain(gate * up, ("batch", None, "mlp"), config)
-        out = linear("btf,fd->btd", h, "down")
+        out = linear(h, "down")
     return _constrain(x_BxTxD + out, ("batch", None, None), config)
 
 

@@ -14,10 +14,10 @@ from models.decode import (
     capacities,
     decode,
     extend,
-    resize_cache,
     init_cache,
     prefill,
     put,
+    resize_cache,
     unstack,
 )
 from models.sampling import Sampling, row_keys
