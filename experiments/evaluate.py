@@ -21,6 +21,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from distill.sharding import batch_multiple
+from experiments.compiled import keep_compiled
 from experiments.data.batches import Render, prompt_ids
 from experiments.data.example import Example
 from experiments.data.sources import load_source
@@ -267,6 +268,7 @@ def write_outcome(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 when it could not be done."""
     options = _parser().parse_args(arguments)
+    keep_compiled()
     try:
         run(options, Console())
     except (OSError, ValueError) as error:

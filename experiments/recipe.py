@@ -127,15 +127,8 @@ class Recipe(abc.ABC):
                 yield Request(tokens, int(sample_id) * copies + copy, key, example)
 
     def engine(self) -> Engine:
-        """Slots for this recipe: `synthesis.slots` of them, or as many as a batch has rows.
-
-        Raises:
-          ValueError: the recipe writes whole batches only.
-        """
-        if self.slots is None:
-            raise ValueError(
-                f"synthesis.slots={self._count}: this rollout writes whole batches. Set it to 0."
-            )
+        """Slots for this recipe: `synthesis.slots` of them, or as many as a batch has rows."""
+        assert self.slots is not None  # `make_recipe` has looked
         return Engine(
             self.slots,
             self._count or self.config.batch_size,

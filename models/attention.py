@@ -42,14 +42,21 @@ def attention(
     kernel = choose_kernel(config, q_BxTxHxE.shape[1])
     if kernel == "splash":
         return splash_attention(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, segment_ids_BxT, config)
-    mask = None
-    if segment_ids_BxT is not None:
-        mask = segment_ids_BxT[:, None, :, None] == segment_ids_BxT[:, None, None, :]
     if kernel == "cudnn":
+        mask = None if segment_ids_BxT is None else _same_segment(segment_ids_BxT)[:, None]
         return jax.nn.dot_product_attention(
             q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, mask=mask, is_causal=True, implementation="cudnn"
         )
-    return _plain(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, mask)
+    length = q_BxTxHxE.shape[1]
+    seen_BxTxT = jnp.tril(jnp.ones((1, length, length), bool))
+    if segment_ids_BxT is not None:
+        seen_BxTxT = seen_BxTxT & _same_segment(segment_ids_BxT)
+    k, v = (jnp.swapaxes(x, 1, 2) for x in (k_BxTxKxE, v_BxTxKxE))
+    return grouped_attention(q_BxTxHxE, k, v, seen_BxTxT)
+
+
+def _same_segment(segment_ids_BxT: jax.Array) -> jax.Array:
+    return segment_ids_BxT[:, :, None] == segment_ids_BxT[:, None, :]
 
 
 def choose_kernel(config: ModelConfig, length: int) -> Kernel:
@@ -70,34 +77,36 @@ def choose_kernel(config: ModelConfig, length: int) -> Kernel:
     return cast(Kernel, config.attention)
 
 
-def _plain(
-    q_BxTxHxE: jax.Array, k_BxTxKxE: jax.Array, v_BxTxKxE: jax.Array, mask_Bx1xTxT: jax.Array | None
+def grouped_attention(
+    q_BxTxHxE: jax.Array, k_BxKxSxE: jax.Array, v_BxKxSxE: jax.Array, seen_BxTxS: jax.Array
 ) -> jax.Array:
-    """Two products with a softmax in float32 between them.
+    """Two products with a softmax in float32 between them [B, T, H, E].
 
-    The queries of a group are the rows of one matrix. `jax.nn.dot_product_attention` keeps them apart,
-    and took twice as long on CPU, gradients included.
+    The queries of a group, of all heads and tokens, are the rows of one matrix. Kept apart, as
+    `jax.nn.dot_product_attention` does, they took twice as long on CPU in training, and five times as
+    long in decoding.
+
+    Args:
+      k_BxKxSxE, v_BxKxSxE: keys and values of S tokens, as a cache holds them.
+      seen_BxTxS: whether a query may see a token; it must see one. B may be 1.
     """
     dtype = q_BxTxHxE.dtype
     if dtype == jnp.float16:
         # XLA on CPU has no float16 product with float32 sums.
-        q_BxTxHxE, k_BxTxKxE, v_BxTxKxE = (
-            x.astype(jnp.float32) for x in (q_BxTxHxE, k_BxTxKxE, v_BxTxKxE)
+        q_BxTxHxE, k_BxKxSxE, v_BxKxSxE = (
+            x.astype(jnp.float32) for x in (q_BxTxHxE, k_BxKxSxE, v_BxKxSxE)
         )
     batch, length, heads, size = q_BxTxHxE.shape
-    kv_heads = k_BxTxKxE.shape[2]
+    kv_heads, tokens = k_BxKxSxE.shape[1:3]
     group = heads // kv_heads
     q = q_BxTxHxE.reshape(batch, length, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, group * length, size)
-    k, v = (x.transpose(0, 2, 1, 3) for x in (k_BxTxKxE, v_BxTxKxE))
-    scores = jnp.einsum("bkte,bkse->bkts", q, k, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, kv_heads, group, length, length) / math.sqrt(size)
-    seen = jnp.tril(jnp.ones((length, length), bool))
-    if mask_Bx1xTxT is not None:
-        seen = seen & mask_Bx1xTxT[:, :, None]
-    probs = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf), axis=-1).astype(q.dtype)
-    probs = probs.reshape(batch, kv_heads, group * length, length)
-    out = jnp.einsum("bkts,bkse->bkte", probs, v)
+    scores = jnp.einsum("bkte,bkse->bkts", q, k_BxKxSxE, preferred_element_type=jnp.float32)
+    scores = scores.reshape(batch, kv_heads, group, length, tokens) / math.sqrt(size)
+    scores = jnp.where(seen_BxTxS[:, None, None], scores, -jnp.inf)
+    probs = jax.nn.softmax(scores, axis=-1).astype(v_BxKxSxE.dtype)
+    probs = probs.reshape(batch, kv_heads, group * length, tokens)
+    out = jnp.einsum("bkts,bkse->bkte", probs, v_BxKxSxE)
     out = out.reshape(batch, kv_heads, group, length, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, length, heads, size).astype(dtype)
 

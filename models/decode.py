@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from models.attention import grouped_attention
 from models.config import ModelConfig
 from models.parameters import Params
 from models.sampling import Sampling, sample
@@ -64,12 +65,13 @@ def capacities(start: int, total: int) -> list[int]:
 
 
 def unstack(params: Params, config: ModelConfig) -> Params:
-    """Parameters with `layers` as a list, one entry per layer, as decoding wants them.
+    """Parameters as decoding wants them: `layers` a list with an entry per layer, all in `config.dtype`.
 
-    Call it once, outside the token loop.
+    Call it once, outside the token loop: there every token reads all of them.
     """
     if isinstance(params["layers"], list):
         return params
+    params = jax.tree.map(lambda x: x.astype(config.dtype), params)
     layers = [jax.tree.map(lambda x: x[i], params["layers"]) for i in range(config.num_layers)]  # noqa: B023
     return {**params, "layers": layers}
 
@@ -102,7 +104,6 @@ def extend(
         slots_BxT = jnp.where(valid_BxT, positions_BxT, cache.capacity)  # out of range: dropped
     rows = jnp.arange(batch)[:, None]
     visible = jnp.arange(cache.capacity) <= positions_BxT[..., None]  # [B, T, S]
-    groups = config.num_heads // config.num_kv_heads
     keys, values = list(cache.k), list(cache.v)
 
     x = embed(params, config, tokens_BxT)
@@ -111,13 +112,7 @@ def extend(
         def attend(q: jax.Array, k: jax.Array, v: jax.Array, i: int = i) -> jax.Array:
             keys[i] = keys[i].at[rows, :, slots_BxT].set(k, mode="drop")
             values[i] = values[i].at[rows, :, slots_BxT].set(v, mode="drop")
-            q = q.reshape(batch, length, config.num_kv_heads, groups, config.head_dim)
-            scores = jnp.einsum("btkge,bkse->bkgts", q, keys[i], preferred_element_type=jnp.float32)
-            scores = scores / jnp.sqrt(jnp.float32(config.head_dim))
-            scores = jnp.where(visible[:, None, None], scores, -jnp.inf)
-            probs = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-            out = jnp.einsum("bkgts,bkse->btkge", probs, values[i])
-            return out.reshape(batch, length, config.num_heads, config.head_dim)
+            return grouped_attention(q, keys[i], values[i], visible)
 
         x = block(x, layer, config, positions_BxT, attend)
     x = rms_norm(x, params["final_norm"], config.norm_eps)
@@ -183,7 +178,7 @@ def decode(
     sampling: Sampling,
     eos_ids: tuple[int, ...],
 ) -> tuple[Cache, Cursor, Written]:
-    """Writes up to `num_tokens` tokens in every active row, until none is active.
+    """Writes up to `num_tokens` tokens in every active row, by a scan over tokens.
 
     A row becomes inactive when it has written an end-of-sequence token or reached its limit. The
     cache must have room for `max(length_B) + num_tokens - 1` positions.
@@ -194,8 +189,8 @@ def decode(
     """
     eos = jnp.asarray(eos_ids, jnp.int32)
 
-    def step(carry: tuple[jax.Array, Cache, Cursor, tuple[jax.Array, ...]]):
-        i, cache, cursor, outputs = carry
+    def step(carry: tuple[Cache, Cursor], _: None):
+        cache, cursor = carry
         hidden, cache = extend(
             params, config, cursor.token_B[:, None], cursor.length_B - 1, cache,
             cursor.active_B[:, None],
@@ -210,23 +205,9 @@ def decode(
         length = cursor.length_B + cursor.active_B
         ended = jnp.any(token[:, None] == eos, axis=-1) | (length >= cursor.limit_B)
         new = cursor.replace(token_B=token, length_B=length, active_B=cursor.active_B & ~ended)
-        found = (token, log_prob_sampled, log_prob, hidden[:, 0])
-        outputs = tuple(x.at[i].set(y) for x, y in zip(outputs, found, strict=True))
-        return i + 1, cache, new, outputs
+        return (cache, new), (token, log_prob_sampled, log_prob, hidden[:, 0])
 
-    def more(carry: tuple[jax.Array, Cache, Cursor, tuple[jax.Array, ...]]) -> jax.Array:
-        i, _, cursor, _ = carry
-        return (i < num_tokens) & jnp.any(cursor.active_B)
-
-    shape = (num_tokens, cursor.token_B.shape[0])
-    empty = (
-        jnp.zeros(shape, jnp.int32),
-        jnp.zeros(shape, jnp.float32),
-        jnp.zeros(shape, jnp.float32),
-        jnp.zeros((*shape, config.hidden_size), config.dtype),
-    )
-    carry = (jnp.zeros((), jnp.int32), cache, cursor, empty)
-    _, cache, new, outputs = jax.lax.while_loop(more, step, carry)
+    (cache, new), outputs = jax.lax.scan(step, (cache, cursor), length=num_tokens)
     tokens, log_probs_sampled, log_probs, hidden = (jnp.moveaxis(x, 0, 1) for x in outputs)
     count = new.length_B - cursor.length_B
     return cache, new, Written(tokens, log_probs_sampled, log_probs, hidden, count)

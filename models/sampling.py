@@ -102,5 +102,11 @@ def sample(
         chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    plain = mask_padding(logits_BxV, sampling.vocab_size)
-    return tokens.astype(jnp.int32), log_prob(filtered), log_prob(plain)
+    log_probs = log_prob(mask_padding(logits_BxV, sampling.vocab_size))
+    if sampling.temperature == 0:
+        sampled = jnp.zeros_like(log_probs)
+    elif sampling == Sampling(vocab_size=sampling.vocab_size):
+        sampled = log_probs  # neither tempered nor filtered
+    else:
+        sampled = log_prob(filtered)
+    return tokens.astype(jnp.int32), sampled, log_probs

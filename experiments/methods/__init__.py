@@ -43,7 +43,12 @@ def make_recipe(config: Any, pair: Pair) -> Recipe:
             f"batch_size={config.batch_size} is not a multiple of "
             f"synthesis.trajectories_per_prompt={copies}."
         )
-    return RECIPES[config.method](config, pair)
+    recipe = RECIPES[config.method](config, pair)
+    if 0 < config.synthesis.slots < config.batch_size and recipe.slots is None:
+        raise ValueError(
+            f"synthesis.slots={config.synthesis.slots}: this rollout writes whole batches. Set it to 0."
+        )
+    return recipe
 
 
 def make_method(config: Any, pair: Pair, workdir: Workdir) -> Method:
