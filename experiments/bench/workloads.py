@@ -79,11 +79,11 @@ class MotabShape:
 class EngineShape:
     """Arguments of `experiments.bench_engine.measure`: lengths are log-normal."""
 
-    rows: int = 256
+    rows: int = 192
     slots: int = 16
     prompt: int = 64
-    median: float = 24
-    longest: int = 256
+    median: float = 40
+    longest: int = 512
 
 
 @dataclasses.dataclass(frozen=True)

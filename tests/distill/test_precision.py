@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-import distill
+import distill.step
 import models
 from distill.loss import trajectory_loss
 from distill.signal import Signal
