@@ -1,4 +1,4 @@
-"""ATESD from end to end: what a run logs, kills at any step, references, refusals."""
+"""ATESD from end to end: what a run logs, kills at any step, references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from ml_collections import ConfigDict
 
 from configs import atesd as atesd_config
 from configs import opsd as opsd_config
@@ -24,38 +23,9 @@ from experiments.methods.online import Online
 from experiments.pair import load_pair, start_student
 from experiments.workdir import Workdir, read_log
 
+from .atesd_runs import EMA, HOLD, STEPS, small
+
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")
-STEPS, HOLD, ROWS = 7, 2, 6
-# Two decisions wait for their reward at a time; the policy learns before the last one is taken.
-CONTROLLER = {
-    "hold": HOLD, "look_ahead": 3, "decisions_per_update": 2, "hidden": 4, "learning_rate": 0.5,
-    "entropy_warmup": 0,
-}  # fmt: skip
-EMA = {"exposed": {"weights": "ema"}, "controller": {"groups": 3}}
-
-
-def small(arg: str = "smoke", module=atesd_config, **fields) -> ConfigDict:
-    """Seven updates on six problems of one step; `fields` are set by section."""
-    config = module.get_config(arg)
-    config.student.path = "embedded:student"
-    config.steps, config.batch_size = STEPS, ROWS
-    config.data.train.update({"size": 32, "min_steps": 1, "max_steps": 1})
-    config.data.validation.update({"size": ROWS, "min_steps": 1, "max_steps": 1})
-    config.data.test.name = config.data.long.name = ""
-    config.evaluation.update({"max_tokens": 8, "batch_size": ROWS})
-    config.exposure.update({"probe_size": ROWS, "max_reasoning": 32, "unit": "token"})
-    config.exposed.grounding_rows = 2
-    # Widths for which text is sampled with caches of a single size.
-    config.prompt.max_tokens, config.rollout.max_total = 25, 24
-    config.optimizer.warmup_fraction = 0.0
-    if config.controller.policy == "learned":
-        config.controller.update(CONTROLLER)
-    config.checkpoint.update({"every": 1, "max_to_keep": STEPS, "keep_best": False})
-    config.samples.every = 0
-    with config.unlocked():
-        for section, values in fields.items():
-            config[section].update(values)
-    return config
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -348,56 +318,3 @@ def test_the_probe_is_of_the_asked_size_and_the_initial_students(pair):
 def next_batch(pair):
     source = load_source(small().data.train)
     return next(prompt_batches(source, pair.render, batch_size=2, max_prompt_tokens=25))
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"loss": {"clipp": 1}}, r"loss\.clipp: there is no such field; there are divergence"),
-        ({"controller": {"holds": 1}}, r"controller\.holds: there is no such field"),
-        ({"exposed": {"weight": "ema"}}, r"exposed\.weight: there is no such field"),
-        ({"exposure": {"units": "token"}}, r"exposure\.units: there is no such field"),
-        ({"rollout": {"policy": "student"}}, r"rollout\.policy: there is no such field"),
-        ({"loss": {"divergence": "mse"}}, r"loss\.divergence='mse'"),
-        ({"controller": {"hold": 0}}, r"controller\.hold=0"),
-        ({"exposed": {"weights": "moving"}}, r"exposed\.weights='moving'"),
-        ({"exposure": {"max_tail": 0}}, r"exposure\.max_tail=0 must be at least 1"),
-        ({"exposure": {"probe_size": -1}}, r"exposure\.probe_size=-1 must be 0"),
-        ({"exposure": {"probe_size": 0}}, r"exposure\.probe_size=0 with controller\.policy='learn"),
-        ({"exposure": {"unit": "word"}}, r"exposure\.unit='word'"),
-        ({"exposure": {"template": "{problem}"}}, r"exposure\.template='\{problem\}'"),
-        ({"rollout": {"student_temperature": -1.0}}, r"rollout\.student_temperature=-1\.0"),
-        ({"rollout": {"student_top_p": 0.0}}, r"rollout\.student_top_p=0\.0 must be in \(0, 1\]"),
-        ({"rollout": {"student_top_k": -1}}, r"rollout\.student_top_k=-1"),
-        ({"rollout": {"max_total": 0}}, r"rollout\.max_total=0 must be at least 1"),
-        ({"synthesis": {"mode": "offline"}}, r"synthesis\.mode='offline' with method='atesd'"),
-        (
-            {"exposure": {"probe_size": ROWS + 1}},
-            rf"exposure\.probe_size={ROWS + 1}, but data\.validation has {ROWS} problems",
-        ),
-        ({"data": {"validation": {"name": ""}}}, r"data\.validation\.name is empty"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair, monkeypatch):
-    # Nothing is sampled before it is refused.
-    monkeypatch.setattr(AtesdRecipe, "__call__", lambda self, *inputs: (None, None, None))
-    with pytest.raises(ValueError, match=message):
-        make_recipe(small(**fields), pair)
-
-
-@pytest.mark.parametrize("weights", ["ema", "live"])
-def test_another_teacher_and_weights_of_the_student_are_refused(weights):
-    config = small(exposed={"weights": weights})
-    with config.unlocked():
-        config.teacher = {"path": "embedded:student", "dtype": "float32", "attention": "auto"}
-    with pytest.raises(ValueError, match=rf"exposed\.weights='{weights}' with a teacher section"):
-        make_recipe(config, load_pair(config))
-
-
-def test_an_external_teacher_may_be_frozen(no_probe):
-    config = small()
-    with config.unlocked():
-        config.teacher = {"path": "embedded:teacher", "dtype": "float32", "attention": "auto"}
-    external = load_pair(config)
-    recipe = make_recipe(config, external)
-    assert recipe.pair is external and recipe.pair.teacher_config != recipe.pair.student_config
