@@ -147,7 +147,7 @@ def test_the_step_hands_settings_advantages_and_policies_to_the_loss(
     def loss(params, config, settings, trajectories, advantages, old, *reference):
         seen.append((config, settings, trajectories, np.asarray(advantages), old, *reference))
         one = jnp.ones(())
-        return SurrogateSums(jnp.sum(params["w"]), None, one, one, one)
+        return SurrogateSums(jnp.sum(params["w"]), one, None, one, one, one)
 
     monkeypatch.setattr("experiments.methods.grpo.policy_gradient_loss", loss)
     recipe = make_recipe(small(grpo=field), pair)
