@@ -66,13 +66,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "max_reasoning": 128,
                 "max_answer": 16,
                 "max_tail": 64,
-                "probe_size": 32,
+                "probe_size": 16,
             },
             "exposed": {
                 "weights": "frozen",
                 "decay": 0.99,
                 "probe_exposure": 0.5,
-                "grounding_rows": 8,
+                "grounding_rows": 4,
             },
             "loss": {
                 "divergence": "forward_kl",
