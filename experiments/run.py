@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from experiments.compiled import keep_compiled
 from experiments.loop import run
+from experiments.parse_flags import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/CONFIG[-ARG] by default")
@@ -39,4 +40,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

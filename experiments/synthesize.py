@@ -14,6 +14,7 @@ from ml_collections import config_flags
 from experiments.compiled import keep_compiled
 from experiments.methods import make_recipe
 from experiments.pair import load_pair
+from experiments.parse_flags import parse_flags
 from experiments.synthesis import synthesise
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -35,4 +36,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from experiments.compare.execute import compare
 from experiments.compiled import keep_compiled
+from experiments.parse_flags import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the study's directory")
@@ -50,4 +51,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)
