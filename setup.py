@@ -1,4 +1,4 @@
-"""Packaging: `pip install -e .`, extras [cuda], [tpu], [test], [parity], [peers]."""
+"""Packaging: `pip install -e .`, extras [cuda], [tpu], [tracking], [test], [parity], [peers]."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ from setuptools import find_packages, setup
 
 # Tests and notebooks are not installed.
 ROOMS = ("atesd", "configs", "distill", "experiments", "models", "motab")
+
+TRACKING = ["tensorboardX>=2.6", "wandb>=0.21"]
 
 setup(
     name="motab",
@@ -20,7 +22,7 @@ setup(
     ),
     package_data={
         **{room: ["py.typed"] for room in ROOMS if room != "configs"},
-        "experiments": ["py.typed", "embedded/*/*"],
+        "experiments": ["py.typed", "embedded/*/*", "report/page.*"],
     },
     install_requires=[
         "absl-py>=2.0",
@@ -48,7 +50,9 @@ setup(
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.12",
+            *TRACKING,
         ],
+        "tracking": TRACKING,
         "parity": ["torch==2.13.0"],
         "peers": ["accelerate>=1.0", "google-tunix==0.1.7", "torch==2.13.0", "trl==1.16.0"],
     },

@@ -56,6 +56,17 @@ def shared() -> dict:
         "checkpoint": {"every": 50, "max_to_keep": 2, "keep_best": True},
         # Readable trajectories: how many, and every how many steps.
         "samples": {"rows": 4, "every": 20},
+        **observation(),
+    }
+
+
+def observation() -> dict:
+    """Who is told besides the workdir's files, and which updates are traced: none, by default."""
+    return {
+        # wandb: "off", "offline" or "online". Needs the extra [tracking]: see experiments/tracking.py.
+        "tracking": {"tensorboard": False, "wandb": "off", "project": "motab", "name": ""},
+        # Of `steps` updates from `first` on: see experiments/trace.py. 0 is off.
+        "profile": {"first": 3, "steps": 0},
     }
 
 

@@ -14,6 +14,8 @@ taught to use a reference block (`experiments/data/chain.py`), with the same mis
 
 import ml_collections
 
+from configs import common
+
 ROLES = ("teacher", "student", "reader")
 
 
@@ -80,6 +82,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             },
             "checkpoint": {"every": 100, "max_to_keep": 2, "keep_best": False},
             "samples": {"rows": 0, "every": 0},
+            **common.observation(),
         }
     )
     # All meet chains as long as those of the `long` split; distillation shows them up to 5 steps.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,17 @@ from experiments.methods.protocol import Outcome
 from experiments.pair import Pair, load_pair, start_student
 from experiments.picture import write_report
 from experiments.progress import Progress, summary_table
-from experiments.workdir import METRICS, Workdir, environment, read_log, read_results
+from experiments.settings import read_settings
+from experiments.trace import ProfileSettings, Trace
+from experiments.tracking import Trackers, TrackingSettings, require
+from experiments.workdir import (
+    METRICS,
+    TRAJECTORIES,
+    Workdir,
+    environment,
+    read_log,
+    read_results,
+)
 from models.parameters import Params
 
 # What is measured before and after training: problems as long as those trained on, and longer.
@@ -51,6 +62,9 @@ class _Run:
     def __init__(self, config: Any, workdir: Workdir, console: Console):
         self.config, self.workdir, self.console = config, workdir, console
         self.started, self.compiled = time.monotonic(), Watch()
+        self.tracking = read_settings(TrackingSettings, config, "tracking")
+        self.profile = read_settings(ProfileSettings, config, "profile")
+        require(self.tracking)
         self.pair: Pair = load_pair(config)
         self.data = {
             name: list(load_source(config.data[name]))
@@ -62,6 +76,10 @@ class _Run:
 
     def results(self) -> dict[str, Any]:
         """Trains to the end and writes results.json and report.png."""
+        with contextlib.ExitStack() as self.open:
+            return self._results()
+
+    def _results(self) -> dict[str, Any]:
         checkpoint = self.config.checkpoint
         with Checkpoints(
             self.workdir.checkpoints, checkpoint.max_to_keep, checkpoint.keep_best
@@ -69,6 +87,7 @@ class _Run:
             restored = checkpoints.restore_latest(self.method.abstract())
             if restored is None:
                 self.workdir.cut_back(-1)
+                self._track()
                 self.seconds_before = self.compiling_before = 0.0
                 params = start_student(self.pair, self.config)
                 if "init" not in self.config.student:
@@ -81,6 +100,7 @@ class _Run:
             else:
                 state, run_state, start = restored
                 self.workdir.cut_back(start)
+                self._track()
                 self.method.batches.set_state(run_state["batches"])
                 self.seconds_before = run_state["seconds"]
                 self.compiling_before = run_state["compile_seconds"]
@@ -93,14 +113,26 @@ class _Run:
         write_report(self.workdir.path)
         return results
 
+    def _track(self) -> None:
+        """From here on, whoever the config names is told what the workdir logs."""
+        path = self.workdir.path
+        logs = read_log(path / METRICS), read_log(path / TRAJECTORIES)
+        trackers = Trackers(self.tracking, self.config.to_dict(), path, *logs)
+        self.workdir.tracker = self.open.enter_context(trackers)
+
     def _train(self, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
         every = self.config.checkpoint.every
-        with Progress(self.config.steps, start, console=self.console) as progress:
+        with (
+            Progress(self.config.steps, start, console=self.console) as progress,
+            Trace(self.profile, self.workdir.path) as trace,
+        ):
             self.clock = time.monotonic()
             pending: tuple[int, Outcome] | None = None
             for step in range(start, self.config.steps):
+                trace.before(step + 1)
                 outcome = self.method.step(state, next(self.method.batches), step)
                 state = outcome.state
+                trace.after(step + 1, outcome.metrics)
                 # A step's metrics are read once the next one is on its way to the device.
                 if pending is not None:
                     self._log(*pending, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.colours import BLUE, GREEN, GREY, ORANGE, RED
+from experiments.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
 from experiments.columns import column
 from experiments.exposure_picture import exposure_panels
 from experiments.workdir import METRICS, REPORT, TRAJECTORIES, read_log, read_results
+
+Panel = Callable[[Axes], None]
 
 # More points than this hide one another.
 _MAX_POINTS = 4000
@@ -46,19 +48,7 @@ def draw_report(
     What there is no data for is left out. The arguments are what metrics.jsonl,
     trajectories.jsonl and results.json hold; any may be empty.
     """
-    steered = [t for t in trajectories if t.get("values")]
-    panels: list[Any] = []
-    scored = any(results.get(name) for name in ("before", "after", "teacher"))
-    if scored or any(m.get("kind") == "validation" for m in metrics):
-        panels.append(lambda axes: _accuracy(axes, metrics, results))
-    train = [m for m in metrics if m.get("kind") == "train" and "loss" in m]
-    if train:
-        panels.append(lambda axes: _loss(axes, train))
-    if steered:
-        panels.append(lambda axes: _monitor(axes, steered))
-        panels.append(lambda axes: _depth(axes, steered))
-    panels += exposure_panels(train)
-
+    panels = report_panels(metrics, trajectories, results)
     columns = 3 if len(panels) > 4 else min(max(len(panels), 1), 2)
     rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(5.4 * columns, 3.9 * rows), dpi=130)
@@ -68,11 +58,36 @@ def draw_report(
         figure.text(0.5, 0.5, "Nothing was logged yet.", ha="center", va="center", color=GREY)
     for index, draw in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#E5E5E5", linewidth=0.8)
-        axes.set_axisbelow(True)
+        style(axes)
         draw(axes)
     return figure
+
+
+def report_panels(
+    metrics: Sequence[Mapping[str, Any]],
+    trajectories: Sequence[Mapping[str, Any]],
+    results: Mapping[str, Any],
+) -> list[Panel]:
+    """What `draw_report` draws, panel by panel; arguments as there."""
+    steered = [t for t in trajectories if t.get("values")]
+    panels: list[Panel] = []
+    scored = any(results.get(name) for name in ("before", "after", "teacher"))
+    if scored or any(m.get("kind") == "validation" for m in metrics):
+        panels.append(lambda axes: _accuracy(axes, metrics, results))
+    train = [m for m in metrics if m.get("kind") == "train" and "loss" in m]
+    if train:
+        panels.append(lambda axes: _loss(axes, train))
+    if steered:
+        panels.append(lambda axes: _monitor(axes, steered))
+        panels.append(lambda axes: _depth(axes, steered))
+    return panels + exposure_panels(train)
+
+
+def style(axes: Axes) -> None:
+    """What all panels share."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _accuracy(axes: Axes, metrics: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> None:

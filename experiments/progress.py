@@ -115,7 +115,7 @@ class Progress:
         if "tokens_per_second" in shown:
             parts.append(f"{shown['tokens_per_second']:,.0f} tok/s")
         if eta is not None:
-            parts.append(f"ETA {_duration(eta)}")
+            parts.append(f"ETA {duration(eta)}")
         if "loss" in shown:
             parts.append(f"loss {shown['loss']:.4f}")
         if "accuracy" in shown:
@@ -169,8 +169,8 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
         ]
         lines.append(f"  tokens: {', '.join(shares) or 'none'}")
     if "wall_seconds" in results and "compile_seconds" in results:
-        seconds = _duration(float(results["wall_seconds"]))
-        compiling = _duration(float(results["compile_seconds"]))
+        seconds = duration(float(results["wall_seconds"]))
+        compiling = duration(float(results["compile_seconds"]))
         lines.append(f"  wall time: {seconds}, of which XLA compiled for {compiling}")
     return Group(table, *lines)
 
@@ -179,7 +179,8 @@ def _percent(share: Any) -> str:
     return f"{100 * float(share):.1f} %"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As in 1:02:03 or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -43,8 +43,9 @@ def readable_trajectories(
     """One record per row of MOTAB's trajectories, of host arrays.
 
     Returns:
-      Records of `id`, `prompt`, `answer`, `parts` (a list of `source` and `text`), `values` and
-      `boundaries` per step, `breach`, `root` (0-based steps, -1 for none) and `depth` in steps.
+      Records of `id`, `prompt`, `answer`, `parts` (a list of `source` and `text`), `steps` (their
+      texts, as far as the trajectory holds them), `values` and `boundaries` per step, `breach`,
+      `root` (0-based steps, -1 for none) and `depth` in steps.
     """
     records = []
     for b, people in enumerate(readable_rows(trajectories, examples, tokenizer)):
@@ -53,6 +54,7 @@ def readable_trajectories(
         records.append(
             {
                 **people,
+                "steps": _step_texts(trajectories, record, b, tokenizer),
                 "values": np.asarray(record.values_BxL[b, :steps]).tolist(),
                 "boundaries": np.asarray(record.boundaries_BxL[b, :steps]).tolist(),
                 "breach": breach,
@@ -63,3 +65,20 @@ def readable_trajectories(
             }
         )
     return records
+
+
+def _step_texts(
+    trajectories: Trajectories, record: Record, b: int, tokenizer: PreTrainedTokenizerBase
+) -> list[str]:
+    """The student's steps of row `b`. Without stitching the flawed ones are not there."""
+    source = np.asarray(trajectories.source_BxT[b])
+    written = np.asarray(trajectories.tokens_BxT[b])[
+        (source == Source.STUDENT) | (source == Source.FLAWED)
+    ]
+    texts, start = [], 0
+    for end in np.asarray(record.step_ends_BxL[b, : int(record.num_steps_B[b])]).tolist():
+        if end > len(written):
+            break
+        texts.append(decode(tokenizer, written[start:end].tolist()))
+        start = end
+    return texts

@@ -7,6 +7,7 @@
     results.json        the outcome
     checkpoints/        see `experiments.checkpoints`
     report.png          see `experiments.picture`
+    tensorboard/, wandb/  see `experiments.tracking`; profile/, see `experiments.trace`
 
 Every line of a `.jsonl` file is strict JSON: a number that is not finite is written as the string
 "nan", "inf" or "-inf", which `float()` reads back.
@@ -30,6 +31,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from experiments.tracking import Trackers
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -63,6 +66,9 @@ class Workdir:
       path: the directory; made if it is not there.
       config: the run's config, an `ml_collections.ConfigDict` or a nested dict of JSON values.
 
+    Attributes:
+      tracker: is told what is logged, once it is on disk; None for nobody.
+
     Raises:
       ValueError: the directory holds a run of another config (each differing field is named), or
         the remains of a run without its config.
@@ -73,6 +79,7 @@ class Workdir:
 
     def __init__(self, path: str | os.PathLike[str], config: Any):
         self.path = Path(path).expanduser().resolve()
+        self.tracker: Trackers | None = None
         fields = json.loads(json.dumps(_config_dict(config)))
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock: int | None = _take_lock(self.path / LOCK)
@@ -91,12 +98,17 @@ class Workdir:
         return self.path / CHECKPOINTS
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Adds one line: `step`, `kind` (train, validation or synthesis) and numbers."""
+        """Adds one line: `step`, `kind` (train, validation or evaluation) and numbers."""
         _append(self.path / METRICS, [record])
+        if self.tracker is not None:
+            self.tracker.log(record)
 
     def append_trajectories(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Adds one line per sampled trajectory; each carries the `step` that drew it."""
-        _append(self.path / TRAJECTORIES, list(records))
+        lines = list(records)
+        _append(self.path / TRAJECTORIES, lines)
+        if self.tracker is not None:
+            self.tracker.log_trajectories(lines)
 
     def cut_back(self, step: int) -> None:
         """Forgets every line logged after `step`, the step of the checkpoint being resumed.
@@ -183,7 +195,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line per field that differs, dotted, with both values."""
-    before, after = _flatten(old), _flatten(new)
+    before, after = flatten(old), flatten(new)
     names = list(before) + [name for name in after if name not in before]
     return [
         f"{name}: {before.get(name, 'absent')} in the workdir, {after.get(name, 'absent')} now"
@@ -293,13 +305,13 @@ def _config_dict(config: Any) -> dict[str, Any]:
         raise TypeError(f"A config must hold JSON values only: {error}") from error
 
 
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Dotted name -> value as JSON; 1 and 1.0 are the same value, 1 and true are not."""
     flat: dict[str, str] = {}
     for key, value in fields.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{name}.")
+            flat |= flatten(value, f"{name}.")
         else:
             whole = isinstance(value, float) and value.is_integer()
             flat[name] = json.dumps(int(value) if whole else value)

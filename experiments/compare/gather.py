@@ -13,18 +13,12 @@ import numpy as np
 
 from experiments.compare.best import BEST
 from experiments.compare.plan import seed_directory
-from experiments.workdir import (
-    METRICS,
-    SAMPLES,
-    TRAJECTORIES,
-    read_config,
-    read_log,
-    read_results,
-)
+from experiments.results import Run
+from experiments.workdir import read_config, read_results
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
+class Finished(Run):
     """A run that counts.
 
     Attributes:
@@ -33,34 +27,6 @@ class Finished:
 
     arm: str
     seed: int
-    directory: Path
-    config: dict[str, Any]
-    results: dict[str, Any]
-
-    @functools.cached_property
-    def trajectories(self) -> list[dict[str, Any]]:
-        """The sampled trajectories that a monitor watched."""
-        records = read_log(self.directory / TRAJECTORIES)
-        return [t for t in records if t.get("values") and "breach" in t]
-
-    @functools.cached_property
-    def step_seconds(self) -> float | None:
-        """The median time of an update; unlike sums, free of compilation."""
-        seconds = [float(r["seconds"]) for r in self.train]
-        return float(np.median(seconds)) if seconds else None
-
-    @functools.cached_property
-    def train(self) -> list[dict[str, Any]]:
-        """What was logged of every update."""
-        return [r for r in read_log(self.directory / METRICS) if r["kind"] == "train"]
-
-    def samples(self, role: str, data: str) -> list[dict[str, Any]]:
-        """Every graded sample of `before`, `after` or `teacher` on `test` or `long`."""
-        path = self.directory / SAMPLES / f"{role}-{data}.jsonl"
-        if not path.exists():
-            return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
 
     def shares(self, role: str, data: str) -> dict[str, float]:
         """The share of right samples of every problem, by its id."""
@@ -89,7 +55,7 @@ def read_runs(study: Any, workdir: Path) -> dict[str, list[Finished]]:
                 if not (directory / BEST).exists():
                     continue
                 results |= json.loads((directory / BEST).read_text(encoding="utf-8"))
-            run = Finished(arm, seed, directory, read_config(directory), results)
+            run = Finished(directory, read_config(directory), results, arm, seed)
             runs.setdefault(arm, []).append(run)
     return runs
 

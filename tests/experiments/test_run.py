@@ -97,6 +97,9 @@ def test_sampled_trajectories_are_readable_and_consistent(finished):
             if v < b
         ]  # fmt: skip
         assert record["breach"] == (unsafe[0] if unsafe else -1)
+        written = [p["text"] for p in record["parts"] if p["source"] in ("student", "flawed")]
+        assert len(record["steps"]) == len(record["values"])
+        assert "".join(written).startswith("".join(record["steps"]))
         sources = [part["source"] for part in record["parts"]]
         if record["breach"] >= 0 and not record["dropped"]:
             assert sources[-2:] == ["revision", "teacher"]
