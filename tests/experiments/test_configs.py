@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
+import re
+import sys
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
-from configs import gkd, grpo, imitkd, kd, motab, opd, pretrain, rft, sft, skd
+import atesd as atesd_room
+from configs import atesd, gkd, grpo, imitkd, kd, motab, opd, opsd, pretrain, rft, sft, skd
+from distill.optimizer import OptimizerSettings
+from distill.policy_gradient import GrpoSettings
+from distill.signal import Signal
 from experiments.loop import run
+from experiments.methods.atesd import ExposureSettings, RolloutSettings
+from experiments.trace import ProfileSettings
+from experiments.tracking import TrackingSettings
+from experiments.workdir import read_log
+from motab import MotabSettings
+
+from . import atesd_runs
+
+ARMS = (motab, sft, kd, rft, imitkd, skd, opd, gkd, grpo, atesd, opsd)
+# Sections that become one of these are read whole; what counts is that their fields are, afterwards.
+SETTINGS = (
+    MotabSettings,
+    OptimizerSettings,
+    GrpoSettings,
+    Signal,
+    atesd_room.ControllerSettings,
+    atesd_room.LossSettings,
+    atesd_room.TeacherSettings,
+    ExposureSettings,
+    RolloutSettings,
+    TrackingSettings,
+    ProfileSettings,
+)
+# Reading a field in order to check, compare or print it proves nothing.
+_FORMAL = {"__init__", "__post_init__", "__hash__", "__eq__", "__repr__"}
 
 VARIANTS = [
-    *[
-        (arm, arg)
-        for arm in (motab, sft, kd, rft, imitkd, skd, opd, gkd, grpo)
-        for arg in arm.ARGUMENTS
-    ],
+    *[(arm, arg) for arm in ARMS for arg in arm.ARGUMENTS],
     *[(pretrain, arg) for arg in pretrain.ROLES],
 ]
 
@@ -40,7 +69,7 @@ def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
         config.steps = "many"
 
 
-@pytest.mark.parametrize("module", [motab, sft, kd, rft, imitkd, skd, opd, gkd, grpo, pretrain])
+@pytest.mark.parametrize("module", [*ARMS, pretrain])
 def test_an_unknown_variant_is_refused(module):
     with pytest.raises(ValueError, match="nonsense"):
         module.get_config("nonsense")
@@ -94,10 +123,19 @@ def shorten(config: ConfigDict) -> ConfigDict:
         (opd, "topk_union", set()),
         (gkd, "", set()),
         (grpo, "token", set()),
+        (atesd, "smoke", set()),
+        (opsd, "ema-smoke", set()),
     ],
 )
-def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
-    config = shorten(module.get_config(arg))
+def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):
+    if module in (atesd, opsd):
+        config = atesd_runs.small(arg, module)
+        config.steps, config.checkpoint.every = 3, 3
+        config.data.test.update({"name": "chain/test", "size": 4})
+        config.data.long.update({"name": "chain/long", "size": 4})
+        config.samples.every = 1
+    else:
+        config = shorten(module.get_config(arg))
     if arg == "smoke":
         config.samples.every = 1
     if module is sft:
@@ -128,6 +166,46 @@ def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch):
     monkeypatch.undo()
     unread = leaves(config) - read
     assert unread == idle
+    settings_read["runs"].add((module, arg))
+    logged = {name for r in read_log(tmp_path / "metrics.jsonl") for name in r}
+    unexplained = logged - explained_metrics()
+    assert not unexplained, f"docs/metrics.md says nothing of {sorted(unexplained)}"
+
+
+@pytest.fixture(scope="module")
+def settings_read():
+    """What is read of the settings' fields while they are in use: names by class."""
+    found: dict = {cls: set() for cls in SETTINGS} | {"runs": set()}
+    with pytest.MonkeyPatch.context() as patch:
+        for cls in SETTINGS:
+            fields = {f.name for f in dataclasses.fields(cls)}
+
+            def recording(self, name, cls=cls, fields=fields):
+                if name in fields and sys._getframe(1).f_code.co_name not in _FORMAL:
+                    found[cls].add(name)
+                return object.__getattribute__(self, name)
+
+            patch.setattr(cls, "__getattribute__", recording, raising=False)
+        yield found
+
+
+def test_every_field_of_the_settings_is_used(settings_read):
+    """After the runs above, in which every method has been through its loop."""
+    if len(settings_read["runs"]) < 12:
+        pytest.skip("looks back at all of the runs above")
+    unused = {
+        f"{cls.__name__}.{field.name}"
+        for cls in SETTINGS
+        for field in dataclasses.fields(cls)
+        if field.name not in settings_read[cls]
+    }
+    assert unused == set()
+
+
+def explained_metrics() -> set[str]:
+    """Names in backquotes on the page that explains metrics; `exposure_0` counts as `exposure_G`."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+    return set(re.findall(r"`([a-z_0-9@]+)`", page.read_text()))
 
 
 def _find(tree: dict, path: str) -> dict:
