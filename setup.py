@@ -46,7 +46,10 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "test": [
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
             "mypy>=1.15",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
             "ruff>=0.12",

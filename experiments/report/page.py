@@ -19,7 +19,7 @@ from experiments.results import Run
 from experiments.workdir import flatten
 
 SOURCES = ("student", "flawed", "revision", "teacher")
-_SMALL = (3.2, 2.1)
+_SMALL = (2.5, 1.8)
 
 
 def make_page(runs: Sequence[Run], trajectories: int = 12, samples: int = 6) -> str:
@@ -91,8 +91,8 @@ def _names(directories: Sequence[Path]) -> list[str]:
 
 
 def _label(name: str) -> str:
-    """A name that matplotlib's legend shows: one that begins with _ it hides."""
-    return name.lstrip("_") or "run"
+    """A name that matplotlib shows as it is: no formula, and no hidden entry of a legend."""
+    return name.replace("$", r"\$").lstrip("_") or "run"
 
 
 def _shared(runs: Sequence[tuple[str, Run]]) -> list[Markup]:
@@ -100,6 +100,7 @@ def _shared(runs: Sequence[tuple[str, Run]]) -> list[Markup]:
 
 
 def _run(name: str, run: Run, number: int, trajectories: int, samples: int) -> dict[str, Any]:
+    shown = [_trajectory(t) for t in _evenly(run.all_trajectories, trajectories)]
     drawn = report_panels(run.metrics, run.all_trajectories, run.results)
     if run.trajectories:
         drawn.append(functools.partial(panels.by_step, trajectories=run.trajectories))
@@ -107,9 +108,12 @@ def _run(name: str, run: Run, number: int, trajectories: int, samples: int) -> d
         "name": name,
         "anchor": f"run-{number}",
         "facts": _facts(run),
+        "versions": ", ".join(f"{k} {v}" for k, v in run.results.get("versions", {}).items()),
         "panels": [inline_svg(draw, f"run{number}-{i}") for i, draw in enumerate(drawn)],
         "tokens": _tokens(run),
-        "trajectories": [_trajectory(t) for t in _evenly(run.all_trajectories, trajectories)],
+        "trajectories": shown,
+        # The first that says most is open from the start.
+        "open": next((i for i, t in enumerate(shown) if t["flags"]), 0),
         "sampled": len(run.all_trajectories),
         "samples": _samples(run, samples),
         "finished": bool(run.results),
@@ -141,8 +145,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         facts.append(("commit", f"{str(results['commit'])[:12]}{dirty}"))
     if "device" in results:
         facts.append(("device", f"{results.get('device_count', 1)} x {results['device']}"))
-    if "versions" in results:
-        facts.append(("versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())))
     return facts
 
 

@@ -43,7 +43,6 @@ _STYLE: dict[Any, Any] = {
     "legend.facecolor": _SURFACE,
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "text.parse_math": False,  # names of runs are no formulas
     "axes.titlesize": "medium",
 }  # fmt: skip
 

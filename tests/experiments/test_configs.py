@@ -131,8 +131,10 @@ def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_
     if module in (atesd, opsd):
         config = atesd_runs.small(arg, module)
         config.steps, config.checkpoint.every = 3, 3
-        config.data.test.update({"name": "chain/test", "size": 4})
-        config.data.long.update({"name": "chain/long", "size": 4})
+        for name in ("test", "long"):  # problems of one step, whose prompts are short
+            config.data[name].update(
+                {"name": "chain/test", "size": 4, "min_steps": 1, "max_steps": 1}
+            )
         config.samples.every = 1
     else:
         config = shorten(module.get_config(arg))

@@ -171,6 +171,17 @@ def test_a_score_that_is_not_finite_does_not_stop_the_page(tmp_path):
     assert "not finite at 2 steps" in make_page([read_run(directory)])
 
 
+def test_a_name_is_no_formula_and_powers_of_ten_are(tmp_path):
+    named = [write_motab(tmp_path / name) for name in ("a$^2$", "_b")]
+    for directory in named:
+        write_lines(
+            directory / "metrics.jsonl",
+            [{"step": s, "kind": "train", "loss": 10.0**-s} for s in range(1, 5)],
+        )
+    text = Page(make_page([read_run(directory) for directory in named])).text
+    assert "$^2$" in text and "mathdefault" not in text
+
+
 def test_directories_of_one_name_are_told_apart(tmp_path):
     a, b = write_motab(tmp_path / "a" / "run"), write_motab(tmp_path / "b" / "run")
     text = Page(make_page([read_run(a), read_run(b)])).text
