@@ -39,7 +39,8 @@ class Recipe(abc.ABC):
       max_total: most tokens of a response.
       signal: what response tokens train for besides likelihood, of a teacher that sees just them.
       slots: the rollout in parts, as an engine drives it: its parameters are the pair (student's,
-        teacher's), and it ends in (trajectories, record). None where only whole batches will do.
+        teacher's), and it ends in (trajectories, record). One entry for each kind of writer, of
+        which a row has one.
     """
 
     section: str
@@ -47,7 +48,7 @@ class Recipe(abc.ABC):
     selects: bool = False
     max_total: int
     signal: Signal | None = None
-    slots: Slots | None = None
+    slots: tuple[Slots, ...]
 
     def __init__(self, config: Any, pair: Pair):
         self.config, self.pair = config, pair
@@ -78,6 +79,10 @@ class Recipe(abc.ABC):
 
         Offline `inputs` are the trajectories; online, what `training_inputs` makes of them.
         """
+
+    def writers(self, sample_ids: np.ndarray, key: jax.Array) -> np.ndarray:
+        """Which of `slots` writes each row [B] of a round."""
+        return np.zeros(len(sample_ids), np.int32)
 
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
@@ -126,11 +131,10 @@ class Recipe(abc.ABC):
             for copy in range(copies):
                 yield Request(tokens, int(sample_id) * copies + copy, key, example)
 
-    def engine(self) -> Engine:
-        """Slots for this recipe: `synthesis.slots` of them, or as many as a batch has rows."""
-        assert self.slots is not None  # `make_recipe` has looked
+    def engine(self, writer: int = 0) -> Engine:
+        """Slots for one writer: `synthesis.slots` of them, or as many as a batch has rows."""
         return Engine(
-            self.slots,
+            self.slots[writer],
             self._count or self.config.batch_size,
             self.config.prompt.max_tokens,
             batch_multiple(self.pair.mesh),
@@ -144,12 +148,16 @@ class Recipe(abc.ABC):
     ) -> tuple[Trajectories, Any, Metrics]:
         """The same trajectories, the same rows, by way of slots and the host."""
         requests = list(self.requests(batch, copies, round_))
-        place = {request.sample_id: row for row, request in enumerate(requests)}
+        ids = np.array([request.sample_id for request in requests], np.int32)
+        place = {int(sample_id): row for row, sample_id in enumerate(ids)}
         found: list[Any] = [None] * len(requests)
         params = student_params, self.pair.teacher_params
-        for outputs, done in self.engine().run(params, requests):
-            for b, request in enumerate(done):
-                found[place[request.sample_id]] = jax.tree.map(lambda x: x[b], outputs)  # noqa: B023
+        writer_B = self.writers(ids, self._key(round_))
+        for writer in range(len(self.slots)):
+            own = [r for r, w in zip(requests, writer_B, strict=True) if w == writer]
+            for outputs, done in self.engine(writer).run(params, own):
+                for b, request in enumerate(done):
+                    found[place[request.sample_id]] = jax.tree.map(lambda x: x[b], outputs)  # noqa: B023
         mesh = self.pair.mesh
         trajectories, record = jax.device_put(
             jax.tree.map(lambda *rows: np.stack(rows), *found),

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.pair import Pair, start_student
@@ -62,10 +60,9 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     )
     params = start_student(pair, config)
     done = len(there)
-    write = _through_slots if recipe.slots is not None else _in_batches
     rounds = enumerate(itertools.islice(batches, total))
     with Progress(rows, start=done, label="synthesise") as progress, path.open("ab") as file:
-        for records in write(recipe, params, rounds, copies, there):
+        for records in _through_slots(recipe, params, rounds, copies, there):
             file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
             file.flush()
             os.fsync(file.fileno())
@@ -93,22 +90,6 @@ def _through_slots(
         yield [
             {"sample_id": request.sample_id, **line}
             for request, line in zip(done, lines, strict=True)
-        ]
-
-
-def _in_batches(
-    recipe: Recipe, params: Params, rounds: Rounds, copies: int, there: set[int]
-) -> Lines:
-    """The same of a recipe whose rollout takes whole batches."""
-    for round_, batch in rounds:
-        ids = [int(i) * copies + copy for i in batch.sample_ids_B for copy in range(copies)]
-        if there.issuperset(ids):
-            continue
-        trajectories, record, _ = jax.device_get(recipe(params, batch, copies, round_))
-        examples = [example for example in batch.examples for _ in range(copies)]
-        lines = recipe.lines(trajectories, record, examples)
-        yield [
-            {"sample_id": i, **line} for i, line in zip(ids, lines, strict=True) if i not in there
         ]
 
 

@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import distill.step
 from distill.loss import LossSums, trajectory_loss
+from distill.mixing import on_policy_rows
 from distill.signal import Signal
 from distill.step import Metrics
 from distill.trajectories import Source, Trajectories
@@ -63,6 +65,13 @@ class DistillationRecipe(Recipe):
                 "teacher: set teacher.path."
             )
         self._write, self.slots = make_policy(rollout, pair)
+
+    def writers(self, sample_ids: np.ndarray, key: jax.Array) -> np.ndarray:
+        """GKD's coins: 0 the student, 1 the teacher."""
+        if len(self.slots) == 1:
+            return super().writers(sample_ids, key)
+        share = self.config.rollout.on_policy_share
+        return 1 - np.asarray(on_policy_rows(share, key, jnp.asarray(sample_ids)), np.int32)
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, Any]]:
         """The policy's text; the record are arrays [B]."""

@@ -36,7 +36,7 @@ class MotabRecipe(Recipe):
         table = make_step_table(
             token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
         )
-        self.slots = motab.make_slots(
+        slots = motab.make_slots(
             *self._configs,
             self.settings,
             table,
@@ -45,11 +45,11 @@ class MotabRecipe(Recipe):
             pair.eos_ids,
             pair.vocab_size,
         )
+        self.slots = (slots,)
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, motab.Record]:
         """See `motab.make_rollout`."""
-        assert self.slots is not None
-        return write(self.slots, *inputs)
+        return write(self.slots[0], *inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: motab.Record) -> Metrics:
         """See `motab.rollout_metrics`."""

@@ -39,12 +39,11 @@ class OwnSamples(Recipe):
             vocab_size=pair.vocab_size,
             train=train,
         )
-        self.slots = one_writer(writing, Role.STUDENT, pair.eos_ids)
+        self.slots = (one_writer(writing, Role.STUDENT, pair.eos_ids),)
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, jax.Array]]:
         """The student's text; the record says which rows [B] are `truncated`."""
-        assert self.slots is not None
-        return write(self.slots, *inputs)
+        return write(self.slots[0], *inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
         """`truncated`, a share of rows; tokens."""

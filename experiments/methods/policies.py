@@ -108,16 +108,16 @@ def check_mode(policy: str, mode: str) -> None:
         )
 
 
-def make_policy(rollout: Mapping[str, Any], pair: Pair) -> tuple[PolicyRollout, Slots | None]:
+def make_policy(rollout: Mapping[str, Any], pair: Pair) -> tuple[PolicyRollout, tuple[Slots, ...]]:
     """The rollout of a checked `config.rollout`, and the same in parts.
 
-    Its record are arrays [B] by name, `truncated` among them. GKD has no parts: who writes a row is
-    decided by a coin, and both models write whole batches.
+    Its record are arrays [B] by name, `truncated` among them. GKD's parts are two, the student's
+    and the teacher's: of each row a coin takes one (`distill.mixing.on_policy_rows`).
     """
     policy = rollout["policy"]
     if policy in ("imitkd", "skd"):
         slots = _stepwise(rollout, pair)
-        return functools.partial(write, slots), slots
+        return functools.partial(write, slots), (slots,)
 
     def one(role: Role) -> Slots:
         config = pair.student_config if role == Role.STUDENT else pair.teacher_config
@@ -135,7 +135,7 @@ def make_policy(rollout: Mapping[str, Any], pair: Pair) -> tuple[PolicyRollout, 
     # Nobody writes what is sure to be left out.
     if share in (0, 1):
         slots = one(Role.STUDENT if share else Role.TEACHER)
-        return functools.partial(write, slots), slots
+        return functools.partial(write, slots), (slots,)
     by_student, by_teacher = one(Role.STUDENT), one(Role.TEACHER)
 
     def both(student_params, teacher_params, prompts, lengths, sample_ids, key):
@@ -144,7 +144,7 @@ def make_policy(rollout: Mapping[str, Any], pair: Pair) -> tuple[PolicyRollout, 
         mixed = mix(own, data, share, key, sample_ids)
         return mixed, {"truncated": truncated(mixed, pair.eos_ids)}
 
-    return both, None
+    return both, (by_student, by_teacher)
 
 
 def one_writer(writing: Slots, role: Role, eos_ids: tuple[int, ...]) -> Slots:

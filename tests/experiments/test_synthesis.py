@@ -104,7 +104,7 @@ def test_training_does_not_depend_on_the_order_of_lines(whole, pair, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *streams)
 
 
-@pytest.mark.parametrize("arm", ["opd", "skd"])
+@pytest.mark.parametrize("arm", ["opd", "skd", "gkd"])
 def test_online_slots_change_nothing(arm, pair):
     written = []
     for slots in (0, 2):
@@ -127,5 +127,3 @@ def test_online_slots_change_nothing(arm, pair):
 def test_slots_that_cannot_be_are_refused(pair):
     with pytest.raises(ValueError, match=r"synthesis\.slots=-1"):
         make_recipe(small("opd", slots=-1), pair)
-    with pytest.raises(ValueError, match=r"synthesis\.slots=2: this rollout writes whole batches"):
-        make_recipe(small("gkd", slots=2), pair)

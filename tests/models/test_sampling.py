@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy_sampling import reference
 from scipy.stats import chisquare
 
-from models.sampling import Sampling, filter_logits, row_keys, sample
+from models.sampling import Sampling, filter_logits, first_argmax, row_keys, sample
 
 
 def probabilities(logits, sampling: Sampling):
@@ -137,3 +137,12 @@ def test_noise_is_by_identity():
 def test_out_of_range_raises(field, value):
     with pytest.raises(ValueError, match=f"{field}={value}"):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize("size", [1, 2, 257])
+def test_the_first_maximum_is_numpys(size):
+    """Ties abound, and rows of minus infinity."""
+    x = np.random.RandomState(1).randint(0, 4, (64, size)).astype(np.float32)
+    x[x == 0] = -np.inf
+    x[0] = -np.inf
+    np.testing.assert_array_equal(jax.jit(first_argmax)(x), x.argmax(axis=1))
