@@ -20,6 +20,7 @@ from atesd.credit import add_decision, collect, credit, due, rewards
 from atesd.features import build, read
 from atesd.policy import policy_loss, policy_optimizer, shapes
 from atesd.settings import ControllerSettings
+from distill.step import where
 
 __all__ = ["ControllerState", "decide", "init_controller", "is_decision", "observe"]
 
@@ -200,8 +201,14 @@ def _update(
         settings.entropy_target,
     )
     updates, opt_state = policy_optimizer(settings).update(gradients, state.opt_state)
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients))
+    params, opt_state = where(
+        finite,
+        (optax.apply_updates(state.params, updates), opt_state),
+        (state.params, state.opt_state),
+    )
     return state.replace(
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         opt_state=opt_state,
         completed=completed.replace(count=jnp.zeros_like(completed.count)),
         policy_loss=loss,

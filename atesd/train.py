@@ -245,8 +245,12 @@ def make_train_step(
         method_state = {**state.method_state, "controller": here}
         if teacher.weights == "ema":
             # In this form the average of what is frozen is exactly that.
-            method_state["teacher_params"] = jax.tree.map(
+            averaged = jax.tree.map(
                 lambda average, x: average + (1 - teacher.decay) * (x - average), theirs, new.params
+            )
+            # A batch that changes no weights leaves their average alone, too.
+            method_state["teacher_params"] = distill.step.where(
+                metrics["skipped"] + metrics["idle"] == 0, averaged, theirs
             )
         if probe is not None:
             metrics["probe_nll"] = jnp.mean(here.probe_nll_G)

@@ -11,6 +11,8 @@ def shared() -> dict:
         "seed": 0,
         "steps": 200,
         "batch_size": 32,  # trajectories per update
+        # A step whose loss or gradient is not finite changes nothing; so many in a row end the run.
+        "stop_after_skipped": 5,
         "student": {
             "path": "embedded:student",
             "dtype": "float32",

@@ -34,6 +34,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "seed": 0,
             "steps": 1000,
             "batch_size": 32,
+            "stop_after_skipped": 5,
             "student": {
                 "tokenizer": "embedded:tokenizer",
                 "init": {

@@ -24,6 +24,7 @@ class LossSums(flax.struct.PyTreeNode):
 
     Attributes:
       total: `likelihood + divergence`: what is differentiated. The other sums have no gradient.
+      idle_rows: rows that hold tokens of which none trains.
     """
 
     total: jax.Array
@@ -31,6 +32,7 @@ class LossSums(flax.struct.PyTreeNode):
     likelihood_tokens: jax.Array
     divergence: jax.Array
     divergence_tokens: jax.Array
+    idle_rows: jax.Array
 
     @property
     def tokens(self) -> jax.Array:
@@ -44,8 +46,9 @@ class LossSums(flax.struct.PyTreeNode):
 
     @property
     def metrics(self) -> dict[str, jax.Array]:
-        """`likelihood` and `divergence`, in nats per token that trains for each."""
+        """`likelihood` and `divergence`, in nats per token that trains for each; `idle_rows`."""
         return {
+            "idle_rows": self.idle_rows,
             "likelihood": self.likelihood / jnp.maximum(self.likelihood_tokens, 1.0),
             "divergence": self.divergence / jnp.maximum(self.divergence_tokens, 1.0),
         }
@@ -114,4 +117,5 @@ def trajectory_loss(
         likelihood_tokens=jnp.sum(extras["likelihood"]),
         divergence=divergence,
         divergence_tokens=jnp.sum(extras["divergence"]) * (signal is not None),
+        idle_rows=t.idle_rows,
     )

@@ -86,6 +86,7 @@ class SurrogateSums(flax.struct.PyTreeNode):
       count: what both are divided by: weight of all tokens, or responses that have any.
       clipped: weight of the tokens whose ratio is clipped.
       tokens: weight of all tokens.
+      idle_rows: responses without any.
     """
 
     total: jax.Array
@@ -94,6 +95,7 @@ class SurrogateSums(flax.struct.PyTreeNode):
     count: jax.Array
     clipped: jax.Array
     tokens: jax.Array
+    idle_rows: jax.Array
 
     @property
     def mean(self) -> jax.Array:
@@ -102,11 +104,12 @@ class SurrogateSums(flax.struct.PyTreeNode):
 
     @property
     def metrics(self) -> dict[str, jax.Array]:
-        """`surrogate`; `clipped`, a share of tokens; `kl`, nats per token, where there is one."""
+        """`surrogate`; `clipped`, a share of tokens; `idle_rows`; `kl`, nats per token, if any."""
         count = jnp.maximum(self.count, 1.0)
         return {
             "surrogate": self.surrogate / count,
             "clipped": self.clipped / jnp.maximum(self.tokens, 1.0),
+            "idle_rows": self.idle_rows,
             **({} if self.kl is None else {"kl": self.kl / count}),
         }
 
@@ -188,6 +191,7 @@ def surrogate_sums(
         count=responses if settings.normalise == "sequence" else jnp.sum(w_BxT),
         clipped=jnp.sum(w_BxT * clipped_BxT),
         tokens=jnp.sum(w_BxT),
+        idle_rows=w_BxT.shape[0] - responses,
     )
 
 

@@ -14,7 +14,7 @@ class TrainState(flax.struct.PyTreeNode):
     """What a train step maps to its successor.
 
     Attributes:
-      step: [] int32, optimiser updates done.
+      step: [] int32, batches trained on; those that changed nothing (`distill.step`) count.
       params: the student's parameters.
       opt_state: the optimiser's state, sharded like the parameters.
       method_state: whatever else a method carries from step to step (rollout weights, controllers,

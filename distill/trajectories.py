@@ -6,6 +6,7 @@ import enum
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 
 class Source(enum.IntEnum):
@@ -60,3 +61,11 @@ class Trajectories(flax.struct.PyTreeNode):
     positions_BxT: jax.Array
     segment_ids_BxT: jax.Array
     teacher_scores: TeacherScores | None = None
+
+    @property
+    def idle_rows(self) -> jax.Array:
+        """How many rows [] hold tokens of which none trains: empty, dropped or unrewarded."""
+        trains_B = jnp.any(
+            (self.likelihood_weights_BxT != 0) | (self.divergence_weights_BxT != 0), axis=1
+        )
+        return jnp.sum(jnp.any(self.segment_ids_BxT != 0, axis=1) & ~trains_B)

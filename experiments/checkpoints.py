@@ -1,14 +1,16 @@
 """Checkpoints of a run: the state on the devices and the little that lives on the host.
 
 A checkpoint is one orbax directory named by its step. It is written in the background and appears
-under its name only when whole, so a kill leaves the one before in force. What later turns out
-unreadable is put aside as `STEP.corrupt`, with a warning, and the one before is used.
+under its name only when whole, so a kill leaves the one before in force. It carries checksums of its arrays
+and of what lies beside them. What later turns out unreadable, or not what was written, is put aside
+as `STEP.corrupt`, with a warning, and the one before is used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -22,6 +24,9 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from experiments.checksums import checksums
+from experiments.orbax_log import quiet
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ class Checkpoints:
         the latest counts.
 
     Raises:
-      ValueError: `max_to_keep` is not positive.
+      ValueError: `max_to_keep` is not positive; or a checkpoint that is there has no checksums.
     """
 
     def __init__(
@@ -60,7 +65,7 @@ class Checkpoints:
         for step in _steps(self.directory):
             try:
                 _accuracy(self.directory, step)
-            except ValueError as error:
+            except UnreadableCheckpoint as error:
                 self._set_aside(step, error)
         policies: list[Any] = [LatestN(max_to_keep)]
         if keep_best:
@@ -104,16 +109,30 @@ class Checkpoints:
         latest = self.latest_step()
         if latest is not None and step <= latest:
             raise ValueError(f"Checkpoint {step} is not after {latest}, the latest there is.")
-        run = _json(run_state)
         measured = accuracy is not None and math.isfinite(accuracy)
+        run = _sealed(
+            {
+                "run_state": _json(run_state),
+                "accuracy": float(accuracy) if measured else None,  # type: ignore[arg-type]
+                "checksums": checksums(state),
+            }
+        )
         with self._writing():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(run)
                 ),
-                metrics={"accuracy": float(accuracy)} if measured else None,  # type: ignore[arg-type]
+                metrics={"accuracy": run["accuracy"]} if measured else None,
             )
+
+    def replace(
+        self, step: int, state: Any, run_state: Mapping[str, Any], accuracy: float | None
+    ) -> None:
+        """Writes the latest checkpoint anew, validated. Until that is done the one before counts."""
+        self.wait()
+        self._manager.delete(step)
+        self.save(step, state, run_state, accuracy)
 
     def restore_latest(self, abstract_state: Any) -> Restored | None:
         """The latest checkpoint that can be read, or None. The unreadable are put aside.
@@ -147,18 +166,18 @@ class Checkpoints:
         self.wait()
         step = find_step(self.directory, which)
         target = jax.tree.map(_placed, abstract_state)
-        with _reading(self.directory / str(step)):
+        path = self.directory / str(step)
+        with _reading(path):
             saved = self._manager.item_metadata(step).state
         if saved is not None:
-            _check_fit(saved.tree, target, self.directory / str(step))
-        with _reading(self.directory / str(step)):
+            _check_fit(saved.tree, target, path)
+        run = _read_run(path)
+        with _reading(path):
             restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target), run=ocp.args.JsonRestore()
-                ),
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
             )
-        return Restored(restored.state, restored.run, step)
+        _check_sums(restored.state, run, path)
+        return Restored(restored.state, run["run_state"], step)
 
     def latest_step(self) -> int | None:
         """The step of the latest checkpoint, one being written included."""
@@ -194,7 +213,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
-            with _quiet():
+            with quiet():
                 yield
         except Exception as error:
             self._manager.reload()
@@ -266,6 +285,7 @@ def restore_params(directory: str | os.PathLike[str], which: int | str) -> tuple
             path / "state",
             args=ocp.args.PyTreeRestore(target, restore_args=arguments, partial_restore=True),
         )
+    _check_sums(restored, _read_run(path), path)
     return restored["params"], step
 
 
@@ -278,13 +298,50 @@ def _steps(directory: Path) -> list[int]:
 
 def _accuracy(directory: Path, step: int) -> float | None:
     """What a checkpoint scored; None where it was not validated."""
-    path = directory / str(step) / "metrics" / "metrics"
-    if not path.exists():
-        return None
+    accuracy = _read_run(directory / str(step))["accuracy"]
+    path = directory / str(step) / "metrics" / "metrics"  # what orbax goes by
     try:
-        return float(json.loads(path.read_bytes())["accuracy"])
+        there = json.loads(path.read_bytes())["accuracy"] if path.exists() else None
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableCheckpoint(f"{path} is garbled.") from error
+    if there != accuracy:
+        raise UnreadableCheckpoint(f"{path} says {there}, but {accuracy} was measured.")
+    return accuracy
+
+
+def _sealed(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON with a checksum of its own."""
+    text = json.dumps(fields, sort_keys=True).encode()
+    return {**fields, "digest": hashlib.blake2b(text, digest_size=12).hexdigest()}
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """What lies beside the arrays of a checkpoint: `run_state`, `accuracy`, `checksums`."""
+    file = path / "run" / "metadata"
+    with _reading(path):
+        run = json.loads(file.read_bytes())
+        digest = run.pop("digest", None)
+        damaged = _sealed(run)["digest"] != digest
+    if damaged and digest is None and "checksums" not in run:
+        raise ValueError(
+            f"{path} has no checksums: an earlier version of this code wrote it. Use another "
+            "--workdir, or that version."
+        )
+    if damaged:
+        raise UnreadableCheckpoint(f"{file} is not what was written.")
+    return run
+
+
+def _check_sums(restored: Any, run: Mapping[str, Any], path: Path) -> None:
+    """Raises where arrays, perhaps not all, are not those that were saved."""
+    wrong = [
+        name for name, found in checksums(restored).items() if run["checksums"].get(name) != found
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise UnreadableCheckpoint(
+            f"{path}: arrays are not what was saved: {', '.join(wrong[:5])}{more}."
+        )
 
 
 def _placed(x: Any) -> jax.ShapeDtypeStruct:
@@ -333,7 +390,7 @@ def _json(run_state: Mapping[str, Any]) -> dict[str, Any]:
 def _reading(path: Path) -> Iterator[None]:
     """Tells damage from trouble of the machine, which says nothing about the checkpoint."""
     try:
-        with _quiet():
+        with quiet():
             yield
     except (PermissionError, MemoryError, InterruptedError):
         raise
@@ -342,26 +399,3 @@ def _reading(path: Path) -> Iterator[None]:
             raise
         text = " ".join(str(error).split())[:300]
         raise UnreadableCheckpoint(f"{path}: {type(error).__name__}: {text}") from error
-
-
-class _OrbaxChatter(logging.Filter):
-    """Drops what orbax says below `level`: its errors reach the caller as exceptions."""
-
-    level = logging.ERROR
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname or record.levelno >= self.level
-
-
-_chatter = _OrbaxChatter()
-logging.getLogger("absl").addFilter(_chatter)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops orbax's errors too, for the caller says what went wrong."""
-    before, _chatter.level = _chatter.level, logging.CRITICAL + 1
-    try:
-        yield
-    finally:
-        _chatter.level = before

@@ -14,6 +14,12 @@ from distill.state import TrainState
 from experiments.checkpoints import Checkpoints
 from experiments.compiled import Watch
 from experiments.data.sources import load_source
+from experiments.interruption import (
+    Interrupted,
+    interruptible,
+    reason,
+    requested_anywhere,
+)
 from experiments.measure import measure
 from experiments.methods import make_method
 from experiments.methods.base import Base
@@ -21,7 +27,9 @@ from experiments.methods.protocol import Outcome
 from experiments.pair import Pair, load_pair, start_student
 from experiments.picture import write_report
 from experiments.progress import Progress, summary_table
+from experiments.room import check_room
 from experiments.settings import read_settings
+from experiments.skipped import Skipped
 from experiments.trace import ProfileSettings, Trace
 from experiments.tracking import Trackers, TrackingSettings, require
 from experiments.workdir import (
@@ -43,9 +51,11 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
 
     Raises:
       ValueError: the config or the workdir does not fit; see the message.
+      Interrupted: a signal asked it to end, and it has saved what it has.
+      TooManySkipped: losses or gradients were not finite, step after step.
     """
     console = console or Console()
-    with Workdir(workdir, config) as directory:
+    with interruptible(), Workdir(workdir, config) as directory:
         results = read_results(directory.path)
         if results is not None:
             console.print(f"{directory.path} is complete; another --workdir starts anew.")
@@ -66,6 +76,7 @@ class _Run:
         self.profile = read_settings(ProfileSettings, config, "profile")
         require(self.tracking)
         self.pair: Pair = load_pair(config)
+        check_room(config, self.pair.student_config, workdir.checkpoints)
         self.data = {
             name: list(load_source(config.data[name]))
             for name in ("validation", *TEST_SETS)
@@ -73,6 +84,7 @@ class _Run:
         }
         self.method: Any = make_method(config, self.pair, workdir)
         self.rate = self.method.schedule if isinstance(self.method, Base) else None
+        self.skipped = Skipped(config.stop_after_skipped, workdir.path, console)
 
     def results(self) -> dict[str, Any]:
         """Trains to the end and writes results.json and report.png."""
@@ -104,7 +116,11 @@ class _Run:
                 self.method.batches.set_state(run_state["batches"])
                 self.seconds_before = run_state["seconds"]
                 self.compiling_before = run_state["compile_seconds"]
+                self.skipped.set_state(run_state["skipped"])
                 self.console.print(f"Resuming after step {start} of {self.config.steps}.")
+                if run_state["to_validate"]:
+                    accuracy = self._validate(state, start)
+                    checkpoints.replace(start, state, self._run_state(), accuracy)
             state = self._train(state, start, checkpoints)
             checkpoints.wait()
         self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
@@ -121,14 +137,14 @@ class _Run:
         self.workdir.tracker = self.open.enter_context(trackers)
 
     def _train(self, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
-        every = self.config.checkpoint.every
+        every, steps = self.config.checkpoint.every, self.config.steps
         with (
-            Progress(self.config.steps, start, console=self.console) as progress,
+            Progress(steps, start, console=self.console) as progress,
             Trace(self.profile, self.workdir.path) as trace,
         ):
             self.clock = time.monotonic()
             pending: tuple[int, Outcome] | None = None
-            for step in range(start, self.config.steps):
+            for step in range(start, steps):
                 trace.before(step + 1)
                 outcome = self.method.step(state, next(self.method.batches), step)
                 state = outcome.state
@@ -137,19 +153,47 @@ class _Run:
                 if pending is not None:
                     self._log(*pending, progress)
                 pending = step + 1, outcome
-                last = step + 1 == self.config.steps
-                if (step + 1) % every == 0 or last:
+                due = (step + 1) % every == 0 or step + 1 == steps
+                ending = requested_anywhere()
+                if due or ending:
                     self._log(*pending, progress)
                     pending = None
-                    accuracy = self._validate(state, step + 1, progress)
-                    run_state = {
-                        "batches": self.method.batches.get_state(),
-                        "seconds": self._seconds(),
-                        "compile_seconds": self._compile_seconds(),
-                    }
-                    checkpoints.save(step + 1, state, run_state, accuracy)
+                    ending = self._save(state, step + 1, due, checkpoints, progress) or ending
                     self.clock = time.monotonic()
+                if ending and step + 1 < steps:
+                    checkpoints.wait()
+                    raise Interrupted(
+                        f"{reason()}: saved after step {step + 1} of {steps}. The same command "
+                        "goes on from there."
+                    )
         return state
+
+    def _save(
+        self,
+        state: TrainState,
+        step: int,
+        due: bool,
+        checkpoints: Checkpoints,
+        progress: Progress,
+    ) -> bool:
+        """Writes a checkpoint, validated where one is `due`; returns whether that was broken off."""
+        accuracy, broken_off = None, False
+        if due:
+            try:
+                accuracy = self._validate(state, step, progress)
+            except Interrupted:  # made up for when the run goes on
+                broken_off = True
+        checkpoints.save(step, state, self._run_state(to_validate=broken_off), accuracy)
+        return broken_off
+
+    def _run_state(self, to_validate: bool = False) -> dict[str, Any]:
+        return {
+            "batches": self.method.batches.get_state(),
+            "seconds": self._seconds(),
+            "compile_seconds": self._compile_seconds(),
+            "skipped": self.skipped.get_state(),
+            "to_validate": to_validate,
+        }
 
     def _log(self, step: int, outcome: Outcome, progress: Progress) -> None:
         metrics = {name: float(x) for name, x in jax.device_get(outcome.metrics).items()}
@@ -158,7 +202,8 @@ class _Run:
         metrics["seconds"] = seconds
         metrics["tokens_per_second"] = metrics["tokens"] / seconds
         if self.rate is not None:
-            metrics["learning_rate"] = float(self.rate(step - 1))
+            # The schedule stands still at steps that change nothing.
+            metrics["learning_rate"] = float(self.rate(step - 1 - self.skipped.updates_missed))
         self.workdir.append_metrics({"step": step, "kind": "train", **metrics})
         samples = self.config.samples.every
         if outcome.readable is not None and samples and (step - 1) % samples == 0:
@@ -166,15 +211,19 @@ class _Run:
                 {"step": step, **record} for record in outcome.readable()
             )
         progress.update(step, metrics["tokens_per_second"], metrics["loss"])
+        self.skipped.count(step, metrics, outcome)
 
-    def _validate(self, state: TrainState, step: int, progress: Progress) -> float | None:
+    def _validate(
+        self, state: TrainState, step: int, progress: Progress | None = None
+    ) -> float | None:
         if "validation" not in self.data:
             return None
         summary, _ = self._sample("validation", state.params, self.pair.student_config)
         low, high = summary["interval"]
         record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
         self.workdir.append_metrics({"step": step, "kind": "validation", **record})
-        progress.update(step, accuracy=summary["accuracy"])
+        if progress is not None:
+            progress.update(step, accuracy=summary["accuracy"])
         return summary["accuracy"]
 
     def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
@@ -218,6 +267,7 @@ class _Run:
         results["synthesis"] = _synthesis(train)
         results["steps"] = self.config.steps
         results["loss_tokens"] = int(sum(r["loss_tokens"] for r in train))
+        results |= self.skipped.results()
         results["train_seconds"] = sum(r["seconds"] for r in train)
         results["seed"] = self.config.seed
         results["wall_seconds"] = self._seconds()

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.data.example import Example
 from experiments.evaluate import evaluate
+from experiments.interruption import check
 from experiments.pair import Pair
 from models import ModelConfig
 from models.parameters import Params
@@ -24,6 +25,9 @@ def measure(
 
     Args:
       samples: per problem, in place of the config's.
+
+    Raises:
+      Interrupted: a signal asked the process to end.
     """
     e = config.evaluation
     return evaluate(
@@ -40,4 +44,7 @@ def measure(
         eos=pair.eos_ids,
         render=pair.render,
         prompt_width=config.prompt.max_tokens,
+        on_batch=lambda done, total: check(
+            f"{done} of {total} samples were graded, and begin anew; all that was finished is kept."
+        ),
     )

@@ -1,7 +1,8 @@
 """Runs a config: `python -m experiments.run --config configs/motab.py [--workdir DIR]`.
 
 `--config FILE:ARG` picks a variant and `--config.field=value` sets a field. Running again on the
-same workdir resumes.
+same workdir resumes. On SIGTERM or Ctrl-C it finishes the step, saves and exits with 75; on the second
+it exits at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.compiled import keep_compiled
+from experiments.interruption import RESUMABLE, Interrupted
 from experiments.loop import run
 from experiments.parse_flags import parse_flags
 
@@ -37,6 +39,9 @@ def main(_: list[str]) -> None:
         run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(RESUMABLE)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
+from experiments.interruption import check
 from experiments.pair import Pair, start_student
 from experiments.paths import model_directory
 from experiments.progress import Progress
@@ -38,6 +39,7 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
 
     Raises:
       ValueError: the file was written with other models or settings.
+      Interrupted: a signal asked the process to end.
     """
     copies = config.synthesis.trajectories_per_prompt
     per_batch = config.batch_size
@@ -68,6 +70,8 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             os.fsync(file.fileno())
             done += len(records)
             progress.update(done)
+            if done < rows:
+                check(f"{done} of {rows} trajectories are in {path}.")
 
 
 Rounds = Iterable[tuple[int, PromptBatch]]

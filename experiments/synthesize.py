@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.compiled import keep_compiled
+from experiments.interruption import RESUMABLE, Interrupted, interruptible
 from experiments.methods import make_recipe
 from experiments.pair import load_pair
 from experiments.parse_flags import parse_flags
@@ -28,10 +29,14 @@ def main(_: list[str]) -> None:
         sys.exit("Give --config FILE and --out FILE.jsonl.")
     keep_compiled()
     try:
-        pair = load_pair(_CONFIG.value)
-        synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))
+        with interruptible():
+            pair = load_pair(_CONFIG.value)
+            synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))
     except (OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(RESUMABLE)
     print(f"Train on it with --config.synthesis.mode=offline --config.synthesis.file={_OUT.value}")
 
 

@@ -21,6 +21,7 @@ from distill.packing import Segment, pack_segments
 from distill.sharding import batch_sharding
 from distill.teacher_scores import check_cacheable, score_trajectories
 from distill.trajectories import TeacherScores
+from experiments.interruption import check
 from experiments.paths import model_directory
 from experiments.progress import Progress
 from experiments.recipe import Recipe
@@ -119,6 +120,8 @@ class KeptScores:
                     arrays[name] = np.concatenate(pieces)
                 write_atomic(self._file(number), save(arrays, {"made_of": json.dumps(made_of)}))
                 progress.update(done)
+                if done < len(missing):
+                    check(f"{done} of {len(missing)} missing files of teacher scores are written.")
 
 
 def _made_of(config: Any, recipe: Recipe, path: Path) -> dict[str, Any]:

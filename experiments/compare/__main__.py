@@ -5,7 +5,8 @@
     --budget 90                               minutes after which no further run is started
 
 The same command again goes on where it was interrupted, and does no finished run again;
-`--budget 0` only writes the table. It exits with 1 where an arm failed.
+`--budget 0` only writes the table. It exits with 1 where an arm failed, and with 75 when SIGTERM or
+Ctrl-C interrupted it; the run under way is saved, and the table shows what there is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ml_collections import config_flags
 
 from experiments.compare.execute import compare
 from experiments.compiled import keep_compiled
+from experiments.interruption import RESUMABLE, Interrupted
 from experiments.parse_flags import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -46,6 +48,9 @@ def main(_: list[str]) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(RESUMABLE)
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")
 

@@ -30,6 +30,7 @@ from experiments.compare.plan import (
 from experiments.compare.report import write_report
 from experiments.compare.selection import Choice, choose
 from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
+from experiments.interruption import check, interruptible
 from experiments.synthesis import SYNTHESIS
 from experiments.workdir import (
     RESULTS,
@@ -73,10 +74,11 @@ def compare(
 
     Raises:
       ValueError: the study, or what the workdir holds, does not fit; see the message.
+      Interrupted: a signal asked it to end; finished runs stay, and the table shows them.
     """
     console = console or Console()
     plan = make_plan(study, arms, seeds)
-    with Workdir(workdir, plan.rules()) as directory:
+    with interruptible(), Workdir(workdir, plan.rules()) as directory:
         work = _Work(plan, directory.path, budget, console, train, fit, clock)
         work.refuse_other_configs()
         try:
@@ -187,6 +189,7 @@ class _Work:
                 return None
             if self._out_of_budget():
                 return self._not_started()
+            check(f"{self.number - 1} of {self.total} runs were looked at.")
             self.console.print(f"[{self.number}/{self.total}] {name}", markup=False)
             if not self._is_trained(directory):
                 self.train(config, directory, self.console)

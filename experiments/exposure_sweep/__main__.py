@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from experiments.compare.execute import compare
 from experiments.compiled import keep_compiled
 from experiments.exposure_sweep.report import write_sweep
+from experiments.interruption import RESUMABLE, Interrupted, interruptible
 from experiments.parse_flags import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -45,12 +46,16 @@ def main(_: list[str]) -> None:
     try:
         seeds = None if _SEEDS.value is None else [int(seed) for seed in _SEEDS.value]
         arms = list(study.exposures)
-        failed = compare(
-            study, workdir, arms=arms, seeds=seeds, budget=_BUDGET.value, command=command
-        )
-        written = write_sweep(study, workdir, seeds, _PROBLEMS.value, command)
+        with interruptible():
+            failed = compare(
+                study, workdir, arms=arms, seeds=seeds, budget=_BUDGET.value, command=command
+            )
+            written = write_sweep(study, workdir, seeds, _PROBLEMS.value, command)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(RESUMABLE)
     print(f"Sweep: {os.fspath(written)}")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")

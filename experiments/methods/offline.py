@@ -29,9 +29,8 @@ class Offline(Base):
     def step(self, state: TrainState, batch: dict[str, Any], step: int) -> Outcome:
         """One update on stored trajectories."""
         rows = batch["records"]
-        state, metrics = self._train(
-            state, self.pair.teacher_params, self.place(batch["trajectories"])
-        )
+        trajectories = self.place(batch["trajectories"])
+        state, metrics = self._train(state, self.pair.teacher_params, trajectories)
         counts = {
             f"tokens_{name}": sum(r["tokens"][name] for r in rows) for name in rows[0]["tokens"]
         }
@@ -46,4 +45,4 @@ class Offline(Base):
         if self.recipe.selects:
             measured["kept"] = self.batches.kept
         sample = [r["readable"] for r in rows[: self.config.samples.rows]]
-        return Outcome(state, {**metrics, **measured}, lambda: sample)
+        return Outcome(state, {**metrics, **measured}, trajectories, lambda: sample)

@@ -50,7 +50,7 @@ class Online(Base):
         inputs, more = self.recipe.training_inputs(trajectories, record, batch, self.copies)
         state, metrics = self._train(state, self.recipe.pair.teacher_params, inputs)
         metrics = {**metrics, **rollout_metrics, **more}
-        return Outcome(state, metrics, self._readable(trajectories, record, batch))
+        return Outcome(state, metrics, inputs, self._readable(trajectories, record, batch))
 
     def _readable(self, trajectories: Trajectories, record: Any, batch: PromptBatch) -> Readable:
         count = min(self.config.samples.rows, self.config.batch_size)

@@ -21,11 +21,13 @@ class Outcome:
     Attributes:
       state: the new state.
       metrics: scalars on the device; reading them waits for the step.
+      inputs: arrays that the train step was given besides parameters, as they were.
       readable: makes records of a few trajectories for people; None where there are none.
     """
 
     state: TrainState
     metrics: dict[str, jax.Array]
+    inputs: Any
     readable: Readable | None = None
 
 

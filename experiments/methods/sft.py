@@ -45,7 +45,7 @@ class Sft(Base):
         trajectories = self.place(_trajectories(batch))
         state, metrics = self._train(state, trajectories)
         metrics["tokens"] = jax.numpy.asarray(int(batch.weights_BxT.sum()))
-        return Outcome(state, metrics)
+        return Outcome(state, metrics, trajectories)
 
 
 def _trajectories(batch: CompletionBatch) -> Trajectories:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
+import distill.step
 import models
 from atesd import LossSettings, TeacherSettings, decide, init_controller, observe
 from distill.chunked import readout, weighted_sum
 from distill.context import gather, teacher_view
 from distill.divergence import forward_kl
+from distill.state import create_state
 
 from . import tiny_exposed
 from .tiny_exposed import RESPONSE, STUDENT, TEACHER
@@ -55,28 +57,33 @@ def grouped():
     return train(GROUPED, AVERAGED, STUDENT, None, 4)
 
 
-@jax.jit
-def opsd(params, opt_state, teacher, trajectories, contexts, lengths):
-    """One update of OPSD, whose contexts were joined somewhere else."""
+class Opsd(flax.struct.PyTreeNode):
+    """A loss, and nothing else to tell."""
+
+    mean: jax.Array
+    tokens: jax.Array
+    metrics: dict
+
+
+def opsd_loss(params, teacher, trajectories, contexts, lengths):
+    """The loss of OPSD, whose contexts were joined somewhere else."""
     t = trajectories
     weights = t.divergence_weights_BxT[:, 1:]
+    inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
+    student = readout(params, STUDENT, models.forward_hidden(params, STUDENT, *inputs))
+    view = teacher_view(contexts, lengths, t, RESPONSE)
+    hidden = models.forward_hidden(
+        teacher, STUDENT, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
+    )
+    target = readout(teacher, STUDENT, gather(hidden, view)[:, :-1])
+    tokens = jnp.sum(weights, axis=1)
+    means = weights * (1 / jnp.sum(tokens > 0) / jnp.maximum(tokens, 1.0))[:, None]
+    # The bits are those of one way to sum; against plain NumPy see test_loss.py.
+    loss = weighted_sum(lambda p, q, _: (forward_kl(q, p), ()), student, target, means)[0]
+    return Opsd(loss, jnp.sum(tokens), {})
 
-    def loss(params):
-        inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-        student = readout(params, STUDENT, models.forward_hidden(params, STUDENT, *inputs))
-        view = teacher_view(contexts, lengths, t, RESPONSE)
-        hidden = models.forward_hidden(
-            teacher, STUDENT, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
-        )
-        target = readout(teacher, STUDENT, gather(hidden, view)[:, :-1])
-        tokens = jnp.sum(weights, axis=1)
-        means = weights * (1 / jnp.sum(tokens > 0) / jnp.maximum(tokens, 1.0))[:, None]
-        # The bits are those of one way to sum; against plain NumPy see test_loss.py.
-        return weighted_sum(lambda p, q, _: (forward_kl(q, p), ()), student, target, means)[0]
 
-    value, gradients = jax.value_and_grad(loss)(params)
-    updates, opt_state = OPTIMIZER.update(gradients, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, value
+opsd = jax.jit(distill.step.make_train_step(opsd_loss, OPTIMIZER))
 
 
 @pytest.mark.parametrize("exposure", ["1", "0"])
@@ -85,7 +92,7 @@ def test_whole_references_are_opsd_and_none_the_answer_alone_bit_for_bit(exposur
     # The exposure lies in the state: one program takes any.
     step, _ = jitted(FIXED)
     state = start(controller)
-    params, opt_state = state.params, state.opt_state
+    other = create_state(state.params, OPTIMIZER)
     for seed in range(3):
         rows = tiny_exposed.rows(seed)
         joined = [row.context(exposure) for row in rows]
@@ -97,12 +104,12 @@ def test_whole_references_are_opsd_and_none_the_answer_alone_bit_for_bit(exposur
         lengths = [len(c) for c in joined]
         batch, probe = batches(seed)
         state, metrics = step(state, OTHERS, (batch, probe))
-        params, opt_state, loss = opsd(
-            params, opt_state, OTHERS, batch.trajectories, jnp.array(contexts), jnp.array(lengths)
+        other, expected = opsd(
+            other, OTHERS, batch.trajectories, jnp.array(contexts), jnp.array(lengths)
         )
-        assert metrics["loss"] == loss and metrics["exposure"] == float(exposure)
-        assert same(state.params, params) and same(state.opt_state, opt_state)
-    assert not same(params, PARAMS)
+        assert metrics["loss"] == expected["loss"] and metrics["exposure"] == float(exposure)
+        assert same(state.params, other.params) and same(state.opt_state, other.opt_state)
+    assert not same(other.params, PARAMS)
 
 
 def test_without_a_probe_a_fixed_exposure_trains_the_same():
@@ -313,3 +320,33 @@ def test_the_step_is_pure_and_its_state_is_all_there_is(learned, k):
         new, measured = step(state, TEACHER_PARAMS, batches(k))
         assert same(new, states[k + 1]) and same(measured, metrics[k])
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), leaves, strict=True))
+
+
+def test_a_bad_batch_leaves_weights_and_averages_alone(grouped):
+    """The controller counts it, and its clock goes on; the averaged teacher waits."""
+    step, _ = jitted(GROUPED, AVERAGED, STUDENT)
+    state = grouped[0][1]
+    batch, probe = batches(1)
+    huge = {**state.params, "head": state.params["head"] * 1e38}
+    broken = state.replace(params=huge)
+    new, metrics = step(broken, None, (batch, probe))
+    assert (metrics["skipped"], metrics["idle"]) == (1, 0)
+    assert same(new.opt_state, state.opt_state) and same(new.params["head"], huge["head"])
+    assert same(new.method_state["teacher_params"], state.method_state["teacher_params"])
+    assert int(new.step) == int(state.step) + 1
+    controller, before = (x.method_state["controller"] for x in (new, state))
+    assert int(controller.skipped) == int(before.skipped) + 1
+    assert same(controller.params, before.params)
+
+
+def test_a_batch_of_empty_responses_changes_no_weight(grouped):
+    step, _ = jitted(GROUPED, AVERAGED, STUDENT)
+    state = grouped[0][1]
+    batch, probe = batches(1)
+    t = batch.trajectories
+    t = t.replace(divergence_weights_BxT=jnp.zeros_like(t.divergence_weights_BxT))
+    new, metrics = step(state, None, (batch.replace(trajectories=t), probe))
+    assert (metrics["skipped"], metrics["idle"]) == (0, 1)
+    assert metrics["empty_responses"] == len(t.tokens_BxT)
+    assert same(new.params, state.params) and same(new.opt_state, state.opt_state)
+    assert same(new.method_state["teacher_params"], state.method_state["teacher_params"])

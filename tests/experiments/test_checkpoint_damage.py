@@ -120,6 +120,55 @@ def test_damage_to_any_file_is_seen_or_harmless(two_checkpoints, tmp_path, damag
     assert skipped >= 3
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_flipped_bit_anywhere_is_seen_or_harmless(two_checkpoints, tmp_path, caplog):
+    """Array data, its index, the host's state, the accuracy: whatever is read is what was written."""
+    original, states = two_checkpoints
+    random = np.random.default_rng(0)
+    skipped = set()
+    files = sorted(p.relative_to(original) for p in (original / "2").rglob("*") if p.is_file())
+    for i, name in enumerate(files):
+        size = (original / name).stat().st_size
+        for place in random.integers(0, size, min(size, 4)):
+            directory = tmp_path / f"{i}-{place}"
+            shutil.copytree(original, directory)
+            content = bytearray((directory / name).read_bytes())
+            content[place] ^= 1 << random.integers(8)
+            (directory / name).write_bytes(content)
+            with Checkpoints(directory) as saved:
+                restored = saved.restore_latest(abstract(states[1]))
+                assert_same(restored.state, states[restored.step])
+                assert restored.run_state == {"step": restored.step}
+                assert saved.best_step() == restored.step
+                if restored.step == 1:
+                    skipped.add(name)
+            shutil.rmtree(directory)
+    assert len(skipped) >= 4
+    assert "not what was saved" in caplog.text or "Skipping the damaged checkpoint" in caplog.text
+
+
+def test_array_data_that_reads_well_but_is_not_what_was_saved(two_checkpoints, tmp_path, caplog):
+    """A checkpoint whose arrays are those of another: only its checksums can tell."""
+    original, states = two_checkpoints
+    shutil.copytree(original, tmp_path / "c")
+    shutil.rmtree(tmp_path / "c" / "2" / "state")
+    shutil.copytree(tmp_path / "c" / "1" / "state", tmp_path / "c" / "2" / "state")
+    with pytest.raises(UnreadableCheckpoint, match=r"not what was saved: n, w"):
+        Checkpoints(tmp_path / "c").restore(2, abstract(states[1]))
+    with Checkpoints(tmp_path / "c") as saved:
+        assert saved.restore_latest(abstract(states[1])).step == 1
+    assert "not what was saved" in caplog.text
+
+
+def test_a_checkpoint_without_checksums_is_refused_and_left_alone(two_checkpoints, tmp_path):
+    shutil.copytree(two_checkpoints[0], tmp_path / "c")
+    (tmp_path / "c" / "2" / "run" / "metadata").write_text('{"step": 2}')
+    with pytest.raises(ValueError, match="has no checksums") as caught:
+        Checkpoints(tmp_path / "c")
+    assert not isinstance(caught.value, UnreadableCheckpoint)
+    assert on_disk(tmp_path / "c") == [1, 2]
+
+
 def test_all_damaged_is_none(two_checkpoints, tmp_path):
     shutil.copytree(two_checkpoints[0], tmp_path / "c")
     for path in (tmp_path / "c").glob("*/state"):

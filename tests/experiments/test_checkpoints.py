@@ -106,6 +106,19 @@ def test_without_keep_best_only_the_latest_stay(tmp_path):
         assert saved.best_step() == 3
 
 
+def test_the_latest_can_be_written_anew_with_its_accuracy(tmp_path):
+    state = {"w": jnp.arange(3.0)}
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, {"w": jnp.zeros(3)}, {"n": 1}, 0.4)
+        saved.save(2, state, {"n": 2})
+        assert saved.best_step() == 1
+        saved.replace(2, state, {"n": 3}, 0.5)
+        saved.wait()
+        assert (saved.latest_step(), saved.best_step()) == (2, 2)
+        assert saved.restore("best", abstract(state)).run_state == {"n": 3}
+    assert on_disk(tmp_path) == [1, 2]
+
+
 def test_refusals(tmp_path):
     state = {"w": jnp.zeros(3)}
     with Checkpoints(tmp_path) as saved:

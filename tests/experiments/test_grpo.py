@@ -147,7 +147,7 @@ def test_the_step_hands_settings_advantages_and_policies_to_the_loss(
     def loss(params, config, settings, trajectories, advantages, old, *reference):
         seen.append((config, settings, trajectories, np.asarray(advantages), old, *reference))
         one = jnp.ones(())
-        return SurrogateSums(jnp.sum(params["w"]), one, None, one, one, one)
+        return SurrogateSums(jnp.sum(params["w"]), one, None, one, one, one, 0 * one)
 
     monkeypatch.setattr("experiments.methods.grpo.policy_gradient_loss", loss)
     recipe = make_recipe(small(grpo=field), pair)
@@ -165,7 +165,9 @@ def test_the_step_hands_settings_advantages_and_policies_to_the_loss(
     assert (reference, reference_config) == ("reference", pair.teacher_config)
     assert vocab == pair.vocab_size
     np.testing.assert_array_equal(new.params["w"], -0.5)
-    assert set(metrics) == {"loss", "surrogate", "clipped", "loss_tokens", "grad_norm"}
+    assert set(metrics) == {
+        "loss", "surrogate", "clipped", "idle_rows", "loss_tokens", "grad_norm", "skipped", "idle",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

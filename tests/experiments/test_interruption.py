@@ -1,0 +1,167 @@
+"""SIGTERM and SIGINT: the first asks, the second ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import interruption
+from experiments.checkpoints import find_step
+from experiments.interruption import Interrupted, check, interruptible, requested
+from experiments.loop import run
+from experiments.methods import make_recipe
+from experiments.pair import load_pair
+from experiments.synthesis import synthesise
+from experiments.workdir import Workdir, read_log
+
+from .test_run import same_params, small, steps_logged
+
+ROOT = Path(interruption.__file__).resolve().parent.parent
+
+
+def send(number: int = signal.SIGTERM) -> None:
+    """A signal to this process, once it has arrived."""
+    os.kill(os.getpid(), number)
+    deadline = time.monotonic() + 10
+    while not requested():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_a_request(number):
+    before = signal.getsignal(number), signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(before[1])
+    with interruptible():
+        check("nothing was asked.")
+        assert not requested()
+        with interruptible():  # as a study's runs are
+            send(number)
+        assert requested()
+        with pytest.raises(Interrupted, match=rf"by {signal.Signals(number).name}: 3 of 4 are"):
+            check("3 of 4 are there.")
+        assert not isinstance(Interrupted(), Exception)
+    assert not requested()
+    assert (signal.getsignal(number), signal.set_wakeup_fd(-1)) == before
+
+
+def test_other_threads_are_left_alone():
+    seen = []
+
+    def work():
+        with interruptible():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_ends_the_process_even_inside_compiled_code(number):
+    code = """
+        import sys
+        from experiments.interruption import interruptible
+        with interruptible():
+            print("ready", flush=True)
+            # One long operation, during which Python runs no handler.
+            pow(3, 10**10, 7**200_000)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        while "Once more ends it at once" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(timeout=20) == 128 + number
+    finally:
+        process.kill()
+
+
+def short():
+    """Checkpoints are due after steps 3 and 6."""
+    config = small()
+    config.checkpoint.every = 3
+    for data in ("test", "long"):
+        config.data[data].name = ""
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    run(short(), workdir)
+    return workdir
+
+
+def validations(workdir: Path) -> list[tuple[int, float]]:
+    records = read_log(workdir / "metrics.jsonl")
+    return [(r["step"], r["accuracy"]) for r in records if r["kind"] == "validation"]
+
+
+@pytest.mark.parametrize(("step", "saved"), [(1, 2), (3, 3)])
+def test_an_interrupted_run_saves_the_step_and_ends_bit_identical(
+    step, saved, whole, tmp_path, monkeypatch
+):
+    """Between checkpoints, and where one is due, whose validation is made up for."""
+    append = Workdir.append_metrics
+
+    def then_signal(self, record):
+        append(self, record)
+        if (record["kind"], record["step"]) == ("train", step):
+            send()
+
+    monkeypatch.setattr(Workdir, "append_metrics", then_signal)
+    with pytest.raises(Interrupted, match=f"by SIGTERM: saved after step {saved} of 6"):
+        run(short(), tmp_path)
+    monkeypatch.undo()
+    assert steps_logged(tmp_path)[-1] == find_step(tmp_path / "checkpoints", "final") == saved
+    run(short(), tmp_path)
+    assert steps_logged(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert same_params(tmp_path, whole)
+    assert validations(tmp_path) == validations(whole)
+    best = [find_step(path / "checkpoints", "best") for path in (tmp_path, whole)]
+    assert best[0] == best[1]
+
+
+def test_an_interrupted_synthesis_keeps_what_is_written(tmp_path, monkeypatch):
+    config = small("")
+    config.synthesis.trajectories = 24
+    config.synthesis.slots = 4
+    pair = load_pair(config)
+    recipe = make_recipe(config, pair)
+    path = tmp_path / "trajectories.jsonl"
+    lines = recipe.lines
+
+    def then_signal(*arguments):
+        send()
+        return lines(*arguments)
+
+    with interruptible():
+        monkeypatch.setattr(recipe, "lines", then_signal)
+        with pytest.raises(Interrupted, match=r"[0-9]+ of 24 trajectories are in .*jsonl\."):
+            synthesise(config, pair, recipe, path)
+        monkeypatch.undo()
+    first = path.read_bytes()
+    assert 0 < len(first.splitlines()) - 1 < 24
+    synthesise(config, pair, recipe, path)
+    assert path.read_bytes().startswith(first)
+    ids = [json.loads(line)["sample_id"] for line in path.read_bytes().splitlines()[1:]]
+    assert sorted(ids) == list(range(24))
