@@ -75,12 +75,12 @@ def observation() -> dict:
 def _data(name: str, size: int) -> dict:
     """A data set: a split of the embedded task, or the path of a .jsonl or .json file.
 
-    `fields` names the fields of a file's records where they are not found by themselves; the steps
-    are the embedded task's difficulty, 0 standing for 2 to 5.
+    `fields` names the fields of a file's records where they are not found by themselves; `on_error`
+    may `skip` its bad records. The steps are the embedded task's difficulty, 0 standing for 2 to 5.
     """
     fields = {"problem": "", "answer": "", "reference": ""}
     task = {"seed": 0, "min_steps": 0, "max_steps": 0}
-    return {"name": name, "size": size, "fields": fields, "incomplete": "error", **task}
+    return {"name": name, "size": size, "fields": fields, "on_error": "raise", **task}
 
 
 # Trajectories written at the same time: one that has ended makes room for the next. 0 are as many as a

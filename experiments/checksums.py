@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import Any
 
 import jax
@@ -20,15 +21,18 @@ def checksums(tree: Any) -> Sums:
     Entries are taken as unsigned integers, times a factor that depends on their place; as it is odd,
     a single flipped bit always tells, and other damage goes unseen once in 2^64.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    found = jax.device_get(_sums([x for _, x in leaves]))
-    return {name: [int(x) for x in both] for name, both in zip(names, found, strict=True)}
+    # A program runs on one set of devices; a state may have arrays on all, and some on one.
+    by_devices: dict[Any, dict[str, Any]] = collections.defaultdict(dict)
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        by_devices[frozenset(x.devices()) if isinstance(x, jax.Array) else None][name] = x
+    found = jax.device_get([_sums(arrays) for arrays in by_devices.values()])
+    return {name: [int(x) for x in both] for sums in found for name, both in sums.items()}
 
 
 @jax.jit
-def _sums(arrays: list[jax.Array]) -> list[jax.Array]:
-    return [_both(x) for x in arrays]
+def _sums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: _both(x) for name, x in arrays.items()}
 
 
 def _both(x: jax.Array) -> jax.Array:

@@ -13,6 +13,8 @@ from rich.console import Console
 from distill.state import TrainState
 from experiments.checkpoints import Checkpoints
 from experiments.compiled import Watch
+from experiments.config_check import check_config
+from experiments.data.batches import fitting_prompts
 from experiments.data.sources import load_source
 from experiments.interruption import (
     Interrupted,
@@ -26,6 +28,7 @@ from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
 from experiments.pair import Pair, load_pair, start_student
 from experiments.picture import write_report
+from experiments.positions import check_evaluation
 from experiments.progress import Progress, summary_table
 from experiments.room import check_room
 from experiments.settings import read_settings
@@ -54,6 +57,7 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
       Interrupted: a signal asked it to end, and it has saved what it has.
       TooManySkipped: losses or gradients were not finite, step after step.
     """
+    check_config(config)
     console = console or Console()
     with interruptible(), Workdir(workdir, config) as directory:
         results = read_results(directory.path)
@@ -77,8 +81,13 @@ class _Run:
         require(self.tracking)
         self.pair: Pair = load_pair(config)
         check_room(config, self.pair.student_config, workdir.checkpoints)
+        check_evaluation(config, self.pair)
         self.data = {
-            name: list(load_source(config.data[name]))
+            name: list(
+                fitting_prompts(
+                    load_source(config.data[name]), self.pair.render, config.prompt.max_tokens
+                )
+            )
             for name in ("validation", *TEST_SETS)
             if name in config.data and config.data[name].name
         }

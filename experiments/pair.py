@@ -68,7 +68,9 @@ def load_pair(config: Any) -> Pair:
     )
     tokenizer = load_tokenizer(directory)
     student = (
-        models.ModelConfig(**config.student.init) if from_scratch else models.load_config(directory)
+        read_settings(models.ModelConfig, config.student, "init")
+        if from_scratch
+        else models.load_config(directory)
     ).replace(
         dtype=config.student.dtype,
         remat=config.student.remat,

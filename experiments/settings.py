@@ -13,7 +13,7 @@ def read_settings(settings: type[SettingsT], config: Any, section: str) -> Setti
 
     Raises:
       ValueError: the section or a field that has no default is missing, a field is unknown, or a
-        value is out of range.
+        value is of another type or out of range.
     """
     if section not in config:
         raise ValueError(f"{section} is missing: give the fields of {settings.__name__}.")
@@ -27,4 +27,28 @@ def read_settings(settings: type[SettingsT], config: Any, section: str) -> Setti
     for name, field in fields.items():
         if name not in given and field.default is dataclasses.MISSING:
             raise ValueError(f"{section}.{name} is missing.")
+    for name, value in given.items():
+        check_type(f"{section}.{name}", value, fields[name].type)
     return settings(**given)
+
+
+# What a field's type is called in its dataclass, and what a config may give for it.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+}
+
+
+def check_type(name: str, value: Any, kind: str) -> None:
+    """Raises where `value` is not of a plain `kind`: bool, int, float or str; others may be anything.
+
+    Raises:
+      ValueError: names the field.
+    """
+    if kind not in _TYPES:
+        return
+    types, words = _TYPES[kind]
+    if not isinstance(value, types) or (kind != "bool" and isinstance(value, bool)):
+        raise ValueError(f"{name}={value!r} must be {words}, not {type(value).__name__}.")

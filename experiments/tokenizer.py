@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from experiments.tokenizer_files import (
+    GENERATION,
+    TOKENIZER_CONFIG,
+    eos_of_generation,
+    read_tokenizer,
+)
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SHOWN_DIFFERENCES = 5
@@ -18,31 +25,14 @@ _SHOWN_DIFFERENCES = 5
 def load_tokenizer(directory: str | os.PathLike) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local Hugging Face directory. Never goes to the network.
 
-    `tokenizer.json` is taken as it is: the model-specific classes of transformers may rebuild
-    parts of it. Without that file they are asked to convert the vocabulary they find.
-
     Raises:
-      FileNotFoundError: no such directory, or no tokenizer in it.
-      ValueError: there is a tokenizer, but not one of the fast kind.
+      FileNotFoundError: no such directory, or no tokenizer.json in it.
+      ValueError: a file of it is malformed.
     """
     path = Path(directory)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
-    if (path / "tokenizer.json").is_file():
-        exact = PreTrainedTokenizerFast.from_pretrained(str(path), local_files_only=True)
-        return cast(PreTrainedTokenizerFast, exact)
-    if not any((path / name).is_file() for name in ("vocab.json", "tokenizer.model")):
-        raise FileNotFoundError(
-            f"{path} holds no tokenizer.json; copy the tokenizer files of the model into it."
-        )
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(path), local_files_only=True, trust_remote_code=False
-    )
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"The tokenizer of {path} has no fast version; save it as tokenizer.json first."
-        )
-    return cast(PreTrainedTokenizerFast, tokenizer)
+    return read_tokenizer(path)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -241,13 +231,12 @@ def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) ->
     Raises:
       ValueError: neither names one.
     """
-    path = Path(model_dir) / "generation_config.json"
-    ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-    if ids is None:
-        ids = tokenizer.eos_token_id
-    if ids is None:
+    ids = eos_of_generation(Path(model_dir), tokenizer)
+    if not ids and tokenizer.eos_token_id is not None:
+        ids = [int(tokenizer.eos_token_id)]
+    if not ids:
         raise ValueError(
-            f"No end-of-sequence token: set eos_token_id in {path} or eos_token in "
-            "tokenizer_config.json."
+            f"No end-of-sequence token: set eos_token_id in {Path(model_dir) / GENERATION} or "
+            f"eos_token in {TOKENIZER_CONFIG}."
         )
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)
+    return tuple(ids)

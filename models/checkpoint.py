@@ -29,6 +29,8 @@ INDEX_FILE = "model.safetensors.index.json"
 _DTYPE_CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # Listed at most, when many tensors are wrong.
 _SHOWN = 5
+# No config and no index is longer, in bytes: those of the largest models have a few million.
+_MAX_JSON = 2**26
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:
@@ -96,9 +98,13 @@ def existing_directory(path: str | os.PathLike[str]) -> Path:
 
 def read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        if file.stat().st_size > _MAX_JSON:
+            raise ValueError(f"{file} is {file.stat().st_size} bytes long: no config of a model.")
+        text = file.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"{file} does not exist.") from None
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}.") from None
 

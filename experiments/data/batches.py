@@ -15,7 +15,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from experiments.data.example import Example
-from experiments.data.sources import Source
+from experiments.data.sources import FileSource, Source, keep_good
 from experiments.tokenizer import encode
 
 Render = Callable[[str], list[int]]
@@ -159,8 +159,10 @@ def prompt_batches(
       seed: of the shuffle.
 
     Raises:
-      ValueError: while iterating, a prompt is longer than `max_prompt_tokens`.
+      ValueError: a prompt is longer than `max_prompt_tokens`: of a file at once, unless its
+        `on_error` says to skip it; of the embedded task while iterating.
     """
+    source = fitting_prompts(source, render, max_prompt_tokens)
 
     def tokenise(example: Example) -> tuple[list[int], int]:
         ids = prompt_ids(example, render, max_prompt_tokens)
@@ -193,8 +195,8 @@ def completion_batches(
       overlong: `error`, or `drop` to leave longer examples out and count them in `dropped`.
 
     Raises:
-      ValueError: for an unknown `overlong`; while iterating, for an example that is too long or
-        has no reference.
+      ValueError: for an unknown `overlong`; for an example that is too long or has no reference: of a
+        file at once, unless its `on_error` says to skip it; of the embedded task while iterating.
     """
     if overlong not in ("error", "drop"):
         raise ValueError(f"overlong={overlong!r} is neither 'error' nor 'drop'.")
@@ -212,6 +214,8 @@ def completion_batches(
                 f"max_tokens={max_tokens}. Raise max_tokens, or set overlong='drop'."
             )
         return tokens, len(prompt)
+
+    source = _checked(source, tokenise)
 
     def collate(draws: Sequence[Draw]) -> CompletionBatch:
         tokens, lengths = pad_rows([d.tokens for d in draws], max_tokens)
@@ -232,6 +236,28 @@ def completion_batches(
         seed=seed,
         max_tokens=max_tokens,
     )
+
+
+def fitting_prompts(source: Source, render: Render, max_prompt_tokens: int) -> Source:
+    """The source; of a file without the examples whose prompts don't fit, if it says to skip such.
+
+    Raises:
+      ValueError: a file's prompt is longer than `max_prompt_tokens`, or cannot be written.
+    """
+    return _checked(source, lambda example: prompt_ids(example, render, max_prompt_tokens))
+
+
+def _checked(source: Source, tokenise: Callable[[Example], Any]) -> Source:
+    """A file's examples, each of them tried before any work; the embedded task has no bad ones."""
+    if not isinstance(source, FileSource):
+        return source
+
+    def use(example: Example) -> Example:
+        tokenise(example)
+        return example
+
+    name = source.examples[0].source
+    return keep_good(name, source, use, source.on_error, source.dropped)
 
 
 def prompt_ids(example: Example, render: Render, max_prompt_tokens: int) -> list[int]:

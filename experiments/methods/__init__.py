@@ -14,6 +14,7 @@ from experiments.methods.online import Online
 from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
 from experiments.pair import Pair
+from experiments.positions import check_rollout
 from experiments.recipe import Recipe
 from experiments.workdir import Workdir
 
@@ -43,7 +44,9 @@ def make_recipe(config: Any, pair: Pair) -> Recipe:
             f"batch_size={config.batch_size} is not a multiple of "
             f"synthesis.trajectories_per_prompt={copies}."
         )
-    return RECIPES[config.method](config, pair)
+    recipe = RECIPES[config.method](config, pair)
+    check_rollout(config, recipe)
+    return recipe
 
 
 def make_method(config: Any, pair: Pair, workdir: Workdir) -> Method:

@@ -11,6 +11,7 @@ from distill.optimizer import OptimizerSettings, make_optimizer, make_schedule
 from distill.sharding import batch_sharding, state_shardings
 from distill.state import TrainState, create_state
 from experiments.pair import Pair
+from experiments.settings import read_settings
 from models.parameters import Params
 
 
@@ -19,7 +20,7 @@ class Base:
 
     def __init__(self, config: Any, pair: Pair):
         self.config, self.pair = config, pair
-        settings = OptimizerSettings(**config.optimizer)
+        settings = read_settings(OptimizerSettings, config, "optimizer")
         self.schedule = make_schedule(settings, config.steps)
         student = pair.student_config
         trainable = None

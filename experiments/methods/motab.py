@@ -17,6 +17,7 @@ from experiments.methods.policies import write
 from experiments.pair import Pair
 from experiments.readable import readable_trajectories
 from experiments.recipe import Recipe, TrainStep
+from experiments.settings import read_settings
 from experiments.tokenizer import encode, token_bytes
 
 
@@ -31,7 +32,7 @@ class MotabRecipe(Recipe):
             raise ValueError("method=motab needs a teacher: set teacher.path.")
         super().__init__(config, pair)
         self._configs = pair.student_config, pair.teacher_config
-        self.settings = motab.MotabSettings(**config.motab)
+        self.settings = read_settings(motab.MotabSettings, config, self.section)
         self.max_total = self.settings.max_total
         table = make_step_table(
             token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter

@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 import pytest
 
+from experiments.data.batches import fitting_prompts, prompt_batches
 from experiments.data.chain import ChainSource
 from experiments.data.sources import load_source
 from experiments.grading import last_boxed
@@ -55,14 +56,35 @@ def test_json_lists_and_size(tmp_path):
     assert len(load_source({"name": str(path), "size": 0})) == 5
 
 
-def test_incomplete_records_are_dropped_on_request(tmp_path):
-    path = write(
-        tmp_path / "a.jsonl", {"problem": "p", "answer": None}, {"problem": "p", "answer": 1}
-    )
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: field 'answer' is empty.*'drop'"):
+def test_bad_records_are_skipped_on_request_and_counted(tmp_path, caplog):
+    good = {"problem": "p", "answer": 1}
+    path = write(tmp_path / "a.jsonl", {"problem": "p", "answer": None}, good)
+    with open(path, "ab") as file:
+        file.write(b'{"problem": "p", "ans\n\xff\xfe\n[]\n' + json.dumps(good).encode())
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 1: field 'answer' is empty.*'skip'"):
         load_source({"name": path})
-    source = load_source({"name": path, "incomplete": "drop"})
-    assert (len(source), source.dropped, source[0].id) == (1, 1, "a.jsonl:2")
+    source = load_source({"name": path, "on_error": "skip"})
+    assert (len(source), source.dropped) == (2, 4)
+    assert [e.id for e in source] == ["a.jsonl:2", "a.jsonl:6"]
+    assert "skipped 4 records, of which the first: " in caplog.text
+    assert len(load_source({"name": path, "on_error": "skip", "size": 1})) == 1
+    write(tmp_path / "b.jsonl", {"problem": "p"})
+    with pytest.raises(ValueError, match=r"b\.jsonl holds no usable records \(1 were skipped\)"):
+        load_source({"name": str(tmp_path / "b.jsonl"), "on_error": "skip"})
+
+
+def test_prompts_that_do_not_fit_are_found_before_any_work(tmp_path):
+    records = [{"problem": "p" * n, "answer": 1} for n in (3, 9, 4, 9)]
+    path = write(tmp_path / "a.jsonl", *records)
+
+    def render(problem):
+        return [1] * len(problem)
+
+    with pytest.raises(ValueError, match=r"example a\.jsonl:2 has 9 tokens, more than"):
+        prompt_batches(load_source({"name": path}), render, batch_size=1, max_prompt_tokens=8)
+    source = load_source({"name": path, "on_error": "skip"})
+    kept = fitting_prompts(source, render, 8)
+    assert ([e.id for e in kept], kept.dropped) == (["a.jsonl:1", "a.jsonl:3"], 2)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +95,10 @@ def test_incomplete_records_are_dropped_on_request(tmp_path):
         (['{"problem": "p"}'], r"line 1: no field 'answer'"),
         (['{"problem": " ", "answer": 1}'], r"line 1: field 'problem' is empty"),
         (['{"problem": ["p"], "answer": 1}'], r"line 1: field 'problem' must be text"),
+        (['{"problem": "p", "answer": true}'], r"line 1: field 'answer' must be text or a number"),
+        (['{"problem": "p", "answer": NaN}'], r"line 1: field 'answer' must be text or a number"),
+        (['{"problem": "\\ud800", "answer": 1}'], r"line 1: field 'problem' holds half a surrogate"),
+        (["[" * 100_000], r"line 1: not valid JSON"),
         (["[1]"], r"line 1: a record must be an object"),
         ([""], r"no usable records"),
     ],
@@ -94,7 +120,7 @@ def test_bad_specs_are_named(tmp_path):
         ({"name": path, "fields": {"text": "p"}}, r"fields\.text"),
         ({"name": path, "fields": {"reference": "solution"}}, "no field 'solution'"),
         ({"name": "chain/test", "fields": {"problem": "p"}}, "no fields to map"),
-        ({"name": path, "incomplete": "skip"}, "incomplete='skip'"),
+        ({"name": path, "on_error": "drop"}, "on_error='drop' is neither"),
     ]
     for spec, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -123,7 +149,7 @@ def test_bad_specs_are_named(tmp_path):
     ],
 )
 def test_real_files(name, count, answer, with_reference):
-    source = load_source({"name": str(DATA / name), "incomplete": "drop"})
+    source = load_source({"name": str(DATA / name), "on_error": "skip"})
     assert len(source) == count
     assert source[0].answer == answer
     assert bool(source[0].reference) == with_reference

@@ -45,6 +45,9 @@ def test_a_field_with_a_default_may_be_missing():
             r"paint\.coat: there is no such field; there are colour, coats, points\.",
         ),
         ({"colour": "red", "coats": 0}, r"paint\.coats=0 must be at least 1"),
+        ({"colour": 3}, r"paint\.colour=3 must be text, not int"),
+        ({"colour": "red", "coats": 1.5}, r"paint\.coats=1\.5 must be a whole number"),
+        ({"colour": "red", "coats": True}, r"paint\.coats=True must be a whole number"),
     ],
 )
 def test_what_does_not_fit_is_named(fields, message):

@@ -3,6 +3,7 @@
 import json
 import struct
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -137,4 +138,48 @@ def test_index_changed(index, good, tmp_path):
 def test_config_is_not_json(text, tmp_path):
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(ValueError, match=r"config\.json"):
+        load_pretrained(tmp_path)
+
+
+FIELDS = [
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "rope_theta",
+    "rope_parameters", "rope_scaling", "tie_word_embeddings", "max_position_embeddings", "dtype",
+    "torch_dtype", "hidden_act", "attention_bias", "attention_dropout", "layer_types",
+    "use_sliding_window", "quantization_config", "auto_map", "new_field",
+]  # fmt: skip
+NUMBERS = st.sampled_from([0, -1, 1, 2, 2**31, 2**63, 2**100, 0.5, -0.0, 1e308, True])
+# What may differ without a word: they say nothing about the arrays' meaning.
+SAME = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_kv_heads", "head_dim")
+
+
+@FUZZ
+@given(name=st.sampled_from(FIELDS), value=JSON | NUMBERS)
+@example(name="num_hidden_layers", value=2**30)
+@example(name="head_dim", value=2**30)
+@example(name="rope_theta", value=float("nan"))
+def test_config_field_changed(name, value, good, tmp_path):
+    """Refused, or the very model that the arrays are of: never another shape, and no wrong number."""
+    original = json.loads((good / "single" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(original | {name: value}))
+    (tmp_path / "model.safetensors").write_bytes(
+        (good / "single" / "model.safetensors").read_bytes()
+    )
+    try:
+        config, params = load_pretrained(tmp_path)
+    except (ValueError, FileNotFoundError) as error:
+        assert str(tmp_path) in str(error)  # noqa: PT017
+        return
+    before, arrays = load_pretrained(good / "single")
+    for field in SAME:
+        assert getattr(config, field) == getattr(before, field)
+    for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(arrays), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert 0 < config.rope_theta < 1e300 and 0 < config.norm_eps < 1e300
+
+
+def test_a_config_larger_than_any_is_not_read(good, tmp_path):
+    with open(tmp_path / "config.json", "wb") as file:
+        file.truncate(2**27)  # sparse
+    with pytest.raises(ValueError, match=r"config\.json is 134.* bytes long"):
         load_pretrained(tmp_path)
