@@ -2,5 +2,8 @@
 
 import os
 
+from distill.shadowing import require_ours
+
+require_ours("configs")
 # transformers says on import that torch is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
