@@ -1,13 +1,11 @@
-"""The command from end to end on the embedded models: results, resuming, kills, bad input."""
+"""The command from end to end on the embedded models: results, resuming, bad input. For kills see `tests/soak`."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -135,38 +133,6 @@ def start(config_args: list[str], workdir: Path) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def flags(config: ConfigDict, base: ConfigDict, prefix: str = "") -> list[str]:
-    """The command-line flags that turn `base` into `config`."""
-    out = []
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            out += flags(value, base[name], f"{prefix}{name}.")
-        elif value != base[name]:
-            out.append(f"--config.{prefix}{name}={value}")
-    return out
-
-
-def test_killed_and_resumed_ends_bit_identical(finished, tmp_path):
-    """SIGKILL in the middle; the second start resumes from the checkpoint, in another process."""
-    arguments = ["configs/motab.py:online", *flags(small(), motab_config.get_config("online"))]
-    workdir = tmp_path / "killed"
-    process = start(arguments, workdir)
-    deadline = time.monotonic() + 240
-    while not (workdir / "checkpoints" / "2").is_dir() or max(steps_logged(workdir), default=0) < 3:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (workdir / "results.json").exists()
-    process = start(arguments, workdir)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    assert "Resuming after step" in output
-    assert steps_logged(workdir) == [1, 2, 3, 4, 5, 6]
-    assert same_params(workdir, finished[0])
 
 
 def test_sync_every_resumes_with_the_lagging_weights(tmp_path):

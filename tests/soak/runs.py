@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.workdir import read_log, read_results
@@ -34,9 +36,12 @@ FLAGS = {
 _CLOCK = ("seconds", "tokens_per_second")
 
 
-def start(workdir: Path, steps: int, log: Path) -> subprocess.Popen:
-    """The command, whose output is added to `log`."""
-    flags = [f"--config.{name}={value}" for name, value in {**FLAGS, "steps": steps}.items()]
+def start(
+    workdir: Path, steps: int, log: Path, more: Mapping[str, Any] = MappingProxyType({})
+) -> subprocess.Popen:
+    """The command, whose output is added to `log`; `more` are fields of its config."""
+    fields = {**FLAGS, **more, "steps": steps}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
     command = [sys.executable, "-m", "experiments.run", "--config", "configs/motab.py:online"]
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -51,11 +56,13 @@ def start(workdir: Path, steps: int, log: Path) -> subprocess.Popen:
         )
 
 
-def finish(workdir: Path, steps: int, log: Path, seconds: float = 900) -> int:
+def finish(
+    workdir: Path, steps: int, log: Path, more: Mapping[str, Any] = MappingProxyType({})
+) -> int:
     """Runs the command to its end; returns its exit code."""
-    process = start(workdir, steps, log)
+    process = start(workdir, steps, log, more)
     try:
-        return process.wait(timeout=seconds)
+        return process.wait(timeout=1800)
     finally:
         process.kill()
 
@@ -118,9 +125,9 @@ def ending(workdir: Path) -> Ending:
         batches=run["run_state"]["batches"],
         metrics=metrics,
         scores={
-            name: {k: v for k, v in results[name].items() if k not in _CLOCK}
+            name: {k: v for k, v in (results[name] or {}).items() if k not in _CLOCK}
             for name in ("before", "after", "teacher")
         },
-        samples={p.name: p.read_text("utf-8") for p in sorted((workdir / "samples").iterdir())},
+        samples={p.name: p.read_text("utf-8") for p in sorted(workdir.glob("samples/*"))},
         trajectories=read_log(workdir / "trajectories.jsonl"),
     )
