@@ -1,12 +1,15 @@
 """How well a model solves problems:
 
 python -m experiments.evaluate --model embedded:student --data chain/test --n 8 [--out DIR]
+
+With --out, what is graded is kept as it comes: an interrupted evaluation goes on when called again.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 import sys
 import time
@@ -26,10 +29,13 @@ from experiments.data.batches import Render, prompt_ids
 from experiments.data.example import Example
 from experiments.data.sources import load_source
 from experiments.engine import Engine, Request, key_data
+from experiments.evaluation_part import Part
 from experiments.grading import final_text, grade, last_boxed
+from experiments.interruption import RESUMABLE, Interrupted, check, interruptible
 from experiments.paths import model_directory
 from experiments.progress import Progress
 from experiments.statistics import average_at_n, bootstrap, majority_at_n, pass_at_k
+from experiments.synthesis import fingerprint
 from experiments.tokenizer import decode, eos_ids, load_tokenizer, render_prompt
 from experiments.workdir import environment, plain, write_atomic
 from models import ModelConfig, load_pretrained
@@ -57,6 +63,7 @@ def evaluate(
     render: Render | None = None,
     prompt_width: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
+    part: Part | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Samples n solutions of every problem and grades them.
 
@@ -77,6 +84,7 @@ def evaluate(
       prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing it
         saves compilation when different problems are evaluated in turn.
       on_batch: called with samples done and samples in all, whenever some have ended.
+      part: samples that were graded already, and where others are kept as they are.
 
     Returns:
       A summary: `accuracy` (Average@n), its 95 % `interval` over problems, `n` (problems),
@@ -112,13 +120,16 @@ def evaluate(
         batch_multiple(config.mesh),
     )
     key = key_data(jax.random.key(seed))
-    requests = (Request(prompts[i // n], i, key, payload=i) for i in range(total))
-    records: dict[int, dict[str, Any]] = {}
+    records: dict[int, dict[str, Any]] = {} if part is None else dict(part.known)
+    places = [i for i in range(total) if i not in records]
+    requests = (Request(prompts[i // n], i, key, payload=i) for i in places)
     for written, done in engine.run(params, requests):
         for b, request in enumerate(done):
             example, sample = examples[request.payload // n], request.payload % n
             ids = written.tokens_BxN[b, : written.lengths_B[b]]
             records[request.payload] = _record(example, sample, ids, tokenizer, eos)
+        if part is not None:
+            part.add({request.payload: records[request.payload] for request in done})
         if on_batch:
             on_batch(len(records), total)
     ordered = [records[i] for i in range(total)]
@@ -230,6 +241,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     render(examples[0].problem)
     config, params = load_pretrained(directory, options.dtype)
     total = len(examples) * options.n
+    settings = {k: v for k, v in vars(options).items() if k != "out"}
+    part = None
+    if options.out:
+        problems = [[e.id, e.problem, e.answer] for e in examples]
+        digest = hashlib.blake2b(json.dumps(problems).encode(), digest_size=12).hexdigest()
+        made_of = {**settings, "weights": fingerprint(directory), "problems": digest}
+        part = Part(options.out / f"{SAMPLES}.part", made_of)
     with Progress(total, label="evaluate", console=console) as progress:
         summary, records = evaluate(
             params,
@@ -245,14 +263,23 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             seed=options.seed,
             eos=eos_ids(tokenizer, directory),
             render=render,
-            on_batch=lambda done, _: progress.update(done),
+            on_batch=functools.partial(_on_batch, progress, options.out),
+            part=part,
         )
     console.print(results_table(f"{options.model} on {options.data}", summary))
     if options.out:
-        settings = {k: v for k, v in vars(options).items() if k != "out"}
         write_outcome(options.out, {**summary, "settings": settings, **environment()}, records)
+        if part is not None:
+            part.done()
         console.print(f"Wrote {options.out / RESULTS} and {options.out / SAMPLES}")
     return summary
+
+
+def _on_batch(progress: Progress, out: Path | None, done: int, total: int) -> None:
+    progress.update(done)
+    if done < total:
+        kept = f"are in {out}" if out else "are lost, for want of --out"
+        check(f"{done} of {total} graded samples {kept}.")
 
 
 def write_outcome(
@@ -270,10 +297,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_compiled()
     try:
-        run(options, Console())
+        with interruptible():
+            run(options, Console())
     except (OSError, ValueError) as error:
         print(f"Nothing was evaluated. {error}", file=sys.stderr)
         return 1
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return RESUMABLE
     return 0
 
 

@@ -128,6 +128,7 @@ class _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="utf-8",
+            process_group=0,  # Ctrl-C is for the run, which still wants its verdicts
         )
         atexit.register(self._stop)
 

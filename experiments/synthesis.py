@@ -1,7 +1,7 @@
 """Trajectories written once to a JSONL file that keeps everything training needs.
 
 The first line says what wrote the file: models, tokenizer, prompt and the recipe's settings. Every
-other line is one trajectory.
+other line is one trajectory, with a checksum: what a kill tore or a disk changed is written anew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import itertools
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from experiments.pair import Pair, start_student
 from experiments.paths import model_directory
 from experiments.progress import Progress
 from experiments.recipe import Recipe
+from experiments.workdir import write_atomic
 from models.parameters import Params
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     rounds = enumerate(itertools.islice(batches, total))
     with Progress(rows, start=done, label="synthesise") as progress, path.open("ab") as file:
         for records in _through_slots(recipe, params, rounds, copies, there):
-            file.write(b"".join(json.dumps(r).encode() + b"\n" for r in records))
+            file.write(b"".join(map(sealed, records)))
             file.flush()
             os.fsync(file.fileno())
             done += len(records)
@@ -141,13 +143,38 @@ def _prepare(path: Path, header: dict[str, Any]) -> set[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n")
         return set()
-    lines = path.read_bytes().splitlines(keepends=True)
-    check_header(lines[0], header, path, tuple(header))
-    if not lines[-1].endswith(b"\n"):
-        log.warning("%s: the last line was torn by an interruption; writing it anew.", path)
-        os.truncate(path, sum(map(len, lines[:-1])))
-        lines.pop()
-    return {json.loads(line)["sample_id"] for line in lines[1:]}
+    first, *lines = path.read_bytes().splitlines(keepends=True)
+    check_header(first, header, path, tuple(header))
+    there: dict[int, bytes] = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            there[read_line(line)["sample_id"]] = line
+        except ValueError as error:
+            log.warning("%s, line %d: %s; writing it anew.", path, number, error)
+    if len(there) < len(lines):
+        write_atomic(path, b"".join([first, *there.values()]))
+    return set(there)
+
+
+def sealed(record: dict[str, Any]) -> bytes:
+    """A trajectory as a line that says if it was changed: the last field is a checksum."""
+    text = json.dumps(record)
+    return f'{text[:-1]}, "crc": {zlib.crc32(text.encode())}}}\n'.encode()
+
+
+def read_line(line: bytes) -> dict[str, Any]:
+    """A trajectory.
+
+    Raises:
+      ValueError: the line is torn, or not what was written.
+    """
+    text, sealed, crc = line.rpartition(b', "crc": ')
+    if sealed and crc != b"%d}\n" % zlib.crc32(text + b"}"):
+        raise ValueError("it is torn or was changed")
+    record = json.loads(line)
+    if not line.endswith(b"\n") or not isinstance(record, dict) or "sample_id" not in record:
+        raise ValueError("it is torn, or no trajectory")
+    return record
 
 
 def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from distill.packing import Segment, first_fit_decreasing, pack_segments
 from experiments.recipe import Recipe
-from experiments.synthesis import check_header, header_of
+from experiments.synthesis import check_header, header_of, read_line
 from experiments.teacher_scores import KeptScores
 
 
@@ -29,10 +29,11 @@ class _Rows:
             offset = len(file.readline())
             for number, line in enumerate(file, 2):
                 try:
-                    record = json.loads(line)
-                except ValueError:
+                    record = read_line(line)
+                except ValueError as error:
                     raise ValueError(
-                        f"{path}, line {number}: not valid JSON. Remove the line."
+                        f"{path}, line {number}: {error}. Remove the line; synthesising to the same "
+                        "file again writes the trajectory anew."
                     ) from None
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
                     found.append((record["sample_id"], offset, len(record["token_ids"])))

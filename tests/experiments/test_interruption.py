@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from experiments import interruption
+from experiments import evaluate, interruption
 from experiments.checkpoints import find_step
+from experiments.compare.execute import compare
+from experiments.evaluation_part import Part
 from experiments.interruption import Interrupted, check, interruptible, requested
 from experiments.loop import run
 from experiments.methods import make_recipe
@@ -23,6 +27,7 @@ from experiments.pair import load_pair
 from experiments.synthesis import synthesise
 from experiments.workdir import Workdir, read_log
 
+from .study_runs import FakeTrainer, small_study
 from .test_run import same_params, small, steps_logged
 
 ROOT = Path(interruption.__file__).resolve().parent.parent
@@ -165,3 +170,62 @@ def test_an_interrupted_synthesis_keeps_what_is_written(tmp_path, monkeypatch):
     assert path.read_bytes().startswith(first)
     ids = [json.loads(line)["sample_id"] for line in path.read_bytes().splitlines()[1:]]
     assert sorted(ids) == list(range(24))
+
+
+def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
+    command = [
+        "--model", "embedded:student", "--data", "chain/test", "--size", "12", "--n", "2",
+        "--max_new_tokens", "16", "--batch_size", "4",
+    ]  # fmt: skip
+    add = Part.add
+
+    def then_signal(self, records):
+        add(self, records)
+        send()
+
+    monkeypatch.setattr(Part, "add", then_signal)
+    out = tmp_path / "cut"
+    assert evaluate.main([*command, "--out", str(out)]) == 75
+    monkeypatch.undo()
+    assert re.search(r"\d+ of 24 graded samples are in .*cut\. The same", capsys.readouterr().err)
+    kept = (out / "samples.jsonl.part").read_bytes()
+    assert 0 < len(kept.splitlines()) - 1 < 24
+    with (out / "samples.jsonl.part").open("ab") as file:
+        file.write(b'[23, {"id": "tor')
+    asked = []
+    monkeypatch.setattr(Part, "add", lambda self, records: asked.extend(records))
+    assert evaluate.main([*command, "--out", str(out)]) == 0
+    assert len(asked) == 24 - (len(kept.splitlines()) - 1)
+    assert evaluate.main([*command, "--out", str(tmp_path / "whole")]) == 0
+    whole = (tmp_path / "whole" / "samples.jsonl").read_bytes()
+    assert (out / "samples.jsonl").read_bytes() == whole
+    assert sorted(p.name for p in out.iterdir()) == ["results.json", "samples.jsonl"]
+
+
+def test_nothing_is_taken_from_another_evaluation(tmp_path, caplog):
+    part = Part(tmp_path / "part", {"seed": 0})
+    part.add({3: {"right": True}})
+    assert Part(tmp_path / "part", {"seed": 0}).known == {3: {"right": True}}
+    assert Part(tmp_path / "part", {"seed": 1}).known == {}
+    assert "of another evaluation" in caplog.text
+    assert Part(tmp_path / "part", {"seed": 0}).known == {}
+
+
+def test_an_interrupted_study_shows_what_it_has_and_goes_on(tmp_path):
+    """A run that is interrupted has not failed; the finished ones are not done again."""
+    console, train = Console(quiet=True), FakeTrainer()
+
+    def second_is_interrupted(config, directory, console):
+        if len(train.asked) == 1:
+            send()
+            check("saved after step 1 of 4.")
+        train(config, directory, console)
+
+    study = small_study(learning_rates=(1e-3,))
+    with pytest.raises(Interrupted, match="saved after step 1 of 4"):
+        compare(study, tmp_path, train=second_is_interrupted, console=console)
+    assert not list(tmp_path.rglob("error.txt"))
+    assert (tmp_path / "table.md").exists()
+    first = train.names[0]
+    assert compare(study, tmp_path, train=train, console=console) == {}
+    assert train.names.count(first) == 1 and len(train.names) == 8

@@ -14,7 +14,7 @@ from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_recipe
 from experiments.pair import load_pair, start_student
-from experiments.synthesis import synthesise
+from experiments.synthesis import read_line, synthesise
 from experiments.trajectory_batches import TrajectoryBatches
 
 TRAINED = ("sample_id", "token_ids", "source", "likelihood_weights", "divergence_weights")
@@ -93,6 +93,34 @@ def test_only_rows_in_flight_are_lost(whole, pair, tmp_path):
     assert trained(lines) == trained(whole)
     finished = path.read_bytes()
     assert write(small("motab"), pair, path) == finished.splitlines(keepends=True)
+
+
+def test_a_line_that_was_changed_is_written_anew(whole, pair, tmp_path, caplog):
+    """Even where it is still JSON; and training on such a file is refused."""
+    random, config = np.random.default_rng(1), small("motab")
+    path = tmp_path / "file.jsonl"
+    for number in (2, 5):
+        line = bytearray(whole[number])
+        place = line.index(b"token_ids") + 14
+        line[place] ^= 1  # a digit for another
+        json.loads(line)
+        path.write_bytes(b"".join([*whole[:number], line, *whole[number + 1 :]]))
+        message = rf"file\.jsonl, line {number + 1}: it is torn or was changed\. Remove the line"
+        with pytest.raises(ValueError, match=message):
+            TrajectoryBatches(config, make_recipe(config, pair), path)
+        lines = write(config, pair, path)
+        assert lines[:-1] == [*whole[:number], *whole[number + 1 :]]
+        assert trained(lines) == trained(whole)
+        assert f"line {number + 1}: it is torn or was changed; writing it anew" in caplog.text
+    for line in whole[1:]:
+        place, bit = random.integers(0, len(line)), random.integers(0, 8)
+        changed = bytearray(line)
+        changed[place] ^= 1 << bit
+        try:
+            record = read_line(bytes(changed))
+        except ValueError:
+            continue
+        assert {**record, "crc": 0} == {**json.loads(line), "crc": 0} or "crc" not in record
 
 
 def test_training_does_not_depend_on_the_order_of_lines(whole, pair, tmp_path):

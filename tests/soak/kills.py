@@ -14,9 +14,9 @@ from experiments.interruption import RESUMABLE
 
 from .runs import EVERY, Ending, ending, finish, resumed_at, start, steps_logged, whole_steps
 
-# Half of the signals strike at any moment of a process's life, imports and compilation included;
-# half once it is at work, within so many seconds.
-_AT_WORK = 3.0
+# Half of the signals strike at any moment of a process's first seconds, imports, loading and
+# compilation included; half once it is at work, within so many.
+_LIFE, _AT_WORK = 25.0, 4.0
 
 
 @dataclasses.dataclass
@@ -62,7 +62,7 @@ def soak(
         workdir = directory / f"run-{tally.runs}"
         log = directory / f"run-{tally.runs}.log"
         while numbers and not (workdir / "results.json").exists():
-            if _strike(workdir, steps, log, numbers[-1], chance, seconds, tally):
+            if _strike(workdir, steps, log, numbers[-1], chance, tally):
                 numbers.pop()
                 report(f"{len(numbers)} to go; checkpoints {whole_steps(workdir)}")
         assert finish(workdir, steps, log) == 0, log.read_text()
@@ -79,7 +79,6 @@ def _strike(
     log: Path,
     number: signal.Signals,
     chance: random.Random,
-    seconds: float,
     tally: Tally,
 ) -> bool:
     """Starts the run, or goes on with it, and sends a signal; returns whether that struck."""
@@ -87,7 +86,7 @@ def _strike(
     process = start(workdir, steps, log)
     try:
         if chance.random() < 0.5:
-            _wait(process, chance.uniform(0, seconds))
+            _wait(process, chance.uniform(0, _LIFE))
         else:
             while process.poll() is None and not _at_work(workdir, log, resumes, before):
                 time.sleep(0.005)

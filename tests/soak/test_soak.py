@@ -5,26 +5,10 @@ from __future__ import annotations
 import signal
 import time
 
-import pytest
-
-from .__main__ import fill_disk, interrupted
-from .damage import REFUSED, SURVIVED, survive
 from .runs import ending, finish, start, steps_logged, whole_steps
 
 STEPS = 6
 NO_TEST = {"data.test.name": ""}
-
-
-def run_whole(directory, more):
-    log = directory / "whole.log"
-    assert finish(directory / "whole", STEPS, log, more) == 0, log.read_text()
-    return directory
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An uninterrupted run, in a directory for others."""
-    return run_whole(tmp_path_factory.mktemp("soak"), {})
 
 
 def test_three_kills(tmp_path):
@@ -44,21 +28,6 @@ def test_three_kills(tmp_path):
         assert not (workdir / "results.json").exists()
     assert finish(workdir, STEPS, log, NO_TEST) == 0, log.read_text()
     assert "Resuming after step" in log.read_text()
-    whole = run_whole(tmp_path, NO_TEST) / "whole"
+    whole = tmp_path / "whole"
+    assert finish(whole, STEPS, log, NO_TEST) == 0, log.read_text()
     assert ending(whole).differences(ending(workdir)) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*SURVIVED, *REFUSED])
-def test_damage(name, whole, tmp_path):
-    source = whole / "interrupted"
-    if not source.exists():
-        interrupted(whole, STEPS)
-    survive(name, source, tmp_path / "damaged", STEPS, ending(whole / "whole"))
-
-
-@pytest.mark.slow
-def test_a_full_disk(whole):
-    said = fill_disk(whole, STEPS)
-    if said != "survived":
-        pytest.skip(said)
