@@ -13,6 +13,7 @@ HARDWARE = {
     "qwen3_": "weights of several gigabytes, and accelerators",
     "experiments.bench": "environments of other libraries; tests/experiments/test_bench.py runs its parts",
     "experiments.bench_exposure": "a quiet machine",
+    "tests.soak": "half an hour; .ci/nightly runs it as it stands",
 }
 _EVALUATION = ["--max_new_tokens", "16", "--batch_size", "4"]
 
