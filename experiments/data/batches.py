@@ -249,7 +249,7 @@ def fitting_prompts(source: Source, render: Render, max_prompt_tokens: int) -> S
 
 def _checked(source: Source, tokenise: Callable[[Example], Any]) -> Source:
     """A file's examples, each of them tried before any work; the embedded task has no bad ones."""
-    if not isinstance(source, FileSource):
+    if not isinstance(source, FileSource) or not source.examples:
         return source
 
     def use(example: Example) -> Example:
