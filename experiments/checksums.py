@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import collections
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 # Odd, and different for every axis, so that an entry's place tells in its factor.
 _ODD = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1, 0xD3A2646D)
@@ -22,17 +24,25 @@ def checksums(tree: Any) -> Sums:
     a single flipped bit always tells, and other damage goes unseen once in 2^64.
     """
     # A program runs on one set of devices; a state may have arrays on all, and some on one.
-    by_devices: dict[Any, dict[str, Any]] = collections.defaultdict(dict)
+    by_place: dict[Any, dict[str, Any]] = collections.defaultdict(dict)
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        by_devices[frozenset(x.devices()) if isinstance(x, jax.Array) else None][name] = x
-    found = jax.device_get([_sums(arrays) for arrays in by_devices.values()])
+        by_place[_whole(x)][name] = x
+    found = jax.device_get([_summing(place)(arrays) for place, arrays in by_place.items()])
     return {name: [int(x) for x in both] for sums in found for name, both in sums.items()}
 
 
-@jax.jit
-def _sums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: _both(x) for name, x in arrays.items()}
+def _whole(x: Any) -> Any:
+    """Where every process of a run has the whole of what is computed of an array; None by default."""
+    sharding = getattr(x, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        return NamedSharding(sharding.mesh, PartitionSpec())
+    return sharding if isinstance(sharding, SingleDeviceSharding) else None
+
+
+@functools.cache
+def _summing(place: Any) -> Any:
+    return jax.jit(lambda arrays: jax.tree.map(_both, arrays), out_shardings=place)
 
 
 def _both(x: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.compiled import keep_compiled
+from experiments.config_check import check_config
 from experiments.interruption import RESUMABLE, Interrupted, interruptible
 from experiments.methods import make_recipe
 from experiments.pair import load_pair
@@ -29,6 +30,7 @@ def main(_: list[str]) -> None:
         sys.exit("Give --config FILE and --out FILE.jsonl.")
     keep_compiled()
     try:
+        check_config(_CONFIG.value)
         with interruptible():
             pair = load_pair(_CONFIG.value)
             synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))
