@@ -1,4 +1,4 @@
-"""Packaging: `pip install -e .`, extras [cuda], [tpu], [tracking], [test], [parity], [peers]."""
+"""Packaging: `pip install -e .`; extras: see `extras_require`."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ setup(
     ),
     package_data={
         **{room: ["py.typed"] for room in ROOMS if room != "configs"},
-        "experiments": ["py.typed", "embedded/*/*", "report/page.*"],
+        "experiments": ["py.typed", "embedded/*/*", "data/samples/*", "report/page.*"],
     },
     install_requires=[
         "absl-py>=2.0",
@@ -44,7 +44,9 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "data": ["datasets>=4.0"],  # the hub, folders of files, Parquet
         "test": [
+            "datasets>=4.0",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "mypy>=1.15",

@@ -62,6 +62,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "exposure": {
                 "template": "R:{reference}\n#\n{problem}",
                 "unit": "sentence",
+                "thinking": "default",  # the teacher's; OPSD and ATESD: "on", and student.thinking="off"
                 "max_head": 16,
                 "max_reasoning": 128,
                 "max_answer": 16,

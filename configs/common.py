@@ -15,6 +15,7 @@ def shared() -> dict:
         "stop_after_skipped": 5,
         "student": {
             "path": "embedded:student",
+            "thinking": "default",  # or "on", "off": the chat template's switch
             "dtype": "float32",
             "remat": "dots",
             # "auto", "xla", "cudnn" (GPU) or "splash" (TPU), of training and scoring passes.
@@ -27,9 +28,22 @@ def shared() -> dict:
                 "targets": ("q", "k", "v", "o", "gate", "up", "down"),
             },
         },
-        "teacher": {"path": "embedded:teacher", "dtype": "float32", "attention": "auto"},
+        "teacher": {
+            "path": "embedded:teacher",
+            "thinking": "default",  # as the student's, but where the teacher has a prompt of its own
+            "dtype": "float32",
+            "attention": "auto",
+        },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
+        # The user's message and, in a chat, a system message; `template` is a .jinja file in place of
+        # both models' own chat templates.
+        "prompt": {
+            "format": "{problem}",
+            "system": "",
+            "chat": True,
+            "template": "",
+            "max_tokens": 48,
+        },
         "data": {
             "train": _data("chain/train", 1024),
             "validation": _data("chain/validation", 128),
@@ -73,14 +87,36 @@ def observation() -> dict:
 
 
 def _data(name: str, size: int) -> dict:
-    """A data set: a split of the embedded task, or the path of a .jsonl or .json file.
+    """A data set: a split of the embedded task, a known name, hub:OWNER/NAME, or a path.
 
-    `fields` names the fields of a file's records where they are not found by themselves; `on_error`
-    may `skip` its bad records. The steps are the embedded task's difficulty, 0 standing for 2 to 5.
+    `path` is a local copy of a known set; `fields` names the fields of records where they are not
+    found by themselves; `on_error` may `skip` bad records; `filter` has the fields of
+    `experiments.data.filters.Filter`. The steps are the embedded task's difficulty, 0 standing for 2
+    to 5. See docs/data.md.
     """
-    fields = {"problem": "", "answer": "", "reference": ""}
+    fields = ("problem", "answer", "reference", "id", "source", "group", "choices")
     task = {"seed": 0, "min_steps": 0, "max_steps": 0}
-    return {"name": name, "size": size, "fields": fields, "on_error": "raise", **task}
+    return {
+        "name": name,
+        "path": "",
+        "subset": "",
+        "split": "",
+        "size": size,
+        "fields": dict.fromkeys(fields, ""),
+        "on_error": "raise",
+        "filter": {
+            "where": "",
+            "min_problem": 0,
+            "max_problem": 0,
+            "max_reference": 0,
+            "needs_reference": False,
+            "unique": False,
+            "against": (),
+            "ngram": 13,
+            "overlap": 0.5,
+        },
+        **task,
+    }
 
 
 # Trajectories written at the same time: one that has ended makes room for the next. 0 are as many as a

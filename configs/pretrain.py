@@ -50,12 +50,19 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                     "tie_embeddings": True,
                     "max_positions": 1024,
                 },
+                "thinking": "default",
                 "dtype": "float32",
                 "remat": "dots",
                 "attention": "auto",
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-            "prompt": {"format": "{problem}", "chat": True, "max_tokens": 48},
+            "prompt": {
+                "format": "{problem}",
+                "system": "",
+                "chat": True,
+                "template": "",
+                "max_tokens": 48,
+            },
             "data": {
                 "train": _data("chain/train", 0, "both" if teacher else "student"),
                 "validation": _data("chain/validation", 256),
@@ -97,6 +104,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
         config.steps = 500
         config.student = {
             "path": "embedded:student",
+            "thinking": "default",
             "dtype": "float32",
             "remat": "dots",
             "attention": "auto",

@@ -62,7 +62,9 @@ from experiments.diagnose_picture import draw
 from experiments.paths import model_directory
 from experiments.position_curves import PositionCurve
 from experiments.progress import Progress
-from experiments.tokenizer import compare_tokenizers, eos_ids, load_tokenizer, render_prompt
+from experiments.prompt_flags import add_prompt_flags, tokenizer_and_renderer
+from experiments.tokenizer import eos_ids, load_tokenizer, render_prompt
+from experiments.tokenizer_pair import compare_tokenizers
 from experiments.workdir import environment, plain, write_atomic
 from models import ModelConfig, generate, load_config, load_pretrained
 from models.parameters import Params
@@ -257,8 +259,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bin", type=int, default=16, help="token positions per bin (16)")
     add("--min_problems", type=int, default=10, help="bins with fewer are left out (10)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
-    add("--prompt_format", default="{problem}", help="the user's message, around {problem}")
-    add("--no_chat", action="store_true", help="prompt_format is the whole prompt: no template")
+    add_prompt_flags(parser)
     return parser
 
 
@@ -267,12 +268,9 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     # Whatever can be wrong with cheap things comes before the weights are read.
     directories = {role: _directory(role, getattr(options, role)) for role in ROLES}
     examples = list(load_source({"name": options.data, "size": options.size}))
-    tokenizers = {role: load_tokenizer(path) for role, path in directories.items()}
-    shared = compare_tokenizers(tokenizers["teacher"], tokenizers["student"])
-    tokenizer = tokenizers["student"]
-    render = functools.partial(
-        render_prompt, tokenizer, prompt_format=options.prompt_format, chat=not options.no_chat
-    )
+    tokenizer, render = tokenizer_and_renderer(options, directories["student"])
+    tokenizers = {"student": tokenizer, "teacher": load_tokenizer(directories["teacher"])}
+    shared = compare_tokenizers(tokenizers["teacher"], tokenizer)
     render(examples[0].problem)
     for path in directories.values():
         load_config(path)
@@ -331,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_compiled()
     try:
         run(options, Console())
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"Nothing was diagnosed. {error}", file=sys.stderr)
         return 1
     return 0

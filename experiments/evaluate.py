@@ -20,23 +20,25 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from distill.sharding import batch_multiple
 from experiments.compiled import keep_compiled
 from experiments.data.batches import Render, prompt_ids
+from experiments.data.catalogue import CATALOGUE
 from experiments.data.example import Example
 from experiments.data.sources import load_source
 from experiments.engine import Engine, Request, key_data
 from experiments.evaluation_part import Part
-from experiments.grading import final_text, grade, last_boxed
+from experiments.evaluation_picture import write_picture
+from experiments.grading import final_text, last_boxed, verdict
 from experiments.interruption import RESUMABLE, Interrupted, check, interruptible
 from experiments.paths import model_directory
 from experiments.progress import Progress
-from experiments.statistics import average_at_n, bootstrap, majority_at_n, pass_at_k
+from experiments.prompt_flags import add_prompt_flags, tokenizer_and_renderer
+from experiments.summary import results_table, summarise
 from experiments.synthesis import fingerprint
-from experiments.tokenizer import decode, eos_ids, load_tokenizer, render_prompt
+from experiments.tokenizer import decode, eos_ids, opens_thinking, render_prompt
 from experiments.workdir import environment, plain, write_atomic
 from models import ModelConfig, load_pretrained
 from models.generate import make_slots
@@ -89,8 +91,9 @@ def evaluate(
     Returns:
       A summary: `accuracy` (Average@n), its 95 % `interval` over problems, `n` (problems),
       `samples` (per problem), `mean_length` (tokens), `truncation_rate`, `pass_at_k` by k (a
-      string: 1, 2, 4, ... up to n), `majority` (majority@n), `tokens` in all, `seconds`. And a
-      record per sample, in the order of problems.
+      string: 1, 2, 4, ... up to n), `majority` (majority@n), `tokens` in all, `seconds`; where
+      there are several, scores by `sources` and by `groups`, and `mean_of_sources`, in which each
+      data set counts alike. And a record per sample, in the order of problems.
 
     Raises:
       ValueError: no problems, n < 1, or prompt and completion exceed the model's positions.
@@ -127,7 +130,8 @@ def evaluate(
         for b, request in enumerate(done):
             example, sample = examples[request.payload // n], request.payload % n
             ids = written.tokens_BxN[b, : written.lengths_B[b]]
-            records[request.payload] = _record(example, sample, ids, tokenizer, eos)
+            opened = opens_thinking(tokenizer, prompts[request.payload // n])
+            records[request.payload] = _record(example, sample, ids, tokenizer, eos, opened)
         if part is not None:
             part.add({request.payload: records[request.payload] for request in done})
         if on_batch:
@@ -144,67 +148,29 @@ def _writing(
     return make_slots(config, sampling, max_new_tokens, eos)
 
 
-def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
-    """The summary that `evaluate` returns, of its records."""
-    right_PxN = np.array([r["right"] for r in records], bool).reshape(-1, n)
-    finals = [r["final"] for r in records]
-    answers = [finals[i : i + n] for i in range(0, len(finals), n)]
-    accuracy = bootstrap(average_at_n(right_PxN))
-    lengths = np.array([r["length"] for r in records])
-    return {
-        "accuracy": accuracy.mean,
-        "interval": [accuracy.low, accuracy.high],
-        "n": len(right_PxN),
-        "samples": n,
-        "mean_length": float(lengths.mean()),
-        "truncation_rate": float(np.mean([r["truncated"] for r in records])),
-        "pass_at_k": {str(k): float(pass_at_k(right_PxN, k).mean()) for k in _powers_of_two(n)},
-        "majority": float(majority_at_n(answers, right_PxN).mean()),
-        "tokens": int(lengths.sum()),
-        "seconds": seconds,
-    }
-
-
 def _record(
     example: Example,
     sample: int,
     ids: np.ndarray,
     tokenizer: PreTrainedTokenizerBase,
     eos: tuple[int, ...],
+    opened: bool,
 ) -> dict[str, Any]:
     text = decode(tokenizer, ids.tolist())
+    whole = f"<think>{text}" if opened else text
     return {
         "id": example.id,
         "sample": sample,
         "problem": example.problem,
         "answer": example.answer,
+        "source": example.source,
+        "group": example.group,
         "text": text,
-        "final": last_boxed(final_text(text)),
-        "right": grade(text, example.answer),
+        "final": last_boxed(final_text(whole)),
+        "right": verdict(whole, example),
         "length": len(ids),
         "truncated": not (len(ids) and int(ids[-1]) in eos),
     }
-
-
-def _powers_of_two(n: int) -> list[int]:
-    return [1 << i for i in range(n.bit_length())]
-
-
-def results_table(title: str, summary: Mapping[str, Any]) -> Table:
-    """The summary as two columns."""
-    low, high = summary["interval"]
-    samples = summary["samples"]
-    table = Table(title=title, show_header=False)
-    table.add_row(f"Average@{samples}", f"{100 * summary['accuracy']:.1f} %")
-    table.add_row("95 % interval, over problems", f"{100 * low:.1f} to {100 * high:.1f} %")
-    for k, value in summary["pass_at_k"].items():
-        table.add_row(f"pass@{k}", f"{100 * value:.1f} %")
-    table.add_row(f"majority@{samples}", f"{100 * summary['majority']:.1f} %")
-    table.add_row("problems", f"{summary['n']:,}")
-    table.add_row("mean length", f"{summary['mean_length']:.1f} tokens")
-    table.add_row("truncated", f"{100 * summary['truncation_rate']:.1f} %")
-    table.add_row("tokens", f"{summary['tokens']:,} in {summary['seconds']:.1f} s")
-    return table
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -213,9 +179,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help="embedded:teacher, :student, :reader or a directory")
-    add("--data", required=True, help="chain/test|validation|train|long, or a .jsonl or .json file")
+    add("--data", required=True, nargs="+", help="data sets by name, NAME=PATH for a copy, or path")
+    add(
+        "--fields",
+        nargs="*",
+        default=[],
+        metavar="FIELD=NAME",
+        help="as data.test.fields in a config",
+    )
     add("--n", type=int, default=8, help="samples per problem (8)")
-    add("--size", type=int, default=0, help="problems at most, from the first; 0 for all")
+    add("--size", type=int, default=0, help="problems of each at most; 0 for all")
     add("--max_new_tokens", type=int, default=512, help="longest completion (512)")
     add("--temperature", type=float, default=0.6, help="0 is greedy (0.6)")
     add("--top_p", type=float, default=0.95, help="(0.95)")
@@ -223,9 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch_size", type=int, default=64, help="samples written at the same time (64)")
     add("--seed", type=int, default=0, help="of sampling")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
-    add("--prompt_format", default="{problem}", help="the user's message, around {problem}")
-    add("--no_chat", action="store_true", help="prompt_format is the whole prompt: no template")
-    add("--out", type=Path, help=f"directory for {RESULTS} and {SAMPLES}")
+    add_prompt_flags(parser)
+    add("--out", type=Path, help=f"directory for {RESULTS} and {SAMPLES}; resumes")
     return parser
 
 
@@ -233,20 +205,17 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Evaluates what the command line asks for, shows it and, with `out`, writes it."""
     # Whatever can be wrong with cheap things comes before the weights are read.
     directory = model_directory(options.model)
-    examples = list(load_source({"name": options.data, "size": options.size}))
-    tokenizer = load_tokenizer(directory)
-    render = functools.partial(
-        render_prompt, tokenizer, prompt_format=options.prompt_format, chat=not options.no_chat
-    )
-    render(examples[0].problem)
+    examples = [example for name in options.data for example in _load(name, options)]
+    tokenizer, render = tokenizer_and_renderer(options, directory)
+    first = render(examples[0].problem)
+    title = f"{options.model} on {', '.join(options.data)}"
     config, params = load_pretrained(directory, options.dtype)
     total = len(examples) * options.n
     settings = {k: v for k, v in vars(options).items() if k != "out"}
+    settings["data"] = ", ".join(options.data)
     part = None
     if options.out:
-        problems = [[e.id, e.problem, e.answer] for e in examples]
-        digest = hashlib.blake2b(json.dumps(problems).encode(), digest_size=12).hexdigest()
-        made_of = {**settings, "weights": fingerprint(directory), "problems": digest}
+        made_of = _made_of(settings, directory, examples, first)
         part = Part(options.out / f"{SAMPLES}.part", made_of)
     with Progress(total, label="evaluate", console=console) as progress:
         summary, records = evaluate(
@@ -266,12 +235,13 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             on_batch=functools.partial(_on_batch, progress, options.out),
             part=part,
         )
-    console.print(results_table(f"{options.model} on {options.data}", summary))
+    console.print(results_table(title, summary))
     if options.out:
         write_outcome(options.out, {**summary, "settings": settings, **environment()}, records)
+        picture = write_picture(options.out, title, summary, records)
         if part is not None:
             part.done()
-        console.print(f"Wrote {options.out / RESULTS} and {options.out / SAMPLES}")
+        console.print(f"Wrote {RESULTS}, {SAMPLES} and {picture.name} to {options.out}")
     return summary
 
 
@@ -280,6 +250,29 @@ def _on_batch(progress: Progress, out: Path | None, done: int, total: int) -> No
     if done < total:
         kept = f"are in {out}" if out else "are lost, for want of --out"
         check(f"{done} of {total} graded samples {kept}.")
+
+
+def _load(name: str, options: argparse.Namespace) -> list[Example]:
+    """The examples of NAME or NAME=PATH."""
+    known, equals, path = name.partition("=")
+    spec = {"name": known, "path": path} if equals and known in CATALOGUE else {"name": name}
+    fields = dict(item.partition("=")[::2] for item in options.fields)
+    return list(load_source({**spec, "size": options.size, "fields": fields}))
+
+
+def _made_of(
+    settings: Mapping[str, Any],
+    directory: Path,
+    examples: Sequence[Example],
+    first_prompt: list[int],
+) -> dict[str, Any]:
+    """What samples depend on: settings that do not just change speed, model, problems, template."""
+    problems = hashlib.blake2b(repr((first_prompt, examples)).encode(), digest_size=12)
+    return {
+        **{name: value for name, value in settings.items() if name != "batch_size"},
+        "weights": fingerprint(directory),
+        "problems": problems.hexdigest(),
+    }
 
 
 def write_outcome(
@@ -299,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with interruptible():
             run(options, Console())
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"Nothing was evaluated. {error}", file=sys.stderr)
         return 1
     except Interrupted as interrupted:

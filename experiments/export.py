@@ -1,6 +1,9 @@
 """A run's student as a Hugging Face directory:
 
 python -m experiments.export --workdir DIR --out DIR [--checkpoint final|best|STEP] [--dtype bfloat16]
+
+The directory holds what transformers and inference servers look for: weights in one or several
+safetensors files, tokenizer, chat template, generation config, and a model card.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +20,14 @@ from typing import Any
 from experiments.checkpoints import restore_params
 from experiments.pair import lora_of
 from experiments.paths import model_directory, tokenizer_directory
+from experiments.tokenizer import eos_ids, load_tokenizer
 from experiments.workdir import CHECKPOINTS, read_config, read_results
 from models import Llama3RopeScaling, ModelConfig, load_config, merge, save_pretrained
 
 DTYPES = ("float32", "bfloat16", "float16")
+GENERATION = "generation_config.json"
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMG]B|[MG]iB)", re.IGNORECASE)
 
 
 def export(
@@ -27,14 +35,19 @@ def export(
     out: str | os.PathLike[str],
     checkpoint: int | str = "final",
     dtype: str | None = None,
+    max_shard_bytes: int = 5 * 2**30,
 ) -> int:
     """Writes the student of a run to `out`, adapters merged, with its tokenizer and a model card.
+
+    The chat template is the run's (`prompt.template`), else the student's own. The generation config
+    is the student's own; without one, it has the ends of a text and the run's evaluation sampling.
 
     Only reads the workdir, and so may be called while the run goes on.
 
     Args:
       checkpoint: "final" (the latest), "best" by validation accuracy, or a step.
       dtype: what the parameters are cast to; as trained by default.
+      max_shard_bytes: weights beyond it are split over several files.
 
     Returns:
       the step of the checkpoint.
@@ -52,10 +65,58 @@ def export(
     config, tokenizer = student_of(run)
     params, step = restore_params(workdir / CHECKPOINTS, checkpoint)
     params, config = merge(params, config)
-    save_pretrained(params, config, out, tokenizer_from=tokenizer, dtype=dtype)
+    template = _template(run)
+    save_pretrained(params, config, out, tokenizer, dtype, max_shard_bytes)
+    if template is not None:
+        (out / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if not (out / GENERATION).exists():
+        content = json.dumps(_generation_config(run, tokenizer), indent=2) + "\n"
+        (out / GENERATION).write_text(content, encoding="utf-8")
     card = model_card(run, read_results(workdir), step)
     (out / "README.md").write_text(card, encoding="utf-8")
     return step
+
+
+def _template(run: Mapping[str, Any]) -> str | None:
+    """The run's chat template; None where it used the student's own."""
+    name = (run.get("prompt") or {}).get("template")
+    if not name:
+        return None
+    file = Path(name).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"The run's prompt.template={name!r} is not there any more.")
+    return file.read_text(encoding="utf-8")
+
+
+def _generation_config(run: Mapping[str, Any], tokenizer_from: Path) -> dict[str, Any]:
+    """How the student was asked to write when it was evaluated."""
+    tokenizer = load_tokenizer(tokenizer_from)
+    values: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": list(eos_ids(tokenizer, tokenizer_from)),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    evaluation = run.get("evaluation") or {}
+    if evaluation.get("temperature"):
+        values["do_sample"] = True
+        values |= {
+            name: evaluation[name] for name in ("temperature", "top_p") if name in evaluation
+        }
+    elif "temperature" in evaluation:
+        values["do_sample"] = False
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def bytes_of(size: str) -> int:
+    """Bytes of `5GB`, `200MB`, `1GiB` or a plain number.
+
+    Raises:
+      ValueError: it is none of them.
+    """
+    match = _SIZE.fullmatch(size.strip())
+    if not match or float(match[1]) <= 0:
+        raise ValueError(f"{size!r} is no size such as 5GB or 500MB.")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
@@ -90,6 +151,7 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any] | None, step: 
     lines = [
         "---",
         "library_name: transformers",
+        "pipeline_tag: text-generation",
         "tags: [distillation, reasoning]",
         "---",
         "",
@@ -108,12 +170,12 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any] | None, step: 
             "",
             "Those of the run; `after` was measured at its end.",
             "",
-            "| | accuracy | 95 % interval | problems |",
-            "|---|---|---|---|",
+            "| | accuracy | 95 % interval | problems | mean length |",
+            "|---|---|---|---|---|",
             *(
                 f"| {name} | {float(score['accuracy']):.3f} "
                 f"| {float(score['interval'][0]):.3f} to {float(score['interval'][1]):.3f} "
-                f"| {score['n']} |"
+                f"| {score['n']} | {_tokens(score)} |"
                 for name, score in rows
             ),
             "",
@@ -121,6 +183,10 @@ def model_card(run: Mapping[str, Any], results: Mapping[str, Any] | None, step: 
     if results and "commit" in results:
         lines += [f"Commit `{results['commit']}`.", ""]
     return "\n".join([*lines, "## Config", "", "```json", json.dumps(run, indent=2), "```", ""])
+
+
+def _tokens(score: Mapping[str, Any]) -> str:
+    return f"{float(score['mean_length']):,.1f} tokens" if "mean_length" in score else "unknown"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,11 +198,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="directory to write; new or empty")
     parser.add_argument("--checkpoint", default="final", help="final (the default), best or a step")
     parser.add_argument("--dtype", choices=DTYPES, help="as trained by default")
+    parser.add_argument("--max_shard_size", default="5GiB", help="of a weights file (5GiB)")
     flags = parser.parse_args(arguments)
     if flags.checkpoint not in ("final", "best") and not flags.checkpoint.isdigit():
         parser.error(f"--checkpoint must be final, best or a step, not {flags.checkpoint!r}")
     try:
-        step = export(flags.workdir, flags.out, flags.checkpoint, flags.dtype)
+        shard = bytes_of(flags.max_shard_size)
+        step = export(flags.workdir, flags.out, flags.checkpoint, flags.dtype, shard)
     except (OSError, ValueError) as error:
         print(f"Nothing was exported. {error}", file=sys.stderr)
         return 1

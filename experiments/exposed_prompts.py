@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from atesd.references import ReferenceTokens, split_reference, tokenise_reference
 from experiments.data.example import Example
-from experiments.tokenizer import encode, render_prompt
+from experiments.tokenizer import chat_text, encode, render_prompt
 
 DEFAULT_TEMPLATE = (
     "{problem}\n\n"
@@ -36,7 +34,7 @@ class ExposedPrompts:
       template: the user's message, with `{reference}` once and `{problem}` at least once.
       unit: `sentence` or `token`: where the reasoning may be cut.
       chat: whether to wrap the message in the tokenizer's chat template, as in `render_prompt`.
-      template_options: variables of the chat template, such as `enable_thinking`.
+      system, thinking: as in `render_prompt`.
 
     Raises:
       ValueError: a template without its places, or a chat without a chat template.
@@ -47,7 +45,8 @@ class ExposedPrompts:
     template: str = DEFAULT_TEMPLATE
     unit: str = "sentence"
     chat: bool = True
-    template_options: Mapping[str, Any] | None = None
+    system: str = ""
+    thinking: str = "default"
 
     def __post_init__(self):
         if "{problem}" not in self.template:
@@ -58,11 +57,10 @@ class ExposedPrompts:
                 f"exposure.template={self.template!r} contains '{{reference}}' {places} times; "
                 "the reference is shown once."
             )
-        if self.chat and not self.tokenizer.chat_template:
-            raise ValueError(
-                "The tokenizer has no chat template. Put a chat_template.jinja beside its "
-                "tokenizer.json, or set chat=False and write the whole context in the template."
-            )
+        # What can be wrong with the rest shows now.
+        render_prompt(
+            self.tokenizer, "1", chat=self.chat, system=self.system, thinking=self.thinking
+        )
 
     def __call__(self, example: Example) -> ReferenceTokens:
         """The context's pieces, each tokenised by itself.
@@ -90,13 +88,9 @@ class ExposedPrompts:
         )
 
     def _chat(self, before: str, after: str) -> tuple[str, str]:
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": before + _SENTINEL + after}],
-            tokenize=False,
-            add_generation_prompt=True,
-            **(self.template_options or {}),
-        )
-        parts = cast(str, text).split(_SENTINEL)
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        messages.append({"role": "user", "content": before + _SENTINEL + after})
+        parts = chat_text(self.tokenizer, messages, self.thinking).split(_SENTINEL)
         if len(parts) != 2:
             raise ValueError(
                 f"The chat template shows the message {len(parts) - 1} times instead of once; use "

@@ -14,7 +14,10 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+
+from experiments.data.example import Example
 
 TIME_LIMIT_SECONDS = 5.0
 # A final answer is short. Longer text is not looked at: parsing time grows faster than length.
@@ -23,6 +26,15 @@ MAX_ANSWER_CHARACTERS = 1_000
 _TAIL_CHARACTERS = 2_000
 _BOXED = "\\boxed{"
 _BRACES = re.compile(r"\\boxed\{|\\.|[{}]", re.DOTALL)
+_TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_TRAILING = re.compile(r"(?:\\[,;:! ]|[\s.*~])+$|\\$")
+# "C", "(C)", "C.", "C) its text", "Option C".
+_LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?([A-Z])(?:[).:](?:\s.*)?)?", re.DOTALL)
+_SAID_LETTER = re.compile(
+    r"\b(?i:answer)(?:\s+(?:is|choice|option|would|must|be))*\s*:?\s*(?:option\s+|choice\s+)?"
+    r"\(?([A-Z])\b(?!')",
+)
+_NO_MARKUP = str.maketrans("", "", "*$_`")
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 
 
@@ -36,10 +48,64 @@ def grade(response: str, answer: str) -> bool:
     final = final_text(response)
     boxed = last_boxed(final)
     if boxed is not None:
-        # math-verify reads "42." as no number at all.
-        return _equal(boxed.rstrip(" ."), answer.strip(), anchored=False)
+        return _equal(_bare(boxed), answer.strip(), anchored=False)
     tail = final[-_TAIL_CHARACTERS:]
     return "answer" in tail.lower() and _equal(tail, answer.strip(), anchored=True)
+
+
+def _bare(boxed: str) -> str:
+    r"""Without what ends a phrase or a formula, and a `\text{}` around it all, if it has a number.
+
+    math-verify reads none of "42.", "1,152\,", "**42**" and "\text{12 inches}" as numbers.
+    """
+    if len(boxed) > MAX_ANSWER_CHARACTERS:
+        return boxed
+    bare = _TRAILING.sub("", boxed).lstrip("* ")
+    text = _TEX_TEXT.fullmatch(bare)
+    return text[1] if text and any(c.isdigit() for c in text[1]) else bare
+
+
+def grade_choice(response: str, answer: str, choices: Sequence[str]) -> bool:
+    r"""Whether a response to a multiple choice settles on the letter `answer`.
+
+    What counts is the last `\boxed{}` after `</think>`, as a letter, a letter and its text, or the
+    text of a choice, which is compared as in `grade`; without any box, the last letter behind the
+    word "answer". Two boxed letters are no answer.
+
+    Args:
+      choices: the texts of A, B, ...
+    """
+    final = final_text(response)
+    boxed = last_boxed(final)
+    if boxed is None:
+        tail = final[-_TAIL_CHARACTERS:].translate(_NO_MARKUP)
+        said = _SAID_LETTER.findall(tail)
+        return bool(said) and said[-1].upper() == answer
+    if len(boxed) > MAX_ANSWER_CHARACTERS:
+        return False
+    plain = _TEX_TEXT.sub(r"\1", boxed).strip(" .$*")
+    letter = _LETTER.fullmatch(plain)
+    if letter:
+        return letter[1].upper() == answer
+    right = ord(answer) - ord("A")
+    equal = [i for i, choice in enumerate(choices) if _same_choice(boxed, choice)]
+    return equal == [right]
+
+
+def _same_choice(boxed: str, choice: str) -> bool:
+    def folded(text: str) -> str:
+        return " ".join(_TEX_TEXT.sub(r"\1", text).casefold().split()).strip(" .$")
+
+    return folded(boxed) == folded(choice) or _equal(
+        _bare(boxed), choice.strip(" .$"), anchored=False
+    )
+
+
+def verdict(response: str, example: Example) -> bool:
+    """`grade`, or `grade_choice` where the example has choices."""
+    if example.choices:
+        return grade_choice(response, example.answer, example.choices)
+    return grade(response, example.answer)
 
 
 def final_text(response: str) -> str:

@@ -240,7 +240,7 @@ class _Run:
         for data in TEST_SETS:
             if data not in self.data:
                 continue
-            summary, samples = self._sample(data, params, config)
+            summary, samples = self._sample(data, params, config, name == "teacher")
             record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
             self.workdir.write_samples(f"{name}-{data}", samples)
             self.workdir.append_metrics(record)
@@ -250,9 +250,11 @@ class _Run:
             )
 
     def _sample(
-        self, data: str, params: Params, config: Any
+        self, data: str, params: Params, config: Any, as_teacher: bool = False
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return measure(self.config, self.pair, params, config, self.data[data])
+        return measure(
+            self.config, self.pair, params, config, self.data[data], as_teacher=as_teacher
+        )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

@@ -20,11 +20,13 @@ def measure(
     architecture: ModelConfig,
     examples: Sequence[Example],
     samples: int | None = None,
+    as_teacher: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A summary and every graded sample, as `evaluate` gives them, by `config.evaluation`.
 
     Args:
       samples: per problem, in place of the config's.
+      as_teacher: with the teacher's prompts instead of the student's.
 
     Raises:
       Interrupted: a signal asked the process to end.
@@ -42,7 +44,7 @@ def measure(
         batch_size=e.batch_size,
         seed=config.seed,
         eos=pair.eos_ids,
-        render=pair.render,
+        render=pair.teacher_render if as_teacher else pair.render,
         prompt_width=config.prompt.max_tokens,
         on_batch=lambda done, total: check(
             f"{done} of {total} samples were graded, and begin anew; all that was finished is kept."

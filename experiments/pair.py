@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from transformers import PreTrainedTokenizerFast
 
 import models
 from distill.sharding import make_mesh
+from experiments.data.batches import Render
 from experiments.paths import model_directory, tokenizer_directory
 from experiments.settings import read_settings
-from experiments.tokenizer import compare_tokenizers, eos_ids, load_tokenizer, render_prompt
+from experiments.tokenizer import eos_ids, load_tokenizer, opens_thinking, render_prompt
+from experiments.tokenizer_pair import compare_tokenizers
 from models.parameters import Params
 
 # Stream of the adapters' noise, apart from that of a base's arrays.
 _ADAPTERS = 1
+# Any problem shows what a template puts around it.
+_PROBE = "1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Pair:
       tokenizer: of both models.
       vocab_size: ids that both models and the tokenizer know.
       eos_ids: ids that end a text.
+      render: a problem's prompt ids, as the student reads it, in rollouts, training and evaluation.
+      teacher_render: the same as the teacher would be asked by itself.
     """
 
     student_directory: Path
@@ -42,14 +49,33 @@ class Pair:
     vocab_size: int
     eos_ids: tuple[int, ...]
     mesh: Mesh | None
-    prompt_format: str
-    chat: bool
+    render: Render
+    teacher_render: Render
 
-    def render(self, problem: str) -> list[int]:
-        """Prompt ids of a problem, the same for both models."""
-        return render_prompt(
-            self.tokenizer, problem, prompt_format=self.prompt_format, chat=self.chat
-        )
+    def require_same_prompts(self) -> None:
+        """For methods that compare both models behind one prompt.
+
+        Raises:
+          ValueError: the models' own renderings of a problem differ; both are shown.
+        """
+        student, teacher = self.render(_PROBE), self.teacher_render(_PROBE)
+        if student != teacher:
+            raise ValueError(
+                "This method compares teacher and student behind the same prompt, but their chat "
+                f"templates write\n  student: {self.tokenizer.decode(student)!r}\n"
+                f"  teacher: {self.tokenizer.decode(teacher)!r}\n"
+                "Set student.thinking and teacher.thinking alike, or name one chat template for "
+                "both in prompt.template."
+            )
+
+    @functools.cached_property
+    def opens_thinking(self) -> bool:
+        """Whether prompts end in `<think>`: responses then begin inside of the thinking."""
+        return opens_thinking(self.tokenizer, self.render(_PROBE))
+
+    def gradable(self, response: str) -> str:
+        """A response's text with the `<think>` that its prompt may have written."""
+        return f"<think>{response}" if self.opens_thinking else response
 
 
 def load_pair(config: Any) -> Pair:
@@ -66,7 +92,16 @@ def load_pair(config: Any) -> Pair:
         if from_scratch
         else model_directory(config.student.path)
     )
-    tokenizer = load_tokenizer(directory)
+    prompt = config.prompt
+    tokenizer = load_tokenizer(directory, prompt.template)
+    render = functools.partial(
+        render_prompt,
+        prompt_format=prompt.format,
+        chat=prompt.chat,
+        system=prompt.system,
+    )
+    student_render = functools.partial(render, tokenizer, thinking=config.student.thinking)
+    teacher_render = student_render
     student = (
         read_settings(models.ModelConfig, config.student, "init")
         if from_scratch
@@ -82,7 +117,11 @@ def load_pair(config: Any) -> Pair:
     teacher, teacher_params = None, None
     if "teacher" in config:
         teacher_directory = model_directory(config.teacher.path)
-        shared = compare_tokenizers(load_tokenizer(teacher_directory), tokenizer)
+        theirs = load_tokenizer(teacher_directory, prompt.template)
+        shared = compare_tokenizers(theirs, tokenizer)
+        if prompt.chat and not theirs.chat_template:
+            theirs = tokenizer  # a base model has no template of its own to be asked in
+        teacher_render = functools.partial(render, theirs, thinking=config.teacher.thinking)
         teacher, teacher_params = models.load_pretrained(
             teacher_directory, dtype=config.teacher.dtype, mesh=mesh
         )
@@ -97,8 +136,8 @@ def load_pair(config: Any) -> Pair:
         vocab_size=vocab,
         eos_ids=eos_ids(tokenizer, directory),
         mesh=mesh,
-        prompt_format=config.prompt.format,
-        chat=config.prompt.chat,
+        render=student_render,
+        teacher_render=teacher_render,
     )
 
 

@@ -38,6 +38,8 @@ class Recipe(abc.ABC):
       selects: whether some of what is written trains nothing on purpose.
       max_total: most tokens of a response.
       signal: what response tokens train for besides likelihood, of a teacher that sees just them.
+      own_context: whether the teacher reads another prompt than the student; elsewhere the two
+        models' renderings of a problem must agree.
       slots: the rollout in parts, as an engine drives it: its parameters are the pair (student's,
         teacher's), and it ends in (trajectories, record). One entry for each kind of writer, of
         which a row has one.
@@ -48,10 +50,13 @@ class Recipe(abc.ABC):
     selects: bool = False
     max_total: int
     signal: Signal | None = None
+    own_context: bool = False
     slots: tuple[Slots, ...]
 
     def __init__(self, config: Any, pair: Pair):
         self.config, self.pair = config, pair
+        if not self.own_context:
+            pair.require_same_prompts()
 
         def measured(*inputs: Any) -> tuple[Trajectories, Any, Metrics]:
             trajectories, record = self.rollout(*inputs)

@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
     flag = config_flags.get_config_filename(flags.FLAGS["config"])
     try:
         run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)

@@ -55,6 +55,34 @@ def bootstrap(
     return Interval(float(values_P.mean()), float(low), float(high))
 
 
+def mean_of_sets(
+    sets: Sequence[np.ndarray], *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> Interval:
+    """Mean of the means of several sets of problems, each set counting alike, with its interval.
+
+    Every set is resampled by itself: which benchmarks there are is given.
+
+    Args:
+      sets: of each set, a value per problem.
+
+    Raises:
+      ValueError: there are no sets, or a set has no problems.
+    """
+    if not sets or not all(np.size(values) for values in sets):
+        raise ValueError("mean_of_sets needs at least one set, and a problem in each.")
+    rng = np.random.default_rng(seed)
+    means = np.zeros(resamples)
+    for values_P in (np.asarray(values, np.float64) for values in sets):
+        rows = max(1, _CHUNK // values_P.size)
+        for start in range(0, resamples, rows):
+            part = slice(start, min(start + rows, resamples))
+            drawn = rng.integers(values_P.size, size=(part.stop - start, values_P.size))
+            means[part] += values_P[drawn].mean(axis=1) / len(sets)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    mean = float(np.mean([np.mean(values) for values in sets]))
+    return Interval(mean, float(low), float(high))
+
+
 def paired_difference(
     after_P: np.ndarray, before_P: np.ndarray, *, seed: int = 0, resamples: int = 10_000
 ) -> Interval:

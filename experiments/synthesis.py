@@ -108,6 +108,7 @@ def header_of(config: Any, recipe: Recipe) -> dict[str, Any]:
         "kind": "header",
         **{name: fingerprint(model_directory(config[name].path)) for name in models},
         "prompt": config.prompt.to_dict(),
+        "thinking": config.student.thinking,
         recipe.section: fields,
         "seed": config.seed,
         "trajectories_per_prompt": config.synthesis.trajectories_per_prompt,

@@ -34,7 +34,7 @@ def main(_: list[str]) -> None:
         with interruptible():
             pair = load_pair(_CONFIG.value)
             synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)

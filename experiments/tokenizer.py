@@ -19,17 +19,31 @@ from experiments.tokenizer_files import (
 )
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_SHOWN_DIFFERENCES = 5
+THINKING = ("default", "on", "off")
+# What templates call it: Qwen3 and many others; DeepSeek and Granite.
+_SWITCHES = ("enable_thinking", "thinking")
 
 
-def load_tokenizer(directory: str | os.PathLike) -> PreTrainedTokenizerFast:
+def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrainedTokenizerFast:
     """The fast tokenizer of a local Hugging Face directory. Never goes to the network.
 
+    Args:
+      template: path of a Jinja chat template to use in place of the directory's, if not empty.
+
     Raises:
-      FileNotFoundError: no such directory, or no tokenizer.json in it.
+      FileNotFoundError: no such directory or template, or no tokenizer.json in it.
       ValueError: a file of it is malformed.
     """
-    path = Path(directory)
+    tokenizer = _load(Path(directory))
+    if template:
+        file = Path(template).expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(f"Chat template {template!r}: there is no such file.")
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _load(path: Path) -> PreTrainedTokenizerFast:
     if not path.is_dir():
         raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
     return read_tokenizer(path)
@@ -84,7 +98,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[byt
         )
     to_bytes = _token_decoder(tokenizer)
     added = tokenizer.added_tokens_decoder
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     table = [b""] * vocab_size
     for token, index in tokens.items():
         if index in special:
@@ -135,49 +149,10 @@ def _unicode_to_byte() -> dict[str, int]:
     return {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(moved)}
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that `decode` leaves out."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
-
-
-def compare_tokenizers(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> int:
-    """Checks, by content, that two models mean the same tokens by the same ids.
-
-    One may have more tokens at the end than the other, and embedding tables may be padded.
-
-    Returns:
-      How many ids the two share: only ids below it may be sampled from either model.
-
-    Raises:
-      ValueError: lists the first ids that differ, or the special tokens that do.
-    """
-    a, b = ({i: t for t, i in tokenizer.get_vocab().items()} for tokenizer in (teacher, student))
-    shared = min(max(a), max(b)) + 1
-    differing = [i for i in range(shared) if a.get(i) != b.get(i)]
-    if differing:
-        shown = ", ".join(
-            f"{i}: {a.get(i)!r} / {b.get(i)!r}" for i in differing[:_SHOWN_DIFFERENCES]
-        )
-        raise ValueError(
-            f"Teacher and student tokenizers differ in {len(differing)} of {shared} ids "
-            f"(teacher / student): {shown}. Token-level distillation needs a pair that shares "
-            "its tokens; choose both models from one family."
-        )
-    specials = [{i for i in _special_ids(t) if i < shared} for t in (teacher, student)]
-    uneven = sorted(specials[0] ^ specials[1])
-    if uneven:
-        shown = ", ".join(f"{i}: {a[i]!r}" for i in uneven[:_SHOWN_DIFFERENCES])
-        raise ValueError(
-            f"Only one of teacher and student treats these tokens as special: {shown}. Make the "
-            "two tokenizer_config.json files agree."
-        )
-    if teacher.eos_token != student.eos_token:
-        raise ValueError(
-            f"The teacher ends its text with {teacher.eos_token!r}, the student with "
-            f"{student.eos_token!r}. Set the same eos_token in both tokenizer_config.json files, "
-            "or choose both models with, or both without, chat training."
-        )
-    return shared
 
 
 def render_prompt(
@@ -186,7 +161,8 @@ def render_prompt(
     *,
     prompt_format: str = "{problem}",
     chat: bool = True,
-    template_options: Mapping[str, Any] | None = None,
+    system: str = "",
+    thinking: str = "default",
 ) -> list[int]:
     """Prompt ids of a problem: the one renderer of synthesis, training and evaluation.
 
@@ -197,32 +173,103 @@ def render_prompt(
         (`... put the final answer in \\boxed{}`) go here.
       chat: whether to wrap the message in the tokenizer's chat template. Without, the message is
         the whole prompt, after the tokens that the tokenizer puts before any text.
-      template_options: variables of the template, such as `enable_thinking`.
+      system: a system message before the user's; none if empty.
+      thinking: as in `chat_text`.
 
     Raises:
-      ValueError: there is no chat template, or `prompt_format` has no place for the problem.
+      ValueError: there is no chat template or no such switch in it, or `prompt_format` has no place
+        for the problem.
     """
     if "{problem}" not in prompt_format:
         raise ValueError(f"prompt_format={prompt_format!r} does not contain '{{problem}}'.")
     message = prompt_format.replace("{problem}", problem)
     if chat:
-        if not tokenizer.chat_template:
-            raise ValueError(
-                "The tokenizer has no chat template. Put a chat_template.jinja beside its "
-                "tokenizer.json, or set chat=False and write the whole prompt in prompt_format."
-            )
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}],
-            tokenize=False,
-            add_generation_prompt=True,
-            **(template_options or {}),
-        )
+        messages = [{"role": "system", "content": system}] if system else []
         # The template has written the special tokens already.
-        return encode(tokenizer, cast(str, text))
+        return encode(
+            tokenizer,
+            chat_text(tokenizer, [*messages, {"role": "user", "content": message}], thinking),
+        )
+    if system or thinking != "default":
+        raise ValueError(
+            f"{system=} and {thinking=} need a chat template, and chat is off. Write the whole "
+            "prompt in prompt_format."
+        )
     ids = encode(tokenizer, message)
     before = tokenizer.encode("", add_special_tokens=True)
     bos = [i for i in before if i == tokenizer.bos_token_id]
     return ids if ids[: len(bos)] == bos else bos + ids
+
+
+def chat_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    thinking: str = "default",
+) -> str:
+    """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
+
+    The text holds all special tokens: `encode` adds none, so that none is doubled.
+
+    Args:
+      messages: `role` and `content` each.
+      thinking: "on" or "off" sets the template's `enable_thinking` (some call it `thinking`);
+        "default" leaves it to the template.
+
+    Raises:
+      ValueError: there is no chat template, or it has no such switch.
+    """
+    if thinking not in THINKING:
+        raise ValueError(f"{thinking=}: choose one of {', '.join(THINKING)}.")
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "The tokenizer has no chat template. Put a chat_template.jinja beside its "
+            "tokenizer.json, name one in prompt.template, or turn chat off and write the whole "
+            "prompt in the format."
+        )
+    switches: dict[str, Any] = {}
+    if thinking != "default":
+        template = tokenizer.get_chat_template()
+        switches = {n: thinking == "on" for n in _SWITCHES if re.search(rf"\b{n}\b", template)}
+        if not switches:
+            raise ValueError(
+                f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
+                "model cannot be told. Use thinking='default'."
+            )
+    text = tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        **switches,
+    )
+    return cast(str, text)
+
+
+def opens_thinking(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> bool:
+    """Whether a prompt's template has written `<think>` already, which the response then lacks."""
+    return cast(str, tokenizer.decode(list(prompt))).rstrip().endswith("<think>")
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], response: str
+) -> list[int]:
+    """Ids of a text as the response to a prompt, whose end stays where it is.
+
+    A `<think>` with which both the prompt ends and the response begins is written once.
+
+    Raises:
+      ValueError: the response thinks, and the prompt has closed an empty thinking; or as `encode`.
+    """
+    if response.startswith("<think>"):
+        before = cast(str, tokenizer.decode(list(prompt)))
+        if opens_thinking(tokenizer, prompt):
+            response = response.removeprefix("<think>")
+            response = response.removeprefix(before[len(before.rstrip()) :])
+        elif before.rstrip().endswith("</think>"):
+            raise ValueError(
+                "The prompt ends in a closed </think>, and the reference begins with <think>: set "
+                "student.thinking='on', or take a reference without its thinking."
+            )
+    return encode(tokenizer, response)
 
 
 def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from models.tensor_layout import TensorLayout, tensor_layouts, tensor_shapes
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
+    "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",

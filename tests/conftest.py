@@ -1,6 +1,7 @@
 """Settings of the whole suite."""
 
 import os
+import shutil
 import tempfile
 
 import hypothesis
@@ -20,9 +21,23 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax  # noqa: E402 - reads the environment
 
+from .real_files import QWEN3  # noqa: E402
+
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """A file's compiled programs go with it: a worker that kept them all would hold gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def qwen3_directory(tmp_path_factory):
+    """The Qwen3 tokenizer under the names that Hugging Face directories use."""
+    if not QWEN3.is_dir():
+        pytest.skip("needs the Qwen3 tokenizer: see tests/real_files.py")
+    path = tmp_path_factory.mktemp("qwen3")
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        shutil.copy(QWEN3 / name, path / name)
+    shutil.copy(QWEN3 / "tokenizer.rebuilt.json", path / "tokenizer.json")
+    return path

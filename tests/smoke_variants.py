@@ -81,6 +81,28 @@ def _evaluate(rest: list[str], workdir: str, out: str) -> list[str]:
     return [*small, *_EVALUATION, "--out", out]
 
 
+def _paired(rest: list[str], workdir: str, out: str) -> list[str]:
+    before, after = (f"{workdir}/samples/{name}-test.jsonl" for name in ("before", "after"))
+    return ["--before", before, "--after", after, "--out", out + ".json"]
+
+
+def _data(rest: list[str], workdir: str, out: str) -> list[str]:
+    """The same flags; data sets of the hub, and what the reader has, are a sample here."""
+    flags: list[str] = []
+    for argument in rest:
+        if argument.startswith("--"):
+            flags.append(argument)
+        elif flags[-1] == "--out":
+            flags.append(out + ".jsonl")
+        elif flags[-1] == "--name" and not argument.startswith("sample/"):
+            flags.append("sample/math")
+        elif flags[-1] == "--against":
+            flags.append("sample/gsm8k")
+        elif "--against" not in flags:
+            flags.append(argument)
+    return flags
+
+
 def _diagnose(rest: list[str], workdir: str, out: str) -> list[str]:
     models = ["--student", "embedded:student", "--teacher", "embedded:teacher"]
     return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "1", "--out", out]  # fmt: skip
@@ -108,6 +130,8 @@ _BY_MODULE = {
     "experiments.compare": _study,
     "experiments.exposure_sweep": _sweep,
     "experiments.evaluate": _evaluate,
+    "experiments.data": _data,
+    "experiments.paired": _paired,
     "experiments.diagnose": _diagnose,
     "experiments.export": _export,
     "experiments.plan": _plan,

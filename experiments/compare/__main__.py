@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
             budget=_BUDGET.value,
             command=command,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)

@@ -42,7 +42,9 @@ def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
             continue
         examples = list(load_source(data[name]))
         for role, (weights, architecture) in models.items():
-            summary, samples = measure(config, pair, weights, architecture, examples)
+            summary, samples = measure(
+                config, pair, weights, architecture, examples, as_teacher=role == "teacher"
+            )
             measured.setdefault(name, {})[role] = summary
             (directory / SAMPLES).mkdir(exist_ok=True)
             lines = "".join(json.dumps(plain(sample)) + "\n" for sample in samples)

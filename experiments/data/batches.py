@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from experiments.data.example import Example
 from experiments.data.sources import FileSource, Source, keep_good
-from experiments.tokenizer import encode
+from experiments.tokenizer import encode_response
 
 Render = Callable[[str], list[int]]
 BatchT = TypeVar("BatchT")
@@ -207,7 +207,8 @@ def completion_batches(
         if not example.reference:
             raise ValueError(f"Example {example.id} has no reference solution to learn from.")
         prompt = render(example.problem)
-        tokens = [*prompt, *encode(tokenizer, example.reference), tokenizer.eos_token_id]
+        response = encode_response(tokenizer, prompt, example.reference)
+        tokens = [*prompt, *response, tokenizer.eos_token_id]
         if overlong == "error" and len(tokens) > max_tokens:
             raise ValueError(
                 f"Example {example.id} has {len(tokens)} tokens with its reference, more than "
@@ -252,12 +253,7 @@ def _checked(source: Source, tokenise: Callable[[Example], Any]) -> Source:
     if not isinstance(source, FileSource) or not source.examples:
         return source
 
-    def use(example: Example) -> Example:
-        tokenise(example)
-        return example
-
-    name = source.examples[0].source
-    return keep_good(name, source, use, source.on_error, source.dropped)
+    return keep_good(source, source.examples[0].source, tokenise)
 
 
 def prompt_ids(example: Example, render: Render, max_prompt_tokens: int) -> list[int]:
@@ -270,7 +266,8 @@ def prompt_ids(example: Example, render: Render, max_prompt_tokens: int) -> list
     if len(ids) > max_prompt_tokens:
         raise ValueError(
             f"The prompt of example {example.id} has {len(ids)} tokens, more than "
-            f"max_prompt_tokens={max_prompt_tokens}. Raise it, or leave the example out."
+            f"max_prompt_tokens={max_prompt_tokens}. Raise it, or leave long problems out with "
+            "filter.max_problem."
         )
     if not ids:
         raise ValueError(f"The prompt of example {example.id} is empty.")

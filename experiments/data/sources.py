@@ -1,36 +1,32 @@
-"""Data sets by name: the embedded task, or a local JSON or JSONL file of problems."""
+"""Data sets by name: the embedded task, known sets, the hub, or files of problems."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-import json
 import logging
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
+from experiments.data.catalogue import CATALOGUE, Known
 from experiments.data.chain import SPLITS, ChainSource
 from experiments.data.example import Example
-from experiments.grading import last_boxed
+from experiments.data.fields import BadRecord, FieldMap
+from experiments.data.filters import Filter, Report, keep
+from experiments.data.records import HUB, SUFFIXES, Records, file_records, hub_records
+from experiments.settings import read_settings
 
-# Where a field is looked for, in this order, when `fields` does not name it.
-AUTODETECTED = {
-    "problem": ("problem", "question", "prompt", "input"),
-    "answer": ("answer", "final_answer", "expected_answer"),
-    "reference": ("reference", "solution", "output"),
-}
 CHAIN_NAMES = tuple(f"chain/{split}" for split in SPLITS)
+SAMPLES = Path(__file__).resolve().parent / "samples"
+# Small samples that come with the project.
+SAMPLE_NAMES = tuple(f"sample/{name}" for name in ("gsm8k", "math"))
 _CHAIN_OPTIONS = {f.name: f.default for f in dataclasses.fields(ChainSource) if f.name != "split"}
-# GSM8K: the worked answer ends in "#### 42" and carries calculator notes "<<6*7=42>>".
-_GSM8K_ANSWER = re.compile(r"\n?####\s*(\S[^\n]*?)\s*$")
-_GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 
 ON_ERROR = ("raise", "skip")
+UNUSABLE = "that cannot be used"
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -46,16 +42,18 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Examples read from a file, in file order.
+    """Examples in memory, in the order of the records.
 
     Attributes:
       dropped: records left out because something was wrong with them.
       on_error: what the config says to do about others that turn out to be: `raise` or `skip`.
+      report: what was read, and all that was left out.
     """
 
     examples: tuple[Example, ...]
     dropped: int = 0
     on_error: str = "raise"
+    report: Report = dataclasses.field(default_factory=Report)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -72,197 +70,221 @@ def load_source(spec: Mapping[str, Any]) -> Source:
 
     Args:
       spec: a dict or ConfigDict with
-        `name`: `chain/train|validation|test|long`, or the path of a `.jsonl` or `.json` file (a
-          list of records);
+        `name`: `chain/train|validation|test|long`; a name of `CATALOGUE`; `sample/gsm8k` or
+          `sample/math`; `hub:OWNER/NAME`; or the path of a .jsonl, .json (a list of records) or
+          .parquet file, or of a folder of them;
+        `path`: a local copy to read in place of the hub, for names of `CATALOGUE`;
+        `subset`, `split`: of the hub's data set, or of a folder;
         `size`: how many examples at most, from the first; 0 for all;
-        `fields`: for files, a map from `problem`, `answer`, `reference` to names of fields; those
-          not given are looked for under the names in `AUTODETECTED`;
-        `on_error`: for files, what to do about a record that does not parse, lacks a problem or an
-          answer, or has one that is no text: `raise`, or `skip` it and say how many there were;
+        `fields`: as in `FieldMap`; those not given are looked for under the names in
+          `fields.AUTODETECTED`;
+        `on_error`: what to do about a record that does not parse, lacks a problem or an answer, or
+          has one that is no text: `raise`, or `skip` it and say how many there were;
+        `filter`: the fields of `Filter`;
         and for the chain task the options of `ChainSource`.
 
     Raises:
       FileNotFoundError: no such file.
+      ImportError: a library for this kind of data is missing.
       ValueError: an option that is unknown or has no effect here; or, with file and line, a record
         that does not parse or lacks a field.
     """
     options = dict(spec)
     name = str(options.pop("name", ""))
+    place = {key: str(options.pop(key, "") or "") for key in ("path", "subset", "split")}
+    fields = {k: v for k, v in dict(options.pop("fields", None) or {}).items() if v}
     on_error = options.pop("on_error", "raise")
+    rules = _filter(options.pop("filter", None))
     if on_error not in ON_ERROR:
         raise ValueError(f"Data set {name!r}: on_error={on_error!r} is neither 'raise' nor 'skip'.")
-    fields = {k: v for k, v in dict(options.pop("fields", None) or {}).items() if v}
     unknown = sorted(set(options) - set(_CHAIN_OPTIONS))
     if unknown:
         raise ValueError(
-            f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, size, fields, "
-            f"on_error and, for the chain task, {', '.join(_CHAIN_OPTIONS)}."
+            f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, path, subset, split, "
+            f"size, fields, on_error, filter and, for the chain task, {', '.join(_CHAIN_OPTIONS)}."
         )
     if name.startswith("chain/"):
-        if name not in CHAIN_NAMES:
-            raise ValueError(f"Data set {name!r} is not one of {', '.join(CHAIN_NAMES)}.")
-        if fields:
-            raise ValueError(f"Data set {name!r} has no fields to map; remove `fields`.")
-        return ChainSource(split=name.removeprefix("chain/"), **options)
+        return _chain(name, options, fields, place, rules)
     size = options.pop("size", 0)
+    if size < 0:
+        raise ValueError(f"size={size} must be 0 (all) or more.")
     idle = [k for k, v in options.items() if k != "seed" and v != _CHAIN_OPTIONS[k]]
     if idle:
         raise ValueError(
-            f"Data set {name!r} is a file: {idle[0]}={options[idle[0]]!r} is an option of the "
-            "chain task only; remove it."
+            f"Data set {name!r}: {idle[0]}={options[idle[0]]!r} is an option of the chain task "
+            "only; remove it."
         )
-    return _read(Path(name), fields, size, on_error)
+    known = CATALOGUE.get(name)
+    if known is not None:
+        fields = {**known.fields, **fields}
+        if not rules.where:
+            rules = dataclasses.replace(rules, where=known.where)
+    records, where, mapped = _open(name, known, fields, **place)
+    report = Report()
+    read = _examples(records, where, mapped, rules)
+    kept = _kept(_good(read, where, mapped.file, on_error, report), rules, report)
+    return _collect(kept, where, size, on_error, report)
 
 
-class BadRecord(ValueError):
-    """A record that cannot be used; the message names file, line and field."""
+def _chain(
+    name: str,
+    options: dict[str, Any],
+    fields: dict[str, str],
+    place: dict[str, str],
+    rules: Filter,
+) -> Source:
+    if name not in CHAIN_NAMES:
+        raise ValueError(f"Data set {name!r} is not one of {', '.join(CHAIN_NAMES)}.")
+    idle = {"fields": fields, "filter.where": rules.where, **place}
+    for option, value in idle.items():
+        if value:
+            raise ValueError(
+                f"Data set {name!r} is generated and has no fields to map and nothing to fetch; "
+                f"remove `{option}`."
+            )
+    source = ChainSource(split=name.removeprefix("chain/"), **options)
+    if rules == Filter():
+        return source
+    report = Report(read=len(source))
+    return _collect(_kept(source, rules, report), name, 0, "raise", report)
 
 
-def keep_good(
-    path: str, items: Iterable[T], use: Callable[[T], Example], on_error: str, dropped: int = 0
+def _filter(section: Any) -> Filter:
+    given = dict(section or {})
+    if isinstance(given.get("against"), list):
+        given["against"] = tuple(given["against"])  # a list in JSON
+    return read_settings(Filter, {"filter": given}, "filter")
+
+
+def _open(
+    name: str, known: Known | None, fields: dict[str, str], path: str, subset: str, split: str
+) -> tuple[Records, str, FieldMap]:
+    """The records, the data set's name for people, and the map of its fields."""
+    if path and known is None:
+        raise ValueError(
+            f"path={path!r} is a local copy of one of {', '.join(CATALOGUE)}; for a file of your own "
+            "set `name` to it."
+        )
+    if known is not None and not path:
+        if split:
+            raise ValueError(f"Data set {name!r} has its split in its name; remove `split`.")
+        map_ = FieldMap(fields, name, name)
+        return hub_records(known.hub, subset or known.subset, known.split), name, map_
+    if name.startswith(HUB):
+        where = name.removeprefix(HUB)
+        return hub_records(where, subset, split), where, FieldMap(fields, where, where)
+    if name in SAMPLE_NAMES:
+        file = SAMPLES / f"{name.removeprefix('sample/')}.jsonl"
+    else:
+        file = Path(path or name).expanduser()
+    if file.is_dir():
+        called = name if known else file.name
+        return hub_records(str(file), subset, split), str(file), FieldMap(fields, called, called)
+    if subset or split:
+        raise ValueError(f"{file} is a file: it has no subset and no split; remove them.")
+    if file.suffix not in SUFFIXES:
+        raise ValueError(
+            f"Data set {name!r} is neither {', '.join((*CHAIN_NAMES, *SAMPLE_NAMES, *CATALOGUE))}, nor "
+            f"hub:OWNER/NAME, nor a folder, nor the path of a {', '.join(SUFFIXES)} file."
+        )
+    return file_records(file), str(file), FieldMap(fields, file.name, name if known else file.stem)
+
+
+def _examples(
+    records: Records, where: str, map_: FieldMap, rules: Filter
+) -> Iterator[tuple[str, Callable[[], Example]]]:
+    """Of every record that `rules.where` selects, its place and what makes an example of it."""
+    ids: set[str] = set()
+
+    def make(place: str, record: Any) -> Example:
+        example = map_(record, place, f"{where}, {place}")
+        if example.id in ids:
+            raise BadRecord(
+                f"{where}, {place}: the id {example.id!r} is there twice. Map fields.id to a field "
+                "that tells records apart, or to none."
+            )
+        ids.add(example.id)
+        return example
+
+    for place, record in records:
+        if isinstance(record, BadRecord) or rules.selects(record):
+            yield place, functools.partial(make, place, record)
+
+
+def _good(
+    placed: Iterable[tuple[str, Callable[[], Example]]],
+    where: str,
+    file: str,
+    on_error: str,
+    report: Report,
+) -> Iterator[Example]:
+    """The examples that can be made; the others are raised or noted."""
+    first, bad = "", 0
+    try:
+        for place, make in placed:
+            report.read += 1
+            try:
+                example = make()
+            except BadRecord as error:
+                if on_error == "raise":
+                    raise
+                first, bad = first or str(error), bad + 1
+                report.drop(UNUSABLE, f"{file}:{place.split()[-1]}", str(error))
+                continue
+            yield example
+    finally:  # also where whoever asks has enough
+        if bad:
+            log.warning("%s: skipped %d records, of which the first: %s", where, bad, first)
+
+
+def _kept(examples: Iterable[Example], rules: Filter, report: Report) -> Iterator[Example]:
+    def evaluation() -> Iterator[Example]:
+        for name in rules.against:
+            for example in load_source({"name": name}):
+                yield dataclasses.replace(example, source=name)
+
+    return keep(examples, rules, evaluation, report)
+
+
+def _collect(
+    examples: Iterator[Example], where: str, size: int, on_error: str, report: Report
 ) -> FileSource:
-    """The examples that `use` makes of records, or finds nothing wrong with.
+    found = tuple(itertools.islice(examples, size) if size else examples)
+    report.kept = len(found)
+    dropped = len(report.dropped.get(UNUSABLE, ()))
+    filtered = {reason: d for reason, d in report.dropped.items() if reason != UNUSABLE}
+    if not found:
+        more = f", and left out {report.left_out}" if filtered else ""
+        raise ValueError(f"{where} holds no usable records ({dropped} were skipped{more}).")
+    if filtered:
+        log.warning("%s: %s.", where, report.summary)
+    return FileSource(found, dropped, on_error, report)
+
+
+def keep_good(source: FileSource, name: str, use: Callable[[Example], Any]) -> FileSource:
+    """The examples of a file that `use` finds nothing wrong with.
 
     Args:
-      path: of the file, for messages.
-      use: raises `ValueError` where one is no good.
-      on_error: `raise`, or `skip` those and log how many there were.
-      dropped: how many were dropped before.
+      name: of the data set, for messages.
+      use: raises `ValueError` where an example is no good; `source.on_error` says whether that is
+        raised, or the example skipped, and how many there were logged.
 
     Raises:
       ValueError: as `use` does; or no example is left.
     """
     examples: list[Example] = []
     first, bad = "", 0
-    for item in items:
+    for example in source:
         try:
-            examples.append(use(item))
+            use(example)
+            examples.append(example)
         except ValueError as error:
-            if on_error == "raise":
+            if source.on_error == "raise":
                 raise
             first, bad = first or str(error), bad + 1
+            source.report.drop(UNUSABLE, example.id, str(error))
     if bad:
-        log.warning("%s: skipped %d records, of which the first: %s", path, bad, first)
+        log.warning("%s: skipped %d records, of which the first: %s", name, bad, first)
     if not examples:
-        raise ValueError(f"{path} holds no usable records ({dropped + bad} were skipped).")
-    return FileSource(tuple(examples), dropped + bad, on_error)
-
-
-def _read(path: Path, fields: dict[str, str], size: int, on_error: str) -> FileSource:
-    if path.suffix not in (".jsonl", ".json"):
-        raise ValueError(
-            f"Data set {str(path)!r} is neither {', '.join(CHAIN_NAMES)} nor the path of a .jsonl "
-            "or .json file."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"Data set {path}: there is no such file.")
-    strange = sorted(set(fields) - set(AUTODETECTED))
-    if strange:
-        raise ValueError(f"fields.{strange[0]}: only {', '.join(AUTODETECTED)} can be mapped.")
-    if size < 0:
-        raise ValueError(f"size={size} must be 0 (all) or more.")
-
-    found = 0
-
-    def use(placed: tuple[str, Any]) -> Example:
-        nonlocal found
-        example = _example(placed[1], fields, path, placed[0])
-        found += 1
-        return example
-
-    records = itertools.takewhile(lambda _: not size or found < size, _records(path))
-    return keep_good(str(path), records, use, on_error)
-
-
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    """Pairs of a place, such as `line 3`, and the record there, or what was wrong with it."""
-    if path.suffix == ".json":
-        try:
-            records = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not valid JSON: {error}.") from None
-        if not isinstance(records, list):
-            raise ValueError(f"{path} must hold a list of records; use .jsonl for one per line.")
-        for number, record in enumerate(records, 1):
-            yield f"record {number}", record
-        return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield f"line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield (
-                    f"line {number}",
-                    BadRecord(
-                        f"{path}, line {number}: not valid JSON ({error}). Repair or remove the line, "
-                        "or set on_error='skip'."
-                    ),
-                )
-
-
-def _example(record: Any, fields: dict[str, str], path: Path, place: str) -> Example:
-    where = f"{path}, {place}"
-    if isinstance(record, BadRecord):
-        raise record
-    if not isinstance(record, dict):
-        raise BadRecord(f"{where}: a record must be an object, not {type(record).__name__}.")
-    problem = _field(record, "problem", fields, where)
-    reference = _field(record, "reference", fields, where, optional="reference" not in fields)
-    answer = _field(record, "answer", fields, where, optional="answer" not in fields)
-    worked = _GSM8K_ANSWER.search(answer)
-    if worked:
-        answer, solution = worked[1].replace(",", ""), answer[: worked.start()]
-        # The marker becomes a box, so that the reference is graded like any other text.
-        reference = reference or f"{_GSM8K_NOTE.sub('', solution)}\n\\boxed{{{answer}}}"
-    answer = answer or last_boxed(reference) or ""
-    if not answer:
-        _field(record, "answer", fields, where)  # says which field is missing or empty
-    return Example(f"{path.name}:{place.split()[-1]}", problem, reference, answer, path.stem)
-
-
-def _field(
-    record: dict[str, Any], field: str, fields: dict[str, str], where: str, optional: bool = False
-) -> str:
-    candidates: Sequence[str] = (fields[field],) if field in fields else AUTODETECTED[field]
-    present = [name for name in candidates if name in record]
-    for name in present:
-        value = record[name]
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not isinstance(value, str) and not (number and _is_finite(value)):
-            raise BadRecord(f"{where}: field {name!r} must be text or a number, not {value!r:.60}.")
-        text = "" if value is None else str(value).strip()
-        if not _is_unicode(text):
-            raise BadRecord(
-                f"{where}: field {name!r} holds half a surrogate pair, which is no text."
-            )
-        if text:
-            return text
-    if optional:
-        return ""
-    if present:
-        raise BadRecord(
-            f"{where}: field {present[0]!r} is empty. Fill it in, remove the record, or set "
-            "on_error='skip'."
-        )
-    raise BadRecord(
-        f"{where}: no field {_names(candidates)}; the record has {_names(list(record))}. Set "
-        f"fields.{field} to the one that holds the {field}, or on_error='skip'."
-    )
-
-
-def _is_finite(number: float) -> bool:
-    return isinstance(number, int) or math.isfinite(number)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names)
+        raise ValueError(f"{name} holds no usable records ({source.dropped + bad} were skipped).")
+    return dataclasses.replace(source, examples=tuple(examples), dropped=source.dropped + bad)

@@ -51,7 +51,7 @@ def main(_: list[str]) -> None:
                 study, workdir, arms=arms, seeds=seeds, budget=_BUDGET.value, command=command
             )
             written = write_sweep(study, workdir, seeds, _PROBLEMS.value, command)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)

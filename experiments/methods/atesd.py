@@ -46,6 +46,8 @@ class ExposureSettings:
 
     Attributes:
       template, unit, max_reasoning: as in `ExposedPrompts`.
+      thinking: the chat template's switch in the teacher's context: `default`, `on` or `off`. The
+        student's is `student.thinking`.
       max_head, max_answer, max_tail: most tokens of the context before the reference's reasoning,
         of the answer, and behind it.
       probe_size: held-out problems of the probe batch, the first of `data.validation`; 0 for none,
@@ -54,6 +56,7 @@ class ExposureSettings:
 
     template: str
     unit: str
+    thinking: str
     max_head: int
     max_reasoning: int
     max_answer: int
@@ -99,6 +102,7 @@ class AtesdRecipe(OwnSamples):
     """The student's rollouts, and an exposed teacher."""
 
     section = "rollout"
+    own_context = True
 
     def __init__(self, config: Any, pair: Pair):
         if config.synthesis.mode != "online":
@@ -134,6 +138,8 @@ class AtesdRecipe(OwnSamples):
             self.exposure.template,
             self.exposure.unit,
             config.prompt.chat,
+            config.prompt.system,
+            self.exposure.thinking,
         )
         if not self.exposure.probe_size and self.controller.policy == "learned":
             raise ValueError(

@@ -32,7 +32,7 @@ from distill.signal import Signal
 from distill.step import Metrics
 from distill.trajectories import Source, Trajectories
 from experiments.data.example import Example
-from experiments.grading import grade
+from experiments.grading import verdict
 from experiments.methods.policies import (
     SOURCES,
     check_mode,
@@ -125,7 +125,7 @@ class DistillationRecipe(Recipe):
         if self.policy == "rft":
             for line, example in zip(lines, examples, strict=True):
                 text = "".join(part["text"] for part in line["readable"]["parts"])
-                line["correct"] = grade(text, example.answer)
+                line["correct"] = verdict(self.pair.gradable(text), example)
                 if not line["correct"]:
                     for name in ("likelihood_weights", "divergence_weights"):
                         line[name] = [0.0] * len(line[name])

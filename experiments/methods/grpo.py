@@ -32,7 +32,7 @@ from distill.step import Metrics
 from distill.trajectories import Trajectories
 from experiments.data.batches import PromptBatch
 from experiments.data.example import Example
-from experiments.grading import grade
+from experiments.grading import verdict
 from experiments.methods.own_samples import OwnSamples
 from experiments.pair import Pair, with_initial_student
 from experiments.recipe import TrainStep
@@ -124,5 +124,5 @@ class GrpoRecipe(OwnSamples):
         rows = super().readable(trajectories, record, examples)
         for row, example in zip(rows, examples, strict=True):
             text = "".join(part["text"] for part in row["parts"])
-            row["reward"] = float(grade(text, example.answer))
+            row["reward"] = float(verdict(self.pair.gradable(text), example))
         return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ SETTINGS = (
 # Reading a field in order to check, compare or print it proves nothing.
 _FORMAL = {"__init__", "__post_init__", "__hash__", "__eq__", "__repr__"}
 
+ROOT = Path(__file__).resolve().parents[2]
 VARIANTS = [
     *[(arm, arg) for arm in ARMS for arg in arm.ARGUMENTS],
     *[(pretrain, arg) for arg in pretrain.ROLES],
@@ -65,6 +67,26 @@ def test_a_config_is_data_and_refuses_unknown_fields(module, arg):
         config.stepz = 3
     with pytest.raises(TypeError):
         config.steps = "many"
+
+
+FILES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.stem not in ("__init__", "common")
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_loads_with_every_argument(name):
+    module = importlib.import_module(name)
+    arguments = getattr(module, "ARGUMENTS", None) or module.ROLES
+    for arg in arguments:
+        config = module.get_config(arg)
+        assert config.is_locked is False and json.loads(config.to_json_best_effort())
+    # An argument that a config's own text names is one that it takes.
+    named = re.findall(rf"{name.replace('.', '/')}\.py:([\w.-]+)", module.__doc__)
+    for arg in named:
+        assert module.get_config(arg)
 
 
 @pytest.mark.parametrize("module", [*ARMS, pretrain])

@@ -1,7 +1,6 @@
 """Data sets by name: real schemas, and errors that name file, line and field."""
 
 import json
-from pathlib import Path
 
 import ml_collections
 import pytest
@@ -11,7 +10,7 @@ from experiments.data.chain import ChainSource
 from experiments.data.sources import load_source
 from experiments.grading import last_boxed
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from ..real_files import DATA
 
 
 def write(path, *records):
@@ -119,8 +118,11 @@ def test_bad_specs_are_named(tmp_path):
         ({"name": path, "style": "teacher"}, "style='teacher' is an option of the chain task"),
         ({"name": path, "fields": {"text": "p"}}, r"fields\.text"),
         ({"name": path, "fields": {"reference": "solution"}}, "no field 'solution'"),
-        ({"name": "chain/test", "fields": {"problem": "p"}}, "no fields to map"),
         ({"name": path, "on_error": "drop"}, "on_error='drop' is neither"),
+        (
+            {"name": "chain/test", "fields": {"problem": "p"}},
+            "no fields to map and nothing to fetch; remove `fields`",
+        ),
     ]
     for spec, message in cases:
         with pytest.raises(ValueError, match=message):

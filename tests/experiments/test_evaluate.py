@@ -1,5 +1,6 @@
 """Evaluation: batching does not matter, summaries follow from records, the command and its errors."""
 
+import dataclasses
 import itertools
 import json
 
@@ -13,6 +14,7 @@ from experiments.data.chain_tokenizer import build_chain_tokenizer, save_chain_t
 from experiments.data.example import Example
 from experiments.engine import programs
 from experiments.evaluate import evaluate, main
+from experiments.evaluation_part import Part
 from experiments.grading import grade
 from experiments.paths import model_directory
 from experiments.tokenizer import encode
@@ -149,6 +151,73 @@ def test_summary_follows_from_the_samples(monkeypatch):
     assert summary["majority"] == pytest.approx(3 / 5)
 
 
+def test_what_is_done_is_not_written_again(params, tmp_path):
+    _, whole = sampled(params)
+    part = Part(tmp_path / "part", {})
+    part.known = {i: {**whole[i], "kept": True} for i in (0, 4, 20)}
+    summary, records = sampled(params, part=part)
+    assert texts(records) == texts(whole)
+    assert [i for i, r in enumerate(records) if r.get("kept")] == [0, 4, 20]
+    # What was added is whole: nothing is left to be written.
+    part.known |= Part(tmp_path / "part", {}).known
+    assert sorted(part.known) == list(range(21))
+    again, _ = sampled(params, part=part)
+    assert again["accuracy"] == summary["accuracy"]
+
+
+def test_scores_by_group_and_by_data_set(monkeypatch):
+    examples = [
+        dataclasses.replace(EXAMPLES[i], answer="1", source=source, group=group)
+        for i, (source, group) in enumerate(
+            [("a", "2"), ("a", "1"), ("b", "1"), ("b", "2"), ("b", "")]
+        )
+    ]
+    right = [[1, 1], [1, 0], [0, 0], [0, 0], [1, 1]]
+    responses = [f"\\boxed{{{2 - v}}}" for verdicts in right for v in verdicts]
+    fake, _ = scripted(responses)
+    monkeypatch.setattr(module, "Engine", fake)
+    summary, records = evaluate(
+        None, CONFIG, TOKENIZER, examples, n=2, max_new_tokens=30, batch_size=3
+    )
+    assert [r["group"] for r in records[::2]] == ["2", "1", "1", "2", ""]
+    assert summary["accuracy"] == 0.5
+    assert {k: v["accuracy"] for k, v in summary["sources"].items()} == {
+        "a": 0.75, "b": pytest.approx(1 / 3)
+    }  # fmt: skip
+    assert {k: (v["accuracy"], v["n"]) for k, v in summary["groups"].items()} == {
+        "1": (0.25, 2), "2": (0.5, 2)
+    }  # fmt: skip
+    assert summary["groups"]["1"]["pass_at_k"] == {"1": 0.25, "2": 0.5}
+    # Each data set counts alike, whatever its size.
+    assert summary["mean_of_sources"]["accuracy"] == pytest.approx((0.75 + 1 / 3) / 2)
+    low, high = summary["mean_of_sources"]["interval"]
+    assert low < summary["mean_of_sources"]["accuracy"] < high
+    alone, _ = evaluate(None, CONFIG, TOKENIZER, examples[:1], n=2, max_new_tokens=30)
+    assert not {"sources", "groups", "mean_of_sources"} & alone.keys()
+
+
+def test_thinking_that_the_prompt_began_is_not_an_answer(monkeypatch):
+    tokenizer = build_chain_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}<think>\n"
+    examples = [dataclasses.replace(e, answer="1") for e in EXAMPLES[:3]]
+    responses = ["\\boxed{1}", "\\boxed{2}</think>\\boxed{1}", "so</think>\\boxed{2}"]
+    for wrapped, expected in ((tokenizer, [False, True, False]), (TOKENIZER, [True, True, False])):
+        fake, _ = scripted(responses)
+        monkeypatch.setattr(module, "Engine", fake)
+        _, records = evaluate(None, CONFIG, wrapped, examples, n=1, max_new_tokens=60)
+        assert [r["right"] for r in records] == expected
+        assert [r["text"] for r in records] == responses
+
+
+def test_multiple_choice_is_graded_by_letter(monkeypatch):
+    example = dataclasses.replace(EXAMPLES[0], answer="B", choices=("red", "blue"))
+    responses = ["\\boxed{B}", "\\boxed{blue}", "The answer is (B).", "\\boxed{A}", "\\boxed{A, B}"]
+    fake, _ = scripted(responses)
+    monkeypatch.setattr(module, "Engine", fake)
+    _, records = evaluate(None, CONFIG, TOKENIZER, [example], n=5, max_new_tokens=60)
+    assert [r["right"] for r in records] == [True, True, True, False, False]
+
+
 def test_progress_is_told_as_samples_end(params):
     told = []
     sampled(params, batch_size=4, on_batch=lambda done, total: told.append((done, total)))
@@ -192,11 +261,96 @@ def test_command_writes_results_and_samples(model_dir, tmp_path, capsys):
     assert results["settings"]["data"] == "chain/test"
     assert {"commit", "versions"} <= results.keys()
     assert {"text", "right", "length", "truncated", "id"} <= samples[0].keys()
-    assert not [p for p in out.iterdir() if p.name not in ("results.json", "samples.jsonl")]
+    assert {p.name for p in out.iterdir()} == {"results.json", "samples.jsonl", "evaluation.png"}
     printed = capsys.readouterr().out
     assert "Average@2" in printed
     assert "pass@2" in printed
     assert "95 % interval" in printed
+
+
+def test_an_interrupted_command_is_completed(model_dir, tmp_path, capsys, monkeypatch):
+    command = ["--model", str(model_dir), "--data", "chain/test", "--size", "4", "--n", "2"]
+    command += ["--max_new_tokens", "8", "--temperature", "1"]
+    two = ["--batch_size", "2"]
+    assert main([*command, *two, "--out", str(tmp_path / "whole")]) == 0
+    whole = (tmp_path / "whole/samples.jsonl").read_bytes()
+
+    out, batches = tmp_path / "out", []
+    plain = module.Engine.run
+
+    def interrupted(self, params, requests):
+        for item in plain(self, params, requests):
+            if len(batches) == 2:
+                raise KeyboardInterrupt
+            batches.append(item)
+            yield item
+
+    monkeypatch.setattr(module.Engine, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main([*command, *two, "--out", str(out)])
+    monkeypatch.undo()
+    assert not (out / "results.json").exists()
+    with (out / "samples.jsonl.part").open("ab") as file:
+        file.write(b"[7, {torn")
+    asked = []
+
+    def watched(self, params, requests):
+        asked.extend(requests)
+        return plain(self, params, iter(asked))
+
+    monkeypatch.setattr(module.Engine, "run", watched)
+    assert main([*command, *two, "--out", str(out)]) == 0
+    assert 0 < len(asked) < 8
+    assert (out / "samples.jsonl").read_bytes() == whole
+    assert {p.name for p in out.iterdir()} == {"results.json", "samples.jsonl", "evaluation.png"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "same"),
+    [
+        ([], True),
+        (["--batch_size", "3"], True),
+        (["--seed", "1"], False),
+        (["--size", "3"], False),
+        (["--prompt_format", "{problem} "], False),
+        (["--chat_template", "TEMPLATE"], False),
+    ],
+)
+def test_what_samples_depend_on(model_dir, tmp_path, monkeypatch, flags, same):
+    (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}")
+    flags = [str(tmp_path / "mine.jinja") if flag == "TEMPLATE" else flag for flag in flags]
+    made = []
+
+    class Kept(Exception):
+        pass
+
+    def part(path, made_of):
+        made.append(made_of)
+        raise Kept
+
+    monkeypatch.setattr(module, "Part", part)
+    command = ["--model", str(model_dir), "--data", "chain/test", "--size", "4"]
+    for more in ([], flags):
+        with pytest.raises(Kept):
+            main([*command, *more, "--out", str(tmp_path / "out")])
+    assert (made[0] == made[1]) is same
+
+
+def test_command_takes_several_data_sets(model_dir, tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            json.dumps({"q": "a=3,b=+4?", "answer": "7", "hard": name[0]}) + "\n"
+        )
+    copy = tmp_path / "copy.jsonl"
+    copy.write_text(json.dumps({"question": "a=3,b=+4?", "answer": "so\n#### 7"}) + "\n")
+    command = ["--model", str(model_dir), "--n", "1", "--max_new_tokens", "4"]
+    files = [str(tmp_path / f"{name}.jsonl") for name in ("one", "two")]
+    fields = ["--fields", "problem=q", "group=hard"]
+    assert main([*command, "--data", *files, *fields, "--out", str(tmp_path / "out")]) == 0
+    assert "mean of the sets" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["sources"]) == ["one", "two"] and list(results["groups"]) == ["o", "t"]
+    assert main([*command, "--data", f"gsm8k/test={copy}"]) == 0
 
 
 def test_command_reads_jsonl(model_dir, tmp_path, capsys):

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 import models
 from distill.state import create_state
 from experiments.checkpoints import Checkpoints
-from experiments.export import export, main, model_card, student_of
+from experiments.data.chain_tokenizer import save_chain_tokenizer
+from experiments.export import bytes_of, export, main, model_card, student_of
 from experiments.workdir import Workdir
 
 CONFIG = models.ModelConfig(
@@ -41,7 +42,7 @@ def student(tmp_path):
     """The directory a run starts from."""
     directory = tmp_path / "student"
     models.save_pretrained(params(0), CONFIG, directory)
-    (directory / "tokenizer.json").write_text('{"version": "1.0"}')
+    save_chain_tokenizer(directory)
     return directory
 
 
@@ -54,7 +55,7 @@ def new_run(path, config, dtype="float32"):
         run.write_results(
             {
                 "before": {"accuracy": 0.4, "interval": [0.3, 0.5], "n": 64},
-                "after": {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 64},
+                "after": {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 64, "mean_length": 12.5},
                 "teacher": None,
                 "commit": "abc",
             }
@@ -71,12 +72,60 @@ def test_exports_what_was_trained(tmp_path, student, capsys):
         config, loaded = models.load_pretrained(out)
         assert config == CONFIG
         assert_same(loaded, params(step))
-        assert (out / "tokenizer.json").read_text() == '{"version": "1.0"}'
+        for file in student.iterdir():
+            if file.suffix != ".safetensors" and file.name != "config.json":
+                assert (out / file.name).read_bytes() == file.read_bytes()
         assert AutoConfig.from_pretrained(out).num_hidden_layers == 2
         card = (out / "README.md").read_text()
         assert f"Step {step} of" in card
-        assert "| after | 0.500 | 0.400 to 0.600 | 64 |" in card
+        assert "| after | 0.500 | 0.400 to 0.600 | 64 | 12.5 tokens |" in card
         assert '"seed": 3' in card
+
+
+def test_servers_find_what_they_look_for(tmp_path, student, capsys):
+    template = tmp_path / "mine.jinja"
+    template.write_text("Q {{ messages[0].content }} A")
+    run = new_run(
+        tmp_path / "run",
+        {
+            "student": {"path": str(student)},
+            "prompt": {"template": str(template)},
+            "evaluation": {"temperature": 0.6, "top_p": 0.95, "samples": 1},
+        },
+    )
+    out = tmp_path / "out"
+    flags = ["--workdir", str(run), "--out", str(out), "--dtype", "bfloat16"]
+    assert main([*flags, "--max_shard_size", "2.5KB"]) == 0
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 2 and files == sorted(p.name for p in out.glob("*.safetensors"))
+    config, loaded = models.load_pretrained(out)
+    assert config.dtype == "bfloat16"
+    assert_same(loaded, jax.tree.map(lambda x: x.astype("bfloat16"), params(20)))
+    generation = GenerationConfig.from_pretrained(out)
+    assert (generation.do_sample, generation.temperature, generation.top_p) == (True, 0.6, 0.95)
+    assert generation.eos_token_id == [97] and generation.pad_token_id == 96
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    message = [{"role": "user", "content": "1+1?"}]
+    assert tokenizer.apply_chat_template(message, tokenize=False) == "Q 1+1? A"
+    # A generation config of the student's own is kept; a template that is gone stops the export.
+    (student / "generation_config.json").write_text('{"eos_token_id": 5}')
+    export(run, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept/generation_config.json").read_text()) == {"eos_token_id": 5}
+    template.unlink()
+    assert main(["--workdir", str(run), "--out", str(tmp_path / "none")]) == 1
+    assert "prompt.template" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("5GB", 5 * 10**9), ("1.5 GiB", 3 * 2**29), ("200mb", 2 * 10**8), ("77", 77)],
+)
+def test_sizes(size, expected):
+    assert bytes_of(size) == expected
+    for bad in ("5TBs", "", "-1GB", "0", "GB"):
+        with pytest.raises(ValueError, match="no size such as"):
+            bytes_of(bad)
 
 
 def test_casts_only_when_told_to(tmp_path, student):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -18,8 +16,9 @@ from experiments.data.sources import load_source
 from experiments.exposed_prompts import DEFAULT_TEMPLATE, ExposedPrompts, encode_with_ends
 from experiments.tokenizer import load_tokenizer
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-QWEN3, GSM8K = SHARED / "qwen3_tokenizer", SHARED / "gsm8k" / "test.jsonl"
+from ..real_files import DATA
+
+GSM8K = DATA / "gsm8k" / "test.jsonl"
 SHORT = "R:{reference}\n#\n{problem}"
 CHAIN_EXAMPLE = Example("0", "a=3,b=+8,c=*4?", "b=3+8=1.\n\nc=1*4=4.\n\n\\boxed{4}", "4", "chain")
 
@@ -30,13 +29,8 @@ def chain():
 
 
 @pytest.fixture(scope="module")
-def qwen(tmp_path_factory):
-    if not QWEN3.is_dir():
-        pytest.skip("needs the Qwen3 tokenizer beside the repository")
-    path = tmp_path_factory.mktemp("qwen3")
-    shutil.copy(QWEN3 / "tokenizer_config.json", path / "tokenizer_config.json")
-    shutil.copy(QWEN3 / "tokenizer.rebuilt.json", path / "tokenizer.json")
-    return load_tokenizer(path)
+def qwen(qwen3_directory):
+    return load_tokenizer(qwen3_directory)
 
 
 def texts(tokenizer, row, exposures=(0.0, 0.5, 1.0)):
@@ -157,7 +151,7 @@ def test_ends_of_tokens(qwen):
 def test_qwen_contexts_of_gsm8k(qwen):
     if not GSM8K.is_file():
         pytest.skip("needs GSM8K beside the repository")
-    prompts = ExposedPrompts(qwen, 512, template_options={"enable_thinking": False})
+    prompts = ExposedPrompts(qwen, 512, thinking="off")
     for example in load_source({"name": str(GSM8K), "size": 8}):
         row = prompts(example)
         assert row.had_answer and not row.overlong

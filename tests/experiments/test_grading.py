@@ -3,7 +3,6 @@
 import itertools
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +11,12 @@ from hypothesis import strategies as st
 from experiments import grading
 from experiments.data.chain import ChainSource
 from experiments.data.sources import load_source
-from experiments.grading import grade, last_boxed
+from experiments.grading import grade, grade_choice, last_boxed
 
-MATH500 = Path(__file__).resolve().parents[3] / "shared" / "data" / "math500" / "test.jsonl"
+from ..real_files import DATA
+from .labelled_solutions import BOXED
+
+MATH500 = DATA / "math500" / "test.jsonl"
 
 
 @pytest.fixture
@@ -106,6 +108,8 @@ def test_escaped_braces_do_not_count():
         "{" * 400 + "1" + "}" * 400,
         "1" * 900,
         "1" * 100_000,
+        ". " * 50_000 + "x",
+        "\\text{" * 20_000 + "}" * 20_000,
         "\x00\ud800",
         "\\frac{1}{0}",
     ],
@@ -113,9 +117,54 @@ def test_escaped_braces_do_not_count():
 def test_hostile_answers_end_and_are_wrong(content, short_limit):
     start = time.monotonic()
     assert grade(f"\\boxed{{{content}}}", "5") is False
+    assert grade_choice(f"\\boxed{{{content}}}", "B", ("a", "b")) is False
+    assert grade_choice(f"The answer {content}", "B", ("a", "b")) is False
     assert time.monotonic() - start < 10
     # And the next answer is graded as if nothing had happened.
     assert grade("\\boxed{\\frac{10}{2}}", "5") is True
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("\\boxed{\\text{(B)}}", True),
+        ("\\boxed{B) blue}", True),
+        ("\\boxed{Blue.}", True),
+        ("\\boxed{A}</think> The answer is **(B)**.", True),
+        ("Answer: $B$", True),
+        ("The answer is A. No, the answer is B", True),
+        ("\\boxed{red}", False),
+        ("\\boxed{Because}", False),
+        ("\\boxed{A, B}", False),
+        ("<think>\\boxed{B}", False),
+        ("A better answer is hard to find", False),
+        ("I like B", False),
+        ("", False),
+    ],
+)
+def test_multiple_choice(response, right):
+    choices = ("red", "blue", "\\frac{1}{2}")
+    assert grade_choice(response, "B", choices) is right
+    assert grade_choice("\\boxed{0.5}", "C", choices)
+
+
+def test_hand_labelled_answers():
+    """Fractions, units, intervals, sets, tuples, expressions and words; and where answers stand."""
+    assert len(BOXED) >= 100
+    assert sum(label for *_, label in BOXED) < 0.7 * len(BOXED)
+    for boxed, answer, label in BOXED:
+        assert grade(f"<think>\\boxed{{9}}</think> So it is $\\boxed{{{boxed}}}$.", answer) is label, (
+            boxed, answer
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+def test_solutions_that_come_along(name):
+    examples = list(load_source({"name": f"sample/{name}"}))
+    assert all(grade(e.reference, e.answer) for e in examples)
+    assert all(grade(f"The final answer is ${e.answer}$.", e.answer) for e in examples)
+    wrong = [(e, other) for e, other in itertools.pairwise(examples) if e.answer != other.answer]
+    assert not any(grade(other.reference, e.answer) for e, other in wrong)
 
 
 def test_long_responses_are_read_in_linear_time():

@@ -14,6 +14,7 @@ from experiments.statistics import (
     bootstrap,
     crossed_bootstrap,
     majority_at_n,
+    mean_of_sets,
     paired_difference,
     pass_at_k,
 )
@@ -190,3 +191,17 @@ def test_majority_equals_brute_force(answers):
     right = np.array([[a == "1" for a in row] for row in answers])
     expected = [max(row, key=lambda a, row=row: (row.count(a), -row.index(a))) for row in answers]
     np.testing.assert_array_equal(majority_at_n(answers, right), [a == "1" for a in expected])
+
+
+def test_the_mean_of_sets_counts_each_alike():
+    sets = [np.array([1.0, 0.0, 1.0]), np.zeros(40), np.ones(1)]
+    found = mean_of_sets(sets)
+    assert found.mean == pytest.approx((2 / 3 + 0 + 1) / 3)
+    # Only the first varies: 0, 1, 2 or 3 right of three, with chances 1/27, 6/27, 12/27, 8/27.
+    assert (found.low, found.high) == pytest.approx((1 / 3, 2 / 3))
+    one = np.random.RandomState(0).rand(50)
+    assert mean_of_sets([one]) == bootstrap(one)
+    with pytest.raises(ValueError, match="at least one set"):
+        mean_of_sets([])
+    with pytest.raises(ValueError, match="a problem in each"):
+        mean_of_sets([one, np.array([])])

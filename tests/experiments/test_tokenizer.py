@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from experiments.data.chain_tokenizer import EOS, PAD, build_chain_tokenizer, save_chain_tokenizer
 from experiments.tokenizer import (
-    compare_tokenizers,
     decode,
     encode,
     eos_ids,
@@ -20,8 +18,8 @@ from experiments.tokenizer import (
     render_prompt,
     token_bytes,
 )
+from experiments.tokenizer_pair import compare_tokenizers
 
-QWEN3 = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))) + "\n"
 
 
@@ -38,19 +36,8 @@ def chain(chain_dir):
 
 
 @pytest.fixture(scope="module")
-def qwen_dir(tmp_path_factory):
-    if not QWEN3.is_dir():
-        pytest.skip("needs the Qwen3 tokenizer beside the repository")
-    path = tmp_path_factory.mktemp("qwen3")
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        shutil.copy(QWEN3 / name, path / name)
-    shutil.copy(QWEN3 / "tokenizer.rebuilt.json", path / "tokenizer.json")
-    return path
-
-
-@pytest.fixture(scope="module")
-def qwen(qwen_dir):
-    return load_tokenizer(qwen_dir)
+def qwen(qwen3_directory):
+    return load_tokenizer(qwen3_directory)
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +139,53 @@ def test_compare_accepts_equal_and_extended(chain):
 
 
 def test_compare_lists_differing_ids(chain, sentencepiece):
-    with pytest.raises(ValueError, match=r"differ in 98 of 98 ids .* 0: 'Ġ' / '<unk>'.*one family"):
+    with pytest.raises(
+        ValueError, match=r"98 of 98 ids .* 0: 'Ġ' / '<unk>', .* 93 more\n[\s\S]*one family"
+    ):
         compare_tokenizers(chain, sentencepiece)
 
 
 def test_compare_sees_special_tokens_and_eos(chain):
     other = build_chain_tokenizer()
     other.add_special_tokens({"additional_special_tokens": ["!"]})
-    with pytest.raises(ValueError, match="special: 1: '!'"):
+    with pytest.raises(ValueError, match=r"only the student .* special: 1: '!'"):
         compare_tokenizers(chain, other)
     other = build_chain_tokenizer()
     other.eos_token = PAD
-    with pytest.raises(ValueError, match="eos_token"):
+    with pytest.raises(ValueError, match=r"ends with '<\|im_end\|>' / '<\|endoftext\|>'"):
         compare_tokenizers(chain, other)
+
+
+def merging(*pairs):
+    """The chain tokenizer with one more token, and perhaps a rule that writes it."""
+    backend = json.loads(build_chain_tokenizer().backend_tokenizer.to_str())
+    backend["model"]["vocab"]["th"] = 98
+    backend["model"]["merges"] = [list(pair) for pair in pairs]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), eos_token=EOS, pad_token=PAD
+    )
+
+
+def test_compare_sees_that_the_same_tokens_are_cut_at_other_places():
+    with pytest.raises(ValueError, match=r"cut into different tokens: .* / \['th'"):
+        compare_tokenizers(merging(), merging(("t", "h")))
+    assert compare_tokenizers(merging(("t", "h")), merging(("t", "h"))) == 99
+
+
+def test_compare_reports_everything_at_once():
+    other = merging(("t", "h"))
+    other.add_special_tokens({"additional_special_tokens": ["!"]})
+    other.eos_token = PAD
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at below
+        compare_tokenizers(merging(), other)
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["*"] * 3
+    for part, line in zip(("special: 1: '!'", "cut into", "ends with"), lines[1:-1], strict=True):
+        assert part in line
+
+
+def test_compare_qwen_with_itself_in_another_format(qwen, qwen3_directory):
+    assert compare_tokenizers(qwen, AutoTokenizer.from_pretrained(str(qwen3_directory))) == 151_669
 
 
 def test_chain_prompt_is_the_problem_and_a_newline(chain):
@@ -176,9 +197,7 @@ def test_chain_prompt_is_the_problem_and_a_newline(chain):
 
 def test_qwen_prompt(qwen):
     asked = "{problem}\nPut the answer in \\boxed{}."
-    ids = render_prompt(
-        qwen, "1+1?", prompt_format=asked, template_options={"enable_thinking": False}
-    )
+    ids = render_prompt(qwen, "1+1?", prompt_format=asked, thinking="off")
     assert qwen.decode(ids) == (
         "<|im_start|>user\n1+1?\nPut the answer in \\boxed{}.<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -231,8 +250,8 @@ def test_eos_ids(chain, tmp_path):
     assert eos_ids(chain, tmp_path) == (5,)
 
 
-def test_eos_ids_of_qwen(qwen, qwen_dir):
-    assert eos_ids(qwen, qwen_dir) == (151645, 151643)
+def test_eos_ids_of_qwen(qwen, qwen3_directory):
+    assert eos_ids(qwen, qwen3_directory) == (151645, 151643)
 
 
 def test_missing_tokenizer_is_named(tmp_path):
