@@ -19,6 +19,7 @@ from atesd.exposure import References, expose
 from atesd.grounding import reference_log_probs
 from atesd.loss import LossSettings, RowScores, exposed_scores, group_means
 from atesd.settings import ControllerSettings
+from distill.sharding import round_up
 from distill.state import TrainState
 from distill.trajectories import Source, Trajectories
 from models.parameters import Params
@@ -183,7 +184,7 @@ def make_train_step(
     def loss_fn(params, teacher_params, batch, exposure_G) -> ExposedSums:
         return ExposedSums(scores(params, teacher_params, batch, exposure_G), groups)
 
-    update = distill.step.make_train_step(loss_fn, optimizer)
+    update = distill.step.make_train_step(loss_fn, optimizer, student_config)
 
     def measure_probe(
         params: Params, teacher_params: Params, probe: ExposedBatch
@@ -227,11 +228,13 @@ def make_train_step(
         grounding_G = jnp.zeros(groups)
         if controller.policy == "learned":
             rows = teacher.grounding_rows or group_B.shape[0]
-            few = jax.tree.map(lambda x: x[:rows], batch.references)
-            contexts, lengths = expose(few, here.exposure_G[group_B[:rows]])
+            # Over again, so often that they divide over the mesh.
+            chosen = np.arange(round_up(rows, teacher_config.mesh)) % rows
+            few = jax.tree.map(lambda x: x[chosen], batch.references)
+            contexts, lengths = expose(few, here.exposure_G[group_B[chosen]])
             log_probs_B = reference_log_probs(
                 theirs, teacher_config, contexts, lengths, few, eos_id
-            )
+            )[:rows]
             member_GxB = (group_B[:rows] == jnp.arange(groups)[:, None]).astype(jnp.float32)
             counts_G = jnp.sum(member_GxB, axis=1)
             grounding_G = jnp.where(

@@ -20,6 +20,8 @@ def shared() -> dict:
             "remat": "dots",
             # "auto", "xla", "cudnn" (GPU) or "splash" (TPU), of training and scoring passes.
             "attention": "auto",
+            # Mesh axes that split the axes of parameters and activations; () keeps one whole.
+            "rules": rules(),
             # Adapters, which alone train: x W + (alpha / rank) x A B. Rank 0 trains everything.
             # OPSD has rank 64, which is more than the embedded student is wide.
             "lora": {
@@ -33,6 +35,7 @@ def shared() -> dict:
             "thinking": "default",  # as the student's, but where the teacher has a prompt of its own
             "dtype": "float32",
             "attention": "auto",
+            "rules": rules(),
         },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         # The user's message and, in a chat, a system message; `template` is a .jinja file in place of
@@ -60,6 +63,7 @@ def shared() -> dict:
             "eps": 1e-8,
             "weight_decay": 0.1,
             "clip_norm": 1.0,
+            "micro_batches": 1,  # parts of a batch, one after the other: memory, not results
         },
         "evaluation": {
             "samples": 1,
@@ -83,6 +87,17 @@ def observation() -> dict:
         "tracking": {"tensorboard": False, "wandb": "off", "project": "motab", "name": ""},
         # Of `steps` updates from `first` on: see experiments/trace.py. 0 is off.
         "profile": {"first": 3, "steps": 0},
+    }
+
+
+def rules() -> dict:
+    """A table of sharding rules: see `models.sharding.DEFAULT_RULES`."""
+    return {
+        "embed": ("fsdp",),
+        "vocab": ("tensor",),
+        "heads": ("tensor",),
+        "kv_heads": ("tensor",),
+        "mlp": ("tensor",),
     }
 
 

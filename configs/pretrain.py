@@ -54,6 +54,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "dtype": "float32",
                 "remat": "dots",
                 "attention": "auto",
+                "rules": common.rules(),
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
             "prompt": {
@@ -80,6 +81,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "eps": 1e-8,
                 "weight_decay": 0.1,
                 "clip_norm": 1.0,
+                "micro_batches": 1,
             },
             "evaluation": {
                 "samples": 1,

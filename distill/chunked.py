@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 import models
+from models.attention import platform
 from models.parameters import Params
 from models.sharding import LogicalAxes, constrain, partition_spec
 
@@ -169,6 +170,12 @@ def log_probs(logits_BxTxV: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
     return chosen - jax.nn.logsumexp(logits_BxTxV, axis=-1)
 
 
+def block_count(student: Readout, teacher: Readout | None = None) -> int:
+    """How many blocks the tokens of whole rows are cut into; the arrays may be mere shapes."""
+    length = student.hidden_BxTxD.shape[1]
+    return math.ceil(length / min(_block_length(student, teacher), length))
+
+
 def _scan(
     body: Callable[..., Any], carry: Any, student: Readout, teacher: Readout | None, extras: Any
 ) -> tuple[Any, Any]:
@@ -274,7 +281,7 @@ def _block_length(student: Readout, teacher: Readout | None) -> int:
         names = (axes,) if isinstance(axes, str) else axes
         parts = math.prod(config.mesh.shape[name] for name in names)
     rows = math.ceil(student.hidden_BxTxD.shape[0] / parts)
-    elements = _BLOCK_ELEMENTS * (1 if jax.default_backend() == "cpu" else _ACCELERATOR)
+    elements = _BLOCK_ELEMENTS * (1 if platform(config.mesh) == "cpu" else _ACCELERATOR)
     # Several blocks, so that some can be left out.
     share = max(_SHORTEST, math.ceil(student.hidden_BxTxD.shape[1] / 8))
     return max(1, min(elements // (rows * width), share))

@@ -40,9 +40,14 @@ class LossSums(flax.struct.PyTreeNode):
         return self.likelihood_tokens + self.divergence_tokens
 
     @property
+    def count(self) -> jax.Array:
+        """What `total` is divided by: the tokens."""
+        return self.tokens
+
+    @property
     def mean(self) -> jax.Array:
         """The loss, in nats per token; 0 where nothing trains."""
-        return self.total / jnp.maximum(self.tokens, 1.0)
+        return self.total / jnp.maximum(self.count, 1.0)
 
     @property
     def metrics(self) -> dict[str, jax.Array]:

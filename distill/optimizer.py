@@ -22,6 +22,8 @@ class OptimizerSettings:
       warmup_fraction: share of all steps over which the rate rises linearly.
       b1, b2, eps, weight_decay: AdamW's.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
+      micro_batches: parts that a batch is cut into, one after the other; less memory, and the same
+        update: see `distill.step.make_train_step`.
     """
 
     learning_rate: float = 5e-5
@@ -33,6 +35,7 @@ class OptimizerSettings:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_norm: float = 1.0
+    micro_batches: int = 1
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
@@ -45,6 +48,8 @@ class OptimizerSettings:
             )
         if self.clip_norm < 0:
             raise ValueError(f"optimizer.clip_norm={self.clip_norm} must be 0 (off) or more.")
+        if self.micro_batches < 1:
+            raise ValueError(f"optimizer.micro_batches={self.micro_batches} must be at least 1.")
 
 
 def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:

@@ -300,6 +300,7 @@ def make_step_slots(
         chunk=turns,
         progress=progress,
         finish=finish,
+        configs=(student_config, teacher_config),
     )
 
 

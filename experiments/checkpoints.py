@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from experiments.checksums import checksums
 from experiments.orbax_log import quiet
+from experiments.processes import any_process, first_does
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +60,7 @@ class Checkpoints:
         if max_to_keep < 1:
             raise ValueError(f"max_to_keep={max_to_keep} must be at least 1.")
         self.directory = Path(directory).expanduser().resolve()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            log.warning("%s was not finished when its run ended: removing it.", path)
-            shutil.rmtree(path)
-        for step in _steps(self.directory):
-            try:
-                _accuracy(self.directory, step)
-            except UnreadableCheckpoint as error:
-                self._set_aside(step, error)
+        first_does(self._clean_up)
         policies: list[Any] = [LatestN(max_to_keep)]
         if keep_best:
             policies.append(
@@ -87,6 +81,17 @@ class Checkpoints:
                 preservation_policy=AnyPreservationPolicy(policies),
             ),
         )
+
+    def _clean_up(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            log.warning("%s was not finished when its run ended: removing it.", path)
+            shutil.rmtree(path)
+        for step in _steps(self.directory):
+            try:
+                _accuracy(self.directory, step)
+            except UnreadableCheckpoint as error:
+                self._set_aside(step, error)
 
     def save(
         self, step: int, state: Any, run_state: Mapping[str, Any], accuracy: float | None = None
@@ -144,11 +149,15 @@ class Checkpoints:
           ValueError: the checkpoint is of a state with other arrays.
         """
         while (step := self.latest_step()) is not None:
+            restored, damage = None, UnreadableCheckpoint("Another process could not read it.")
             try:
-                return self.restore(step, abstract_state)
+                restored = self.restore(step, abstract_state)
             except UnreadableCheckpoint as error:
-                self._set_aside(step, error)
-                self._manager.reload()
+                damage = error
+            if not any_process(restored is None):
+                return restored
+            first_does(functools.partial(self._set_aside, step, damage))
+            self._manager.reload()
         return None
 
     def restore(self, which: int | str, abstract_state: Any) -> Restored:

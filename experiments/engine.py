@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.processes import fetch
 from models.decode import capacities
 from models.slots import Progress, Rows, Slots, resize, scatter, take
 
@@ -84,7 +85,7 @@ def _empty(slots: Slots, count: int, width: int, capacity: int) -> Any:
     ones = jnp.ones(count, jnp.int32)
     keys = jnp.broadcast_to(jax.random.key(0), (count,))
     rows = Rows(jnp.zeros((count, width), jnp.int32), ones, keys, ones, 0 * ones)
-    return slots.begin(slots.init_caches(count, capacity), rows)
+    return slots.pinned(slots.begin(slots.init_caches(count, capacity), rows))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -115,12 +116,12 @@ def _admit(
         ids_B=table_Rx4[:, 2],
         budgets_B=table_Rx4[:, 3],
     )
-    return scatter(state, table_Rx4[:, 0], slots.begin(caches, rows))
+    return slots.pinned(scatter(state, table_Rx4[:, 0], slots.begin(caches, rows)))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _chunk(slots: Slots, params: Any, state: Any) -> tuple[Any, Progress]:
-    state = slots.chunk(params, state)
+    state = slots.pinned(slots.chunk(params, state))
     return state, slots.progress(state)
 
 
@@ -129,8 +130,14 @@ def _finish(slots: Slots, state: Any, rows_R: jax.Array) -> Any:
     return slots.finish(take(state, rows_R))
 
 
-_resize = jax.jit(resize, static_argnums=1)
-_take = jax.jit(take)
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _resize(slots: Slots, state: Any, capacity: int) -> Any:
+    return slots.pinned(resize(state, capacity))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _take(slots: Slots, state: Any, rows_R: jax.Array) -> Any:
+    return slots.pinned(take(state, rows_R))
 
 
 def programs() -> int:
@@ -242,11 +249,11 @@ class _Run:
             self._fit()
             self.state, progress = _chunk(self.slots, self.params, self.state)
             for outputs, requests in finished:  # read while the device is at work
-                yield jax.tree.map(lambda x: x[: len(requests)], jax.device_get(outputs)), requests  # noqa: B023
-            self._account(jax.device_get(progress))
+                yield jax.tree.map(lambda x: x[: len(requests)], fetch(outputs)), requests  # noqa: B023
+            self._account(fetch(progress))
             finished = list(self._harvest())
         for outputs, requests in finished:
-            yield jax.tree.map(lambda x: x[: len(requests)], jax.device_get(outputs)), requests  # noqa: B023
+            yield jax.tree.map(lambda x: x[: len(requests)], fetch(outputs)), requests  # noqa: B023
 
     def _look_ahead(self) -> bool:
         missing = _AHEAD * len(self.seated) - len(self.waiting)
@@ -309,7 +316,7 @@ class _Run:
         if self.state is None:
             self.state = _empty(self.slots, len(self.seated), self.engine.width, capacity)
         elif capacity > self.capacity or capacity * 4 <= self.capacity:
-            self.state = _resize(self.state, capacity)
+            self.state = _resize(self.slots, self.state, capacity)
         else:
             return
         self.capacity = capacity
@@ -347,6 +354,6 @@ class _Run:
             return
         free = [b for b, request in enumerate(self.seated) if request is None]
         rows = np.array([*taken, *free][:fewer], np.int32)
-        self.state = _take(self.state, rows)
+        self.state = _take(self.slots, self.state, rows)
         self.seated = [self.seated[b] for b in rows]
         self.length_B, self.written_B = self.length_B[rows], self.written_B[rows]

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+
+from experiments.processes import any_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What a command exits with that was interrupted and can be called again: EX_TEMPFAIL of sysexits.h.
@@ -72,9 +72,7 @@ def requested() -> bool:
 
 def requested_anywhere() -> bool:
     """Whether any of the processes of a run was asked to end; all call it, at the same step."""
-    if jax.process_count() == 1:
-        return requested()
-    return bool(np.any(multihost_utils.process_allgather(np.array(requested()))))
+    return any_process(requested())
 
 
 def check(message: str) -> None:

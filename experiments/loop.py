@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 from rich.console import Console
 
 from distill.state import TrainState
@@ -28,10 +27,13 @@ from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
 from experiments.pair import Pair, load_pair, start_student
 from experiments.picture import write_report
+from experiments.placement import placement_table, state_groups
 from experiments.positions import check_evaluation
+from experiments.processes import fetch, first_does, is_first
 from experiments.progress import Progress, summary_table
 from experiments.room import check_room
 from experiments.settings import read_settings
+from experiments.shared_workdir import open_workdir
 from experiments.skipped import Skipped
 from experiments.trace import ProfileSettings, Trace
 from experiments.tracking import Trackers, TrackingSettings, require
@@ -58,8 +60,8 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
       TooManySkipped: losses or gradients were not finite, step after step.
     """
     check_config(config)
-    console = console or Console()
-    with interruptible(), Workdir(workdir, config) as directory:
+    console = console or Console(quiet=not is_first())
+    with interruptible(), open_workdir(workdir, config) as directory:
         results = read_results(directory.path)
         if results is not None:
             console.print(f"{directory.path} is complete; another --workdir starts anew.")
@@ -94,6 +96,9 @@ class _Run:
         self.method: Any = make_method(config, self.pair, workdir)
         self.rate = self.method.schedule if isinstance(self.method, Base) else None
         self.skipped = Skipped(config.stop_after_skipped, workdir.path, console)
+        if self.pair.mesh is not None:
+            arrays = state_groups(self.method.abstract(), self.pair.teacher_params)
+            console.print(placement_table(self.pair.mesh, arrays))
 
     def results(self) -> dict[str, Any]:
         """Trains to the end and writes results.json and report.png."""
@@ -133,13 +138,19 @@ class _Run:
             state = self._train(state, start, checkpoints)
             checkpoints.wait()
         self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
-        results = self._summarise()
-        self.workdir.write_results(results)
-        write_report(self.workdir.path)
-        return results
+
+        def finish() -> dict[str, Any]:
+            results = self._summarise()
+            self.workdir.write_results(results)
+            write_report(self.workdir.path)
+            return results
+
+        return first_does(finish) or read_results(self.workdir.path) or {}
 
     def _track(self) -> None:
         """From here on, whoever the config names is told what the workdir logs."""
+        if not is_first():  # one process logs
+            return
         path = self.workdir.path
         logs = read_log(path / METRICS), read_log(path / TRAJECTORIES)
         trackers = Trackers(self.tracking, self.config.to_dict(), path, *logs)
@@ -205,7 +216,7 @@ class _Run:
         }
 
     def _log(self, step: int, outcome: Outcome, progress: Progress) -> None:
-        metrics = {name: float(x) for name, x in jax.device_get(outcome.metrics).items()}
+        metrics = {name: float(x) for name, x in fetch(outcome.metrics).items()}
         now = time.monotonic()
         seconds, self.clock = now - self.clock, now
         metrics["seconds"] = seconds
@@ -216,9 +227,8 @@ class _Run:
         self.workdir.append_metrics({"step": step, "kind": "train", **metrics})
         samples = self.config.samples.every
         if outcome.readable is not None and samples and (step - 1) % samples == 0:
-            self.workdir.append_trajectories(
-                {"step": step, **record} for record in outcome.readable()
-            )
+            records = outcome.readable()
+            self.workdir.append_trajectories({"step": step, **record} for record in records)
         progress.update(step, metrics["tokens_per_second"], metrics["loss"])
         self.skipped.count(step, metrics, outcome)
 

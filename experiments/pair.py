@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from experiments.settings import read_settings
 from experiments.tokenizer import eos_ids, load_tokenizer, opens_thinking, render_prompt
 from experiments.tokenizer_pair import compare_tokenizers
 from models.parameters import Params
+from models.sharding import make_rules
 
 # Stream of the adapters' noise, apart from that of a base's arrays.
 _ADAPTERS = 1
@@ -86,33 +87,13 @@ def load_pair(config: Any) -> Pair:
       ValueError: the tokenizers differ, or a checkpoint is not supported.
     """
     mesh = make_mesh(config.mesh)
-    from_scratch = "init" in config.student
-    directory = (
-        tokenizer_directory(config.student.tokenizer)
-        if from_scratch
-        else model_directory(config.student.path)
-    )
+    directory = _student_directory(config)
     prompt = config.prompt
     tokenizer = load_tokenizer(directory, prompt.template)
-    render = functools.partial(
-        render_prompt,
-        prompt_format=prompt.format,
-        chat=prompt.chat,
-        system=prompt.system,
-    )
+    render = _renderer(config)
     student_render = functools.partial(render, tokenizer, thinking=config.student.thinking)
     teacher_render = student_render
-    student = (
-        read_settings(models.ModelConfig, config.student, "init")
-        if from_scratch
-        else models.load_config(directory)
-    ).replace(
-        dtype=config.student.dtype,
-        remat=config.student.remat,
-        attention=config.student.attention,
-        lora=lora_of(config.student),
-        mesh=mesh,
-    )
+    student = _student_config(config, directory, mesh)
     vocab = min(len(tokenizer), student.vocab_size)
     teacher, teacher_params = None, None
     if "teacher" in config:
@@ -123,7 +104,10 @@ def load_pair(config: Any) -> Pair:
             theirs = tokenizer  # a base model has no template of its own to be asked in
         teacher_render = functools.partial(render, theirs, thinking=config.teacher.thinking)
         teacher, teacher_params = models.load_pretrained(
-            teacher_directory, dtype=config.teacher.dtype, mesh=mesh
+            teacher_directory,
+            dtype=config.teacher.dtype,
+            mesh=mesh,
+            rules=make_rules(config.teacher.get("rules", {}), "teacher.rules"),
         )
         teacher = teacher.replace(attention=config.teacher.attention)
         vocab = min(vocab, shared, teacher.vocab_size)
@@ -138,6 +122,84 @@ def load_pair(config: Any) -> Pair:
         mesh=mesh,
         render=student_render,
         teacher_render=teacher_render,
+    )
+
+
+def abstract_pair(config: Any, mesh: Mesh | None) -> Pair:
+    """As `load_pair`, from config.json files alone: the teacher's parameters are shapes.
+
+    A student that is its own frozen teacher or reference is one. Where a directory holds no
+    tokenizer, the embedded one stands in for it.
+
+    Raises:
+      FileNotFoundError: a directory or its config.json is missing.
+      ValueError: a config.json, or a rule, is not supported.
+    """
+    directory = _student_directory(config)
+    has_one = (directory / "tokenizer.json").is_file()
+    tokenizers = directory if has_one else tokenizer_directory("embedded:tokenizer")
+    tokenizer = load_tokenizer(tokenizers, config.prompt.template)
+    render = functools.partial(_renderer(config), tokenizer, thinking=config.student.thinking)
+    student = _student_config(config, directory, mesh)
+    teacher = None
+    if "teacher" in config:
+        teacher = models.load_config(model_directory(config.teacher.path)).replace(
+            dtype=config.teacher.dtype,
+            attention=config.teacher.attention,
+            mesh=mesh,
+            rules=make_rules(config.teacher.get("rules", {}), "teacher.rules"),
+        )
+    elif student.lora is None and (
+        (config.method == "atesd" and config.exposed.weights == "frozen")
+        or (config.method == "grpo" and config.grpo.kl_weight > 0)
+    ):
+        teacher = student
+    return Pair(
+        student_directory=directory,
+        student_config=student,
+        teacher_config=teacher,
+        teacher_params=None if teacher is None else models.abstract(teacher, teacher.dtype),
+        tokenizer=tokenizer,
+        vocab_size=min(c.vocab_size for c in (student, teacher) if c is not None),
+        eos_ids=eos_ids(tokenizer, tokenizers),
+        mesh=mesh,
+        render=render,
+        teacher_render=render,
+    )
+
+
+def _renderer(config: Any) -> Callable[..., list[int]]:
+    """`render_prompt` with what both models' prompts share."""
+    prompt = config.prompt
+    return functools.partial(
+        render_prompt,
+        prompt_format=prompt.format,
+        chat=prompt.chat,
+        system=prompt.system,
+    )
+
+
+def _student_directory(config: Any) -> Path:
+    """Where the student's tokenizer is, and its weights unless it starts from random ones."""
+    if "init" in config.student:
+        return tokenizer_directory(config.student.tokenizer)
+    return model_directory(config.student.path)
+
+
+def _student_config(config: Any, directory: Path, mesh: Mesh | None) -> models.ModelConfig:
+    fields = config.student
+    base = (
+        read_settings(models.ModelConfig, fields, "init")
+        if "init" in fields
+        else models.load_config(directory)
+    )
+    return base.replace(
+        dtype=fields.dtype,
+        remat=fields.remat,
+        attention=fields.attention,
+        lora=lora_of(fields),
+        mesh=mesh,
+        rules=make_rules(fields.get("rules", {}), "student.rules"),
     )
 
 
@@ -184,7 +246,12 @@ def start_student(pair: Pair, config: Any) -> Params:
 
 def _start_base(pair: Pair, config: Any, key: jax.Array) -> Params:
     if "init" not in config.student:
-        return models.load_pretrained(pair.student_directory, dtype="float32", mesh=pair.mesh)[1]
+        return models.load_pretrained(
+            pair.student_directory,
+            dtype="float32",
+            mesh=pair.mesh,
+            rules=pair.student_config.rules,
+        )[1]
     base = pair.student_config.replace(lora=None)
     places = None if pair.mesh is None else models.shardings(base, pair.mesh)
     return jax.jit(lambda key: models.init(key, base), out_shardings=places)(key)

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from experiments.processes import is_first
+
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
 _ROWS = ("before", "after", "teacher")
@@ -50,7 +52,7 @@ class Progress:
     ):
         self._total = total
         self._label = label
-        self._console = console or Console()
+        self._console = console or Console(quiet=not is_first())
         self._every_seconds = every_seconds
         self._clock = clock
         self._shown: dict[str, float] = {}

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import optax
 
-from distill.sharding import batch_multiple, batch_sharding
+from distill.sharding import batch_multiple, batch_sharding, whole
 from distill.signal import Signal
 from distill.state import TrainState
 from distill.step import Metrics
@@ -19,6 +19,7 @@ from experiments.data.batches import PromptBatch
 from experiments.data.example import Example
 from experiments.engine import Engine, Request, key_data
 from experiments.pair import Pair
+from experiments.processes import place_rows
 from experiments.readable import readable_rows
 from models.parameters import Params
 from models.slots import Slots
@@ -62,8 +63,12 @@ class Recipe(abc.ABC):
             trajectories, record = self.rollout(*inputs)
             return trajectories, record, self.rollout_metrics(trajectories, record)
 
-        self._rollout = jax.jit(measured)
-        self._measure = jax.jit(self.rollout_metrics)
+        everywhere = rows = None
+        if pair.mesh is not None:
+            everywhere, rows = whole(pair.mesh), batch_sharding(pair.mesh)
+        places = None if rows is None else (rows, rows, everywhere)
+        self._rollout = jax.jit(measured, out_shardings=places)
+        self._measure = jax.jit(self.rollout_metrics, out_shardings=everywhere)
         # Rows that are written at the same time; 0: a whole batch.
         self._count: int = config.synthesis.slots
         if self._count < 0:
@@ -95,6 +100,10 @@ class Recipe(abc.ABC):
         """Online: what the train step takes, and more scalars for the log. May work on the host."""
         return trajectories, {}
 
+    def abstract_inputs(self, trajectories: Any) -> Any:
+        """What `train_step` takes, as shapes, of the shapes of trajectories."""
+        return trajectories
+
     def method_state(self, params: Params) -> dict[str, Any]:
         """Online: what the method carries from step to step. Pure; entries by name."""
         return {}
@@ -115,14 +124,15 @@ class Recipe(abc.ABC):
         if 0 < self._count < rows:
             return self._through_slots(student_params, batch, copies, round_)
         ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
-        return self._rollout(
-            student_params,
-            self.pair.teacher_params,
-            np.repeat(batch.prompts_BxP, copies, axis=0),
-            np.repeat(batch.prompt_lengths_B, copies),
-            ids.reshape(-1),
-            self._key(round_),
+        inputs = place_rows(
+            (
+                np.repeat(batch.prompts_BxP, copies, axis=0),
+                np.repeat(batch.prompt_lengths_B, copies),
+                ids.reshape(-1),
+            ),
+            self.pair.mesh,
         )
+        return self._rollout(student_params, self.pair.teacher_params, *inputs, self._key(round_))
 
     def requests(self, batch: PromptBatch, copies: int, round_: int) -> Iterator[Request]:
         """What `__call__` writes, a row at a time; a request's payload is its row's example."""
@@ -163,11 +173,8 @@ class Recipe(abc.ABC):
             for outputs, done in self.engine(writer).run(params, own):
                 for b, request in enumerate(done):
                     found[place[request.sample_id]] = jax.tree.map(lambda x: x[b], outputs)  # noqa: B023
-        mesh = self.pair.mesh
-        trajectories, record = jax.device_put(
-            jax.tree.map(lambda *rows: np.stack(rows), *found),
-            None if mesh is None else batch_sharding(mesh),
-        )
+        rows = jax.tree.map(lambda *rows: np.stack(rows), *found)
+        trajectories, record = place_rows(rows, self.pair.mesh)
         return trajectories, record, self._measure(trajectories, record)
 
     def readable(

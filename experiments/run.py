@@ -17,6 +17,7 @@ from experiments.compiled import keep_compiled
 from experiments.interruption import RESUMABLE, Interrupted
 from experiments.loop import run
 from experiments.parse_flags import parse_flags
+from experiments.process_flags import join_processes
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/CONFIG[-ARG] by default")
@@ -36,6 +37,7 @@ def main(_: list[str]) -> None:
     keep_compiled()
     flag = config_flags.get_config_filename(flags.FLAGS["config"])
     try:
+        join_processes()
         run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from rich.console import Console
 from safetensors.numpy import save
 
 from experiments.methods.protocol import Outcome
+from experiments.processes import fetch, first_does
 from experiments.workdir import plain, write_atomic
 
 # Where the batches of a run's directory go that it gave up on.
@@ -85,16 +85,20 @@ class Skipped:
         return {"skipped_steps": self._skipped, "idle_steps": self._idle}
 
     def _keep(self, step: int, metrics: Mapping[str, float], outcome: Outcome) -> Path:
-        self._directory.mkdir(exist_ok=True)
         path = self._directory / f"step-{step}.safetensors"
-        inputs = outcome.inputs
-        if jax.process_count() > 1:
-            inputs = multihost_utils.process_allgather(inputs, tiled=True)
+        # All processes gather, one writes.
+        inputs = fetch(outcome.inputs)
+        rows = [] if outcome.readable is None else outcome.readable()
         about = {"step": str(step), "metrics": json.dumps(plain(metrics))}
-        write_atomic(path, save(named_arrays(inputs), about))
-        if outcome.readable is not None:
-            lines = "".join(json.dumps(plain(row)) + "\n" for row in outcome.readable())
-            write_atomic(path.with_suffix(".jsonl"), lines.encode())
+
+        def write() -> None:
+            self._directory.mkdir(exist_ok=True)
+            write_atomic(path, save(named_arrays(inputs), about))
+            if outcome.readable is not None:
+                lines = "".join(json.dumps(plain(row)) + "\n" for row in rows)
+                write_atomic(path.with_suffix(".jsonl"), lines.encode())
+
+        first_does(write)
         return path
 
 

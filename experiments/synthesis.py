@@ -21,6 +21,7 @@ from experiments.data.sources import load_source
 from experiments.interruption import check
 from experiments.pair import Pair, start_student
 from experiments.paths import model_directory
+from experiments.processes import first_does, is_first
 from experiments.progress import Progress
 from experiments.recipe import Recipe
 from experiments.workdir import write_atomic
@@ -51,7 +52,9 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
             f"batch_size={per_batch}."
         )
-    there = _prepare(path, header_of(config, recipe))
+    header = header_of(config, recipe)
+    first_does(lambda: _prepare(path, header))
+    there = _read_samples(path)
     rows = total * per_batch
     if len(there) >= rows:
         return
@@ -65,15 +68,18 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     params = start_student(pair, config)
     done = len(there)
     rounds = enumerate(itertools.islice(batches, total))
-    with Progress(rows, start=done, label="synthesise") as progress, path.open("ab") as file:
+    target = path if is_first() else os.devnull
+    with Progress(rows, start=done, label="synthesise") as progress, open(target, "ab") as file:
         for records in _through_slots(recipe, params, rounds, copies, there):
-            file.write(b"".join(map(sealed, records)))
-            file.flush()
-            os.fsync(file.fileno())
+            if is_first():
+                file.write(b"".join(map(sealed, records)))
+                file.flush()
+                os.fsync(file.fileno())
             done += len(records)
             progress.update(done)
             if done < rows:
                 check(f"{done} of {rows} trajectories are in {path}.")
+    first_does(lambda: None)  # the file is whole for all
 
 
 Rounds = Iterable[tuple[int, PromptBatch]]
@@ -138,12 +144,18 @@ def fingerprint(directory: Path) -> dict[str, str]:
     }
 
 
-def _prepare(path: Path, header: dict[str, Any]) -> set[int]:
-    """Makes the file ready to be added to; returns the samples that it holds."""
+def _read_samples(path: Path) -> set[int]:
+    """The samples that a file holds."""
+    with path.open("rb") as file:
+        return {read_line(line)["sample_id"] for line in itertools.islice(file, 1, None)}
+
+
+def _prepare(path: Path, header: dict[str, Any]) -> None:
+    """Makes the file ready to be added to."""
     if not path.exists() or path.stat().st_size == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(header) + "\n")
-        return set()
+        return
     first, *lines = path.read_bytes().splitlines(keepends=True)
     check_header(first, header, path, tuple(header))
     there: dict[int, bytes] = {}
@@ -154,7 +166,6 @@ def _prepare(path: Path, header: dict[str, Any]) -> set[int]:
             log.warning("%s, line %d: %s; writing it anew.", path, number, error)
     if len(there) < len(lines):
         write_atomic(path, b"".join([first, *there.values()]))
-    return set(there)
 
 
 def sealed(record: dict[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from experiments.interruption import RESUMABLE, Interrupted, interruptible
 from experiments.methods import make_recipe
 from experiments.pair import load_pair
 from experiments.parse_flags import parse_flags
+from experiments.process_flags import join_processes
 from experiments.synthesis import synthesise
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
@@ -31,6 +32,7 @@ def main(_: list[str]) -> None:
     keep_compiled()
     try:
         check_config(_CONFIG.value)
+        join_processes()
         with interruptible():
             pair = load_pair(_CONFIG.value)
             synthesise(_CONFIG.value, pair, make_recipe(_CONFIG.value, pair), Path(_OUT.value))

@@ -6,6 +6,7 @@ the other, in the order in which `TrajectoryBatches` numbers them. Every one say
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from distill.teacher_scores import check_cacheable, score_trajectories
 from distill.trajectories import TeacherScores
 from experiments.interruption import check
 from experiments.paths import model_directory
+from experiments.processes import fetch, first_does, place_rows
 from experiments.progress import Progress
 from experiments.recipe import Recipe
 from experiments.synthesis import fingerprint
@@ -65,7 +67,7 @@ class KeptScores:
         self._per_file = config.batch_size
         self._lengths = lengths
         made_of = _made_of(config, recipe, path)
-        self._directory.mkdir(exist_ok=True)
+        first_does(lambda: self._directory.mkdir(exist_ok=True))
         missing = [
             number
             for number in range(-(-len(lengths) // self._per_file))
@@ -94,8 +96,11 @@ class KeptScores:
         made_of: Mapping[str, Any],
     ) -> None:
         pair = recipe.pair
-        score = jax.jit(score_trajectories, static_argnames=("config", "top_k", "vocab_size"))
-        place = None if pair.mesh is None else batch_sharding(pair.mesh)
+        score = jax.jit(
+            score_trajectories,
+            static_argnames=("config", "top_k", "vocab_size"),
+            out_shardings=None if pair.mesh is None else batch_sharding(pair.mesh),
+        )
         with Progress(len(missing), label="teacher scores") as progress:
             for done, number in enumerate(missing, 1):
                 start = number * self._per_file
@@ -103,7 +108,7 @@ class KeptScores:
                 here = [segment(index) for index in range(start, stop)]
                 # The last batch repeats its last trajectory, to be as large as the others.
                 padded = here + here[-1:] * (self._per_file - len(here))
-                t = jax.device_put(pack_segments([[x] for x in padded], width), place)
+                t = place_rows(pack_segments([[x] for x in padded], width), pair.mesh)
                 scores = score(
                     pair.teacher_params,
                     pair.teacher_config,
@@ -115,10 +120,11 @@ class KeptScores:
                 )
                 arrays = {}
                 for name in _FIELDS:
-                    rows = np.asarray(jax.device_get(getattr(scores, name)))
+                    rows = np.asarray(fetch(getattr(scores, name)))
                     pieces = [row[: len(x.tokens)] for row, x in zip(rows, here, strict=False)]
                     arrays[name] = np.concatenate(pieces)
-                write_atomic(self._file(number), save(arrays, {"made_of": json.dumps(made_of)}))
+                content = save(arrays, {"made_of": json.dumps(made_of)})
+                first_does(functools.partial(write_atomic, self._file(number), content))
                 progress.update(done)
                 if done < len(missing):
                     check(f"{done} of {len(missing)} missing files of teacher scores are written.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from experiments.processes import is_first
+
 PROFILE = "profile"
 
 
@@ -34,7 +36,8 @@ class Trace:
     """Traces the updates that the settings name into WORKDIR/profile. Use as a context manager."""
 
     def __init__(self, settings: ProfileSettings, workdir: Path):
-        self._first, self._end = settings.first, settings.first + settings.steps
+        steps = settings.steps if is_first() else 0  # of several processes one is traced
+        self._first, self._end = settings.first, settings.first + steps
         self._directory, self._running = workdir / PROFILE, False
 
     def before(self, step: int) -> None:

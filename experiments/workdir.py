@@ -43,6 +43,9 @@ SAMPLES = "samples"
 REPORT = "report.png"
 LOCK = "lock"
 
+# Fields by which a resumed run may differ: where arrays lie, and not what is learnt.
+LAYOUT = ("mesh.", "student.rules.", "teacher.rules.", "optimizer.micro_batches:")
+
 PACKAGES = {
     "jax": "jax",
     "jaxlib": "jaxlib",
@@ -70,8 +73,8 @@ class Workdir:
       tracker: is told what is logged, once it is on disk; None for nobody.
 
     Raises:
-      ValueError: the directory holds a run of another config (each differing field is named), or
-        the remains of a run without its config.
+      ValueError: the directory holds a run of another config (each differing field is named; the
+        mesh may be another), or the remains of a run without its config.
       RuntimeError: another process, or another `Workdir` of this one, is writing here.
       TypeError: a field of the config is not JSON.
       OSError: the file system refused.
@@ -149,7 +152,11 @@ class Workdir:
     def _open_config(self, fields: dict[str, Any]) -> None:
         path = self.path / CONFIG
         if path.exists():
-            differences = config_differences(read_config(self.path), fields)
+            differences = [
+                line
+                for line in config_differences(read_config(self.path), fields)
+                if not line.startswith(LAYOUT)
+            ]
             if differences:
                 raise ValueError(
                     f"{self.path} holds a run with another config:\n  "

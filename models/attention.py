@@ -61,14 +61,14 @@ def _same_segment(segment_ids_BxT: jax.Array) -> jax.Array:
 
 def choose_kernel(config: ModelConfig, length: int) -> Kernel:
     """`xla`, `cudnn` or `splash`, for sequences of `length` tokens; see `attention`."""
-    platform = _platform(config.mesh)
+    here = platform(config.mesh)
     problems = {
         "xla": "",
-        "cudnn": _cudnn_problem(config, length, platform),
-        "splash": _splash_problem(config, platform),
+        "cudnn": _cudnn_problem(config, length, here),
+        "splash": _splash_problem(config, here),
     }
     if config.attention == "auto":
-        best = {"gpu": "cudnn", "tpu": "splash"}.get(platform, "xla")
+        best = {"gpu": "cudnn", "tpu": "splash"}.get(here, "xla")
         return "xla" if problems[best] else cast(Kernel, best)
     if problem := problems[config.attention]:
         raise ValueError(
@@ -111,7 +111,8 @@ def grouped_attention(
     return out.reshape(batch, length, heads, size).astype(dtype)
 
 
-def _platform(mesh: Mesh | None) -> str:
+def platform(mesh: Mesh | None) -> str:
+    """`cpu`, `gpu` or `tpu`: what programs are compiled for."""
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
@@ -154,7 +155,7 @@ def splash_attention(
     q = q_BxTxHxE * jnp.asarray(1 / math.sqrt(config.head_dim), q_BxTxHxE.dtype)
     q, k, v = (jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (q, k_BxTxKxE, v_BxTxKxE))
     segments = jnp.pad(segment_ids_BxT, ((0, 0), (0, extra)))
-    run = functools.partial(_splash_local, tile=tile, interpret=_platform(config.mesh) != "tpu")
+    run = functools.partial(_splash_local, tile=tile, interpret=platform(config.mesh) != "tpu")
     if config.mesh is not None:
         # A compiler cannot split a kernel: every device runs it on its rows and heads.
         heads, kv_heads = (

@@ -34,12 +34,22 @@ class Cache(flax.struct.PyTreeNode):
 def init_cache(config: ModelConfig, batch: int, capacity: int) -> Cache:
     """An empty cache for `batch` rows of at most `capacity` tokens."""
     shape = (batch, config.num_kv_heads, capacity, config.head_dim)
-
-    def zeros() -> jax.Array:
-        return constrain(jnp.zeros(shape, config.dtype), _CACHE_AXES, config.mesh, config.rules)
-
     layers = range(config.num_layers)
-    return Cache(k=tuple(zeros() for _ in layers), v=tuple(zeros() for _ in layers))
+    empty = tuple(jnp.zeros(shape, config.dtype) for _ in layers)
+    return constrain_cache(Cache(k=empty, v=empty), config)
+
+
+def constrain_cache(cache: Cache, config: ModelConfig) -> Cache:
+    """Pins a cache to its place on the mesh: rows over the batch's axes, heads by their rule.
+
+    Raises:
+      ValueError: rows or heads do not divide.
+    """
+
+    def place(x: jax.Array) -> jax.Array:
+        return constrain(x, _CACHE_AXES, config.mesh, config.rules, "cache")
+
+    return cache if config.mesh is None else jax.tree.map(place, cache)
 
 
 def resize_cache(cache: Cache, capacity: int) -> Cache:

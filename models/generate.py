@@ -135,6 +135,7 @@ def make_slots(
         chunk=chunk,
         progress=progress,
         finish=lambda state: state.written,
+        configs=(config,),
     )
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+TreeT = TypeVar("TreeT")
+
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 LogicalAxes = tuple[str | None, ...]
+
+# Every mesh has these axes, in this order.
+AXES = ("data", "fsdp", "tensor")
 
 # Weights split their embedding axis over `fsdp` and the other one over `tensor`; activations
 # split the batch over `data` and `fsdp` and only heads and the MLP over `tensor`. The residual
@@ -22,6 +29,30 @@ DEFAULT_RULES: Rules = (
     ("kv_heads", ("tensor",)),
     ("mlp", ("tensor",)),
 )
+
+
+def make_rules(changes: Mapping[str, Sequence[str]], where: str = "rules") -> Rules:
+    """`DEFAULT_RULES` with other mesh axes for some logical names; () keeps an axis whole.
+
+    The batch's rule is not among them: both models of a pair read the same rows.
+
+    Args:
+      where: what an error calls the table.
+
+    Raises:
+      ValueError: a name that no array has, a mesh axis that there is not, or one named twice.
+    """
+    table = dict(DEFAULT_RULES)
+    names = [name for name in table if name != "batch"]
+    for name, axes in dict(changes).items():
+        if name not in names:
+            raise ValueError(f"{where}.{name}: there is no such rule; there are {names}.")
+        if isinstance(axes, str) or any(axis not in AXES for axis in axes):
+            raise ValueError(f"{where}.{name}={axes!r}: list some of the mesh axes {AXES}.")
+        if len(set(axes)) < len(axes):
+            raise ValueError(f"{where}.{name}={tuple(axes)}: a mesh axis is named twice.")
+        table[name] = tuple(axes)
+    return tuple(table.items())
 
 
 def partition_spec(axes: LogicalAxes, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> PartitionSpec:
@@ -43,9 +74,11 @@ def named_sharding(
     """The sharding of one array, checked against its shape.
 
     Raises:
-      ValueError: an axis cannot be split evenly; names the array, its shape and the axis.
+      ValueError: an axis cannot be split evenly, or two axes lie on one mesh axis; names the array,
+        its shape and the axis.
     """
     spec = partition_spec(axes, mesh, rules)
+    taken: dict[str, str | None] = {}
     for size, axis, entry in zip(shape, axes, spec, strict=True):
         names = (entry,) if isinstance(entry, str) else (entry or ())
         parts = math.prod(mesh.shape[n] for n in names)
@@ -54,15 +87,35 @@ def named_sharding(
                 f"Array {name!r} of shape {shape}: axis {axis!r} of size {size} does not divide "
                 f"over mesh axes {names} ({parts} parts). Change the mesh or the rule for {axis!r}."
             )
+        for n in names:
+            if n in taken:
+                raise ValueError(
+                    f"Array {name!r} of shape {shape}: the rules put both axis {taken[n]!r} and axis "
+                    f"{axis!r} on mesh axis {n!r}. Change one of them."
+                )
+            taken[n] = axis
     return NamedSharding(mesh, spec)
 
 
 def constrain(
-    x: jax.Array, axes: LogicalAxes, mesh: Mesh | None, rules: Rules = DEFAULT_RULES
+    x: jax.Array,
+    axes: LogicalAxes,
+    mesh: Mesh | None,
+    rules: Rules = DEFAULT_RULES,
+    name: str = "activation",
 ) -> jax.Array:
     """Pins an activation to its place on the mesh; without a mesh, returns it as it is."""
     if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(
-        x, named_sharding("activation", x.shape, axes, mesh, rules)
-    )
+    return jax.lax.with_sharding_constraint(x, named_sharding(name, x.shape, axes, mesh, rules))
+
+
+def constrain_rows(
+    tree: TreeT, mesh: Mesh | None, rules: Rules = DEFAULT_RULES, name: str = "rows"
+) -> TreeT:
+    """Pins a tree of arrays with rows first: rows over the batch's mesh axes, all else whole."""
+
+    def place(x: Any) -> Any:
+        return constrain(x, ("batch",) + (None,) * (x.ndim - 1), mesh, rules, name)
+
+    return tree if mesh is None else jax.tree.map(place, tree)

@@ -15,7 +15,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from models.decode import Cache, capacities, resize_cache
+from models.config import ModelConfig
+from models.decode import Cache, capacities, constrain_cache, resize_cache
+from models.sharding import constrain_rows
 
 TreeT = TypeVar("TreeT")
 
@@ -85,6 +87,7 @@ class Slots:
       progress: state to `Progress`.
       finish: state to what the rollout gives, rows first in every leaf. Rows that are not done give
         what they have.
+      configs: of the models that the state's caches belong to; their mesh is the state's.
     """
 
     chunk_tokens: int
@@ -97,6 +100,14 @@ class Slots:
     chunk: Callable[[Any, Any], Any]
     progress: Callable[[Any], Progress]
     finish: Callable[[Any], Any]
+    configs: tuple[ModelConfig, ...]
+
+    def pinned(self, state: Any) -> Any:
+        """The state with every array at its place on the mesh; as it is where there is none."""
+        caches, config = state.caches, self.configs[0]
+        rest = constrain_rows(state.replace(caches=()), config.mesh, config.rules, "rollout state")
+        pairs = zip(caches, self.configs, strict=True)
+        return rest.replace(caches=tuple(constrain_cache(cache, c) for cache, c in pairs))
 
 
 def whole_batch(
@@ -115,7 +126,7 @@ def run(slots: Slots, params: Any, rows: Rows) -> Any:
     sizes = capacities(width + slots.reach, width + slots.max_tokens)
     caches = slots.init_caches(batch, sizes[0])
     caches = slots.prefill(params, rows.prompts_BxP, rows.lengths_B, caches)
-    state = slots.begin(caches, rows)
+    state = slots.pinned(slots.begin(caches, rows))
     for size in sizes:
 
         def more(state: Any, size: int = size) -> jax.Array:
@@ -124,7 +135,9 @@ def run(slots: Slots, params: Any, rows: Rows) -> Any:
             return (longest > 0) & ((size == sizes[-1]) | (longest + slots.reach <= size))
 
         state = jax.lax.while_loop(
-            more, lambda state: slots.chunk(params, state), resize(state, size)
+            more,
+            lambda state: slots.pinned(slots.chunk(params, state)),
+            slots.pinned(resize(state, size)),
         )
     return slots.finish(state)
 

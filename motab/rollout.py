@@ -229,6 +229,7 @@ def make_slots(
         chunk=rollout_chunk,
         progress=progress,
         finish=finish,
+        configs=configs,
     )
 
 

@@ -23,12 +23,13 @@ def make_train_step(
     teacher_config: models.ModelConfig,
     settings: MotabSettings,
     optimizer: optax.GradientTransformation,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """Builds the pure `train_step(state, teacher_params, trajectories) -> (state, metrics)`.
 
     It consumes trajectories and never samples. Which tokens train was decided when they were
     stitched (`settings.loss_on`, `settings.safe_loss`); the teacher is run only where `safe_loss` is
-    a divergence, and may be None elsewhere.
+    a divergence, and may be None elsewhere. `micro_batches` is `distill.step.make_train_step`'s.
     """
     signal = (
         None
@@ -46,4 +47,4 @@ def make_train_step(
             signal,
         )
 
-    return distill.step.make_train_step(loss_fn, optimizer)
+    return distill.step.make_train_step(loss_fn, optimizer, student_config, micro_batches)

@@ -15,6 +15,7 @@ Without a `teacher` section the frozen teacher is the student before training; w
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ import optax
 
 import atesd
 from atesd.exposure import reference_counts
+from atesd.references import ReferenceTokens
+from distill.sharding import check_rows
 from distill.step import Metrics
 from distill.trajectories import Trajectories
 from experiments.data.batches import PromptBatch, prompt_batches
@@ -31,6 +34,7 @@ from experiments.data.sources import load_source
 from experiments.exposed_prompts import ExposedPrompts
 from experiments.methods.own_samples import OwnSamples
 from experiments.pair import Pair, start_student, with_initial_student
+from experiments.processes import place_rows
 from experiments.recipe import TrainStep
 from experiments.settings import read_settings
 from models.parameters import Params
@@ -115,6 +119,11 @@ class AtesdRecipe(OwnSamples):
         self.teacher = read_settings(atesd.TeacherSettings, config, "exposed")
         self.exposure = read_settings(ExposureSettings, config, "exposure")
         rollout = read_settings(RolloutSettings, config, "rollout")
+        if config.optimizer.micro_batches > 1:
+            raise ValueError(
+                f"optimizer.micro_batches={config.optimizer.micro_batches} with method='atesd': its "
+                "groups and its mean over rows are taken over the whole batch. Use 1."
+            )
         if pair.teacher_config is not None and self.teacher.weights != "frozen":
             raise ValueError(
                 f"exposed.weights={self.teacher.weights!r} with a teacher section: the teacher has "
@@ -141,12 +150,13 @@ class AtesdRecipe(OwnSamples):
             config.prompt.system,
             self.exposure.thinking,
         )
+        check_rows("exposure.probe_size", self.exposure.probe_size, pair.mesh)
         if not self.exposure.probe_size and self.controller.policy == "learned":
             raise ValueError(
                 "exposure.probe_size=0 with controller.policy='learned': the policy sees the "
                 "student's NLL of the probe's references. Use for example 32."
             )
-        self._probe = self._make_probe() if self.exposure.probe_size else None
+        self._held_out = self._read_probe() if self.exposure.probe_size else None
 
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
@@ -155,6 +165,21 @@ class AtesdRecipe(OwnSamples):
         references = self._references(batch.examples, copies)
         counts = {f"references_{k}": n for k, n in reference_counts(references).items()}
         return (atesd.ExposedBatch(trajectories, references), self._probe), counts
+
+    def abstract_inputs(self, trajectories: Any) -> Any:
+        """With references, and the probe."""
+        empty = ReferenceTokens((), (), (), (), (0,), True, True, False)
+
+        def batch(rows: int) -> atesd.ExposedBatch:
+            references = atesd.pack_references([empty] * rows, self.exposure.widths)
+            as_shape: Any = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype),
+                (trajectories, references),
+            )
+            return atesd.ExposedBatch(*as_shape)
+
+        size = self.exposure.probe_size
+        return batch(trajectories.tokens_BxT.shape[0]), batch(size) if size else None
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """The controller, and the teacher's averaged weights."""
@@ -180,8 +205,8 @@ class AtesdRecipe(OwnSamples):
         rows = [self._prompts(example) for example in examples for _ in range(copies)]
         return atesd.pack_references(rows, self.exposure.widths)
 
-    def _make_probe(self) -> atesd.ExposedBatch:
-        """Held-out problems, and what the student before training writes about them."""
+    def _read_probe(self) -> tuple[PromptBatch, atesd.References]:
+        """Held-out problems."""
         config, size = self.config, self.exposure.probe_size
         if not config.data.validation.name:
             raise ValueError(
@@ -202,5 +227,13 @@ class AtesdRecipe(OwnSamples):
                 shuffle=False,
             )
         )
-        trajectories, _, _ = self(start_student(self.pair, config), batch, 1, _PROBE_ROUND)
-        return atesd.ExposedBatch(trajectories, self._references(batch.examples, 1))
+        return batch, self._references(batch.examples, 1)
+
+    @functools.cached_property
+    def _probe(self) -> atesd.ExposedBatch | None:
+        """The held-out problems, and what the student before training writes about them."""
+        if self._held_out is None:
+            return None
+        batch, references = self._held_out
+        trajectories, _, _ = self(start_student(self.pair, self.config), batch, 1, _PROBE_ROUND)
+        return place_rows(atesd.ExposedBatch(trajectories, references), self.pair.mesh)

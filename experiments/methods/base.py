@@ -8,9 +8,10 @@ import jax
 
 import models
 from distill.optimizer import OptimizerSettings, make_optimizer, make_schedule
-from distill.sharding import batch_sharding, state_shardings
+from distill.sharding import check_rows, state_shardings, whole
 from distill.state import TrainState, create_state
 from experiments.pair import Pair
+from experiments.processes import place_rows
 from experiments.settings import read_settings
 from models.parameters import Params
 
@@ -20,6 +21,11 @@ class Base:
 
     def __init__(self, config: Any, pair: Pair):
         self.config, self.pair = config, pair
+        check_rows("batch_size", config.batch_size, pair.mesh)
+        parts = config.optimizer.micro_batches
+        if parts > 1 and not config.batch_size % parts:
+            rows = config.batch_size // parts
+            check_rows("batch_size / optimizer.micro_batches", rows, pair.mesh)
         settings = read_settings(OptimizerSettings, config, "optimizer")
         self.schedule = make_schedule(settings, config.steps)
         student = pair.student_config
@@ -58,11 +64,10 @@ class Base:
 
     def place(self, batch: Any) -> Any:
         """A batch of host arrays, rows first, on the devices."""
-        mesh = self.pair.mesh
-        return jax.device_put(batch, None if mesh is None else batch_sharding(mesh))
+        return place_rows(batch, self.pair.mesh)
 
     def jit_step(self, train_step: Any) -> Any:
-        """The train step, compiled with the state's shardings and donating it."""
-        places = self.shardings()
-        out = None if places is None else (places, None)
+        """The train step, compiled with the state's shardings and donating it; metrics are whole."""
+        places, mesh = self.shardings(), self.pair.mesh
+        out = None if mesh is None else (places, whole(mesh))
         return jax.jit(train_step, donate_argnums=0, out_shardings=out)

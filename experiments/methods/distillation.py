@@ -103,7 +103,9 @@ class DistillationRecipe(Recipe):
                 self.pair.teacher_config, self.signal,
             )  # fmt: skip
 
-        return distill.step.make_train_step(loss_fn, optimizer)
+        return distill.step.make_train_step(
+            loss_fn, optimizer, self.pair.student_config, self.config.optimizer.micro_batches
+        )
 
     def row(self, record: dict[str, Any], b: int) -> dict[str, Any]:
         """The record's numbers."""

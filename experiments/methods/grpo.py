@@ -35,6 +35,7 @@ from experiments.data.example import Example
 from experiments.grading import verdict
 from experiments.methods.own_samples import OwnSamples
 from experiments.pair import Pair, with_initial_student
+from experiments.processes import fetch
 from experiments.recipe import TrainStep
 from experiments.settings import read_settings
 from models.parameters import Params
@@ -73,13 +74,18 @@ class GrpoRecipe(OwnSamples):
         equal: they carry no gradient, and count in the loss's mean.
         """
         examples = [example for example in batch.examples for _ in range(copies)]
-        rows = self.readable(jax.device_get(trajectories), record, examples)
+        rows = self.readable(fetch(trajectories), record, examples)
         rewards_B = np.array([row["reward"] for row in rows], np.float32)
         metrics: dict[str, Any] = {
             "reward": np.mean(rewards_B),
             "groups_without_signal": np.mean(np.ptp(rewards_B.reshape(-1, copies), axis=1) == 0),
         }
         return (trajectories, rewards_B), metrics
+
+    def abstract_inputs(self, trajectories: Any) -> Any:
+        """With rewards [B]."""
+        rows = trajectories.tokens_BxT.shape[0]
+        return trajectories, jax.ShapeDtypeStruct((rows,), np.float32)
 
     def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
         """One update on (trajectories, rewards [B]); metrics of `distill.step`'s and the sums'."""
@@ -89,22 +95,24 @@ class GrpoRecipe(OwnSamples):
             params: Params,
             old_params: Params | None,
             reference_params: Params | None,
-            trajectories: Trajectories,
-            rewards_B: jax.Array,
+            batch: tuple[Trajectories, jax.Array],
         ) -> SurrogateSums:
+            trajectories, advantages_B = batch
             return policy_gradient_loss(
                 params,
                 pair.student_config,
                 settings,
                 trajectories,
-                group_advantages(rewards_B, self.group_size, settings.advantage),
+                advantages_B,
                 old_params,
                 reference_params,
                 pair.teacher_config,
                 pair.vocab_size,
             )
 
-        update = distill.step.make_train_step(loss_fn, optimizer)
+        update = distill.step.make_train_step(
+            loss_fn, optimizer, pair.student_config, self.config.optimizer.micro_batches
+        )
 
         def train_step(
             state: TrainState, teacher_params: Params | None, inputs: tuple[Trajectories, jax.Array]
@@ -113,7 +121,9 @@ class GrpoRecipe(OwnSamples):
             old_params = state.method_state.get("rollout_params")
             # A student with adapters holds the reference policy: it is their base.
             reference_params = state.params if teacher_params is None else teacher_params
-            return update(state, old_params, reference_params, *inputs)
+            trajectories, rewards_B = inputs
+            advantages_B = group_advantages(rewards_B, self.group_size, settings.advantage)
+            return update(state, old_params, reference_params, (trajectories, advantages_B))
 
         return train_step
 

@@ -58,7 +58,9 @@ class MotabRecipe(Recipe):
 
     def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
         """See `motab.make_train_step`."""
-        return motab.make_train_step(*self._configs, self.settings, optimizer)
+        return motab.make_train_step(
+            *self._configs, self.settings, optimizer, self.config.optimizer.micro_batches
+        )
 
     def readable(
         self, trajectories: Trajectories, record: motab.Record, examples: Sequence[Example]

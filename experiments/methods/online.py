@@ -14,6 +14,7 @@ from experiments.data.sources import load_source
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome, Readable
 from experiments.pair import Pair
+from experiments.processes import fetch
 from experiments.recipe import Recipe
 from models.parameters import Params
 
@@ -48,7 +49,7 @@ class Online(Base):
             rollout_params(state), batch, self.copies, step
         )
         inputs, more = self.recipe.training_inputs(trajectories, record, batch, self.copies)
-        state, metrics = self._train(state, self.recipe.pair.teacher_params, inputs)
+        state, metrics = self._train(state, self.recipe.pair.teacher_params, self.place(inputs))
         metrics = {**metrics, **rollout_metrics, **more}
         return Outcome(state, metrics, inputs, self._readable(trajectories, record, batch))
 
@@ -58,7 +59,7 @@ class Online(Base):
         examples = [batch.examples[i // self.copies] for i in range(count)]
 
         def readable() -> list[dict[str, Any]]:
-            rows, what = jax.device_get(first)
+            rows, what = fetch(first)
             return self.recipe.readable(rows, what, examples)
 
         return readable

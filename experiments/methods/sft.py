@@ -38,7 +38,11 @@ class Sft(Base):
         def loss_fn(params: Params, trajectories: Trajectories) -> LossSums:
             return trajectory_loss(params, pair.student_config, trajectories)
 
-        self._train = self.jit_step(distill.step.make_train_step(loss_fn, self.optimizer))
+        self._train = self.jit_step(
+            distill.step.make_train_step(
+                loss_fn, self.optimizer, pair.student_config, config.optimizer.micro_batches
+            )
+        )
 
     def step(self, state: TrainState, batch: CompletionBatch, step: int) -> Outcome:
         """One update on a batch of references."""

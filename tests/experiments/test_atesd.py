@@ -57,7 +57,7 @@ def pair():
 @pytest.fixture
 def no_probe(monkeypatch):
     """Recipes that sample nothing when they are made."""
-    monkeypatch.setattr(AtesdRecipe, "_make_probe", lambda self: None)
+    monkeypatch.setattr(AtesdRecipe, "_read_probe", lambda self: None)
 
 
 def train_log(workdir: Path) -> list[dict]:

@@ -19,7 +19,7 @@ def pair():
 @pytest.fixture
 def no_probe(monkeypatch):
     """Recipes that sample nothing when they are made."""
-    monkeypatch.setattr(AtesdRecipe, "_make_probe", lambda self: None)
+    monkeypatch.setattr(AtesdRecipe, "_read_probe", lambda self: None)
 
 
 @pytest.mark.parametrize(

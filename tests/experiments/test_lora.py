@@ -263,7 +263,7 @@ def test_each_field_changes_the_student():
 
 
 def test_a_frozen_teacher_is_held_once(monkeypatch):
-    monkeypatch.setattr(AtesdRecipe, "_make_probe", lambda self: None)
+    monkeypatch.setattr(AtesdRecipe, "_read_probe", lambda self: None)
     config = small()
     pair = load_pair(config)
     recipe = make_recipe(config, pair)

@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from tiny_models import tiny_config, tiny_params
 
 from models import abstract, count, declare, init, load_pretrained, save_pretrained, shardings
+from models.sharding import DEFAULT_RULES, make_rules
 
 RELATIVE = 1e-5
 # Every family, tied and untied, with heads that split over two devices.
@@ -101,6 +102,38 @@ def test_absent_mesh_axes_and_rules_replicate():
 def test_an_axis_that_does_not_divide_raises():
     with pytest.raises(ValueError, match=r"'layers/k'.*'kv_heads' of size 2.*\(4 parts\)"):
         shardings(tiny_config("qwen3"), abstract_mesh(tensor=4))
+
+
+def test_two_axes_on_one_mesh_axis_raise():
+    rules = make_rules({"embed": ("tensor",)})
+    with pytest.raises(
+        ValueError, match=r"'embed'.*both axis 'vocab' and axis 'embed' on mesh axis 'tensor'"
+    ):
+        shardings(tiny_config("qwen3", rules=rules), abstract_mesh(tensor=2))
+
+
+def test_a_table_of_rules_changes_what_it_names():
+    rules = make_rules({"kv_heads": (), "mlp": ("fsdp", "tensor"), "embed": []})
+    places = shardings(tiny_config("qwen3", rules=rules), abstract_mesh(fsdp=2, tensor=2))
+    assert places["layers"]["k"].spec == PartitionSpec(None, None, None, None)
+    assert places["layers"]["q"].spec == PartitionSpec(None, None, "tensor", None)
+    assert places["layers"]["up"].spec == PartitionSpec(None, None, ("fsdp", "tensor"))
+    assert make_rules({}) == DEFAULT_RULES
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": ("tensor",)}, r"student\.rules\.head: there is no such rule"),
+        ({"batch": ("data",)}, r"student\.rules\.batch: there is no such rule"),
+        ({"heads": ("model",)}, r"student\.rules\.heads=\('model',\): list some of the mesh axes"),
+        ({"heads": "tensor"}, r"student\.rules\.heads='tensor': list some"),
+        ({"mlp": ("tensor", "tensor")}, r"student\.rules\.mlp=.*named twice"),
+    ],
+)
+def test_a_wrong_table_of_rules_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_rules(changes, "student.rules")
 
 
 def test_one_device_mesh_loads(tmp_path):

@@ -1,22 +1,20 @@
-"""Sharded equals unsharded: loss, every gradient array, and the trajectories themselves."""
+"""Sharded equals unsharded: trajectories, every gradient array, and parameters after three steps."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+
+from ..fake_devices import MESHES, run_on_fake_devices
+
+SCRIPT = Path(__file__).with_name("sharded_step.py")
 
 
 def test_a_2x2x2_mesh_of_fake_devices_equals_one_device():
-    """In a process of its own: the number of devices is fixed when jax starts."""
-    flags = "--xla_force_host_platform_device_count=8"
-    result = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("sharded_step.py"))],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert result.stdout.endswith("equal\n")
+    assert run_on_fake_devices(SCRIPT, "2x2x2").endswith("equal\n")
+
+
+@pytest.mark.slow
+def test_meshes_of_fake_devices_equal_one_device():
+    assert run_on_fake_devices(SCRIPT, *MESHES).endswith("equal\n")
