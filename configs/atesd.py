@@ -10,6 +10,9 @@
     python -m experiments.run --config configs/atesd.py:random       a drawn uniformly
     python -m experiments.run --config configs/atesd.py:schedule     a by hand, from 1 to .3
     python -m experiments.run --config configs/atesd.py:smoke        the same code in seconds
+    python -m experiments.run --config configs/atesd.py:qwen3_4b     the paper's own setting, on
+                                                                     accelerators: docs/presets.md;
+                                                                     likewise qwen3_1_7b, qwen3_8b
 
 ATESD (2605.11458), mean of AIME24, AIME25 and HMMT25 (Average@12) for Qwen3-1.7B, 4B and 8B: 44.35,
 65.65 and 67.13; OPSD (`configs/opsd.py`) 43.4, 63.6 and 64.8. On AIME24 with 1.7B: one-step credit
@@ -23,7 +26,7 @@ learning rate 5e-6, clip_norm .1, rollouts of 1024 tokens at temperature 1.1, to
 
 import ml_collections
 
-from configs import common
+from configs import common, papers
 
 CONTROLLERS: dict[str, dict] = {
     "": {},
@@ -35,7 +38,8 @@ CONTROLLERS: dict[str, dict] = {
     "random": {"policy": "random"},
     "schedule": {"policy": "schedule", "schedule": ((0, 1.0), (150, 0.3))},
 }
-VARIANTS = tuple(CONTROLLERS)
+PRESETS = {f"qwen3_{size}": size for size in papers.ATESD_SIZES}
+VARIANTS = (*CONTROLLERS, *PRESETS)
 ARGUMENTS = (*VARIANTS, "smoke", "per_sample-smoke", "fixed-smoke")
 
 
@@ -104,13 +108,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "exposure_max": 0.95,
                 "ema_decay": 0.9,
                 "groups": 1,
-                **CONTROLLERS[variant],
+                **CONTROLLERS.get(variant, {}),
             },
             "synthesis": common.online(),
         }
     )
     config.steps = 150
     config.optimizer.learning_rate = 1e-3
+    if variant in PRESETS:
+        papers.atesd_qwen3(config, PRESETS[variant])
     if small:
         common.smoke(config)
         config.exposure.probe_size = 8

@@ -7,6 +7,8 @@
     python -m experiments.run --config configs/motab.py:rewrite      ablation: no backtracking
     python -m experiments.run --config configs/motab.py:no_stitch    ablation: no flawed steps
     python -m experiments.run --config configs/motab.py:smoke        the same code in seconds
+    python -m experiments.run --config configs/motab.py:qwen3_32b_to_4b   the paper's own setting, on
+                                                                     accelerators: docs/presets.md
 
 MOTAB (2605.19433): 66.64 on average with Qwen3-32B teaching Qwen3-4B, 77.62 with gpt-oss-120b;
 34.17, 31.67 and 85.6 (AIME24, AIME25, MATH500), with a static boundary 32.50, 29.16 and 84.0,
@@ -20,9 +22,9 @@ paper's (the defaults of `motab.MotabSettings`).
 
 import ml_collections
 
-from configs import common
+from configs import common, papers
 
-VARIANTS = ("", "offline", "online", "static", "rewrite", "no_stitch")
+VARIANTS = ("", "offline", "online", "static", "rewrite", "no_stitch", "qwen3_32b_to_4b")
 ARGUMENTS = (*VARIANTS, "smoke", "online-smoke")
 
 
@@ -75,6 +77,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         config.motab.correction = "rewrite"
     elif variant == "no_stitch":
         config.motab.stitch = False
+    elif variant == "qwen3_32b_to_4b":
+        papers.motab_32b_to_4b(config)
     if small:
         common.smoke(config)
     return config

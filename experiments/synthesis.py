@@ -45,23 +45,24 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
       Interrupted: a signal asked the process to end.
     """
     copies = config.synthesis.trajectories_per_prompt
-    per_batch = config.batch_size
-    total = config.synthesis.trajectories // per_batch
+    # A round's prompts; one, where the copies of several would not make up a batch.
+    prompts = 1 if config.batch_size % copies else config.batch_size // copies
+    total = config.synthesis.trajectories // (prompts * copies)
     if total < 1:
         raise ValueError(
-            f"synthesis.trajectories={config.synthesis.trajectories} is less than one batch of "
-            f"batch_size={per_batch}."
+            f"synthesis.trajectories={config.synthesis.trajectories} is less than one round of "
+            f"{prompts * copies}."
         )
     header = header_of(config, recipe)
     first_does(lambda: _prepare(path, header))
     there = _read_samples(path)
-    rows = total * per_batch
+    rows = total * prompts * copies
     if len(there) >= rows:
         return
     batches = prompt_batches(
         load_source(config.data.train),
         pair.render,
-        batch_size=per_batch // copies,
+        batch_size=prompts,
         max_prompt_tokens=config.prompt.max_tokens,
         seed=config.seed,
     )

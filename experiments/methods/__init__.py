@@ -39,7 +39,8 @@ def make_recipe(config: Any, pair: Pair) -> Recipe:
     if config.synthesis.mode not in MODES:
         raise ValueError(f"synthesis.mode={config.synthesis.mode!r}: choose one of {MODES}.")
     copies = config.synthesis.trajectories_per_prompt
-    if copies < 1 or config.batch_size % copies:
+    online = config.synthesis.mode == "online"
+    if copies < 1 or (online and config.batch_size % copies):
         raise ValueError(
             f"batch_size={config.batch_size} is not a multiple of "
             f"synthesis.trajectories_per_prompt={copies}."

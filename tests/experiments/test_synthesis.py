@@ -152,6 +152,20 @@ def test_online_slots_change_nothing(arm, pair):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), through[2], whole[2])
 
 
+def test_copies_need_not_divide_a_batch_offline(pair, tmp_path):
+    """Batches of 6 from 4 texts of each of 3 prompts; online a batch is rolled out at once."""
+    lines = write(small("motab", trajectories_per_prompt=4), pair, tmp_path / "file.jsonl")
+    records = [json.loads(line) for line in lines[1:]]
+    assert sorted(r["sample_id"] for r in records) == list(range(12))
+    by_prompt = {}
+    for r in records:
+        by_prompt.setdefault(r["readable"]["id"], []).append(r["sample_id"] // 4)
+    assert sorted(map(len, by_prompt.values())) == [4, 4, 4]
+    assert all(len(set(ids)) == 1 for ids in by_prompt.values())
+    with pytest.raises(ValueError, match="batch_size=6 is not a multiple"):
+        make_recipe(small("motab", "online", trajectories_per_prompt=4), pair)
+
+
 def test_slots_that_cannot_be_are_refused(pair):
     with pytest.raises(ValueError, match=r"synthesis\.slots=-1"):
         make_recipe(small("opd", slots=-1), pair)

@@ -1,0 +1,100 @@
+"""The papers' own settings, for whoever has the machines: models, data, budgets, optimiser.
+
+Models and data are looked for in `models` and `data` (docs/presets.md says where they come from, what the
+papers leave open, and what each setting weighs on a mesh).
+
+MOTAB (2605.19433), Qwen3-4B taught by Qwen3-32B, mean over 11 columns: 66.64; AIME24 pass@1 34.17. SFT
+52.77, RFT 51.65, ImitKD 55.02, SKD 59.37. ATESD (2605.11458), Average@12 on AIME24, AIME25, HMMT Feb 25
+and their mean: 1.7B 59.17, 44.72, 29.17, 44.35; 4B 78.06, 71.39, 47.50, 65.65; 8B 80.56, 72.50,
+48.33, 67.13. None of these has been repeated with this code.
+"""
+
+import ml_collections
+
+BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
+# What OPSD's teacher reads: `experiments.exposed_prompts.DEFAULT_TEMPLATE`.
+OPSD_TEMPLATE = (
+    "{problem}\n\n"
+    "--- A worked solution, perhaps shortened ---\n"
+    "{reference}\n"
+    "--- End of the worked solution ---\n\n"
+    "Read the worked solution until you see why it is right. Then put it aside and derive the "
+    "answer on your own, step by step and in your own words, as if you had never seen it: do not "
+    "mention it. Put your final answer in \\boxed{}."
+)
+OPSD_CLIP = {"1_7b": 0.05, "4b": 0.05, "8b": 0.06}
+ATESD_SIZES = {"1_7b": "Qwen3-1.7B", "4b": "Qwen3-4B", "8b": "Qwen3-8B"}
+
+
+def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
+    """Qwen3-32B teaching Qwen3-4B on LIMO-v2: five trajectories of each of 800 questions."""
+    config.seed = 42
+    config.student.path, config.teacher.path = "models/Qwen3-4B-Instruct-2507", "models/Qwen3-32B"
+    config.student.dtype = config.teacher.dtype = "bfloat16"
+    config.student.remat = "full"
+    config.mesh.update({"data": 1, "fsdp": -1, "tensor": 4})
+    config.prompt.update({"format": BOXED, "max_tokens": 2048})
+    config.data.train.update({"name": "data/limo_v2.jsonl", "size": 0})
+    config.data.validation.update({"name": "", "size": 0})
+    config.data.test.update({"name": "data/aime24.jsonl", "size": 0})
+    config.data.long.update({"name": "data/aime25.jsonl", "size": 0})
+    config.motab.update(
+        {
+            "gamma_0": 0.3,
+            "max_step_tokens": 8192,
+            "max_total": 32768,
+            "max_correction": 32768,
+            "min_correction": 256,
+            "chunk": 256,
+        }
+    )
+    # Five of a prompt, and packed rows as long as the longest text.
+    config.synthesis.update(
+        {"trajectories_per_prompt": 5, "trajectories": 4000, "slots": 128, "pack_to": 32768 + 2048}
+    )
+    # Six epochs of rows that hold four trajectories: set it when the file says how many there are.
+    config.steps, config.batch_size = 188, 32
+    config.optimizer.update({"learning_rate": 5e-5, "final_learning_rate": 1e-6})
+    config.evaluation.update({"samples": 8, "max_tokens": 32768, "batch_size": 64})
+    config.checkpoint.update({"every": 47, "max_to_keep": 6, "keep_best": False})
+
+
+def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
+    """Qwen3 of `size`, one of `ATESD_SIZES`, with adapters, on the mathematics of OpenThoughts."""
+    config.student.path = f"models/{ATESD_SIZES[size]}"
+    config.student.update({"dtype": "bfloat16", "remat": "full"})
+    config.student.lora.update({"rank": 64, "alpha": 128.0})
+    config.mesh.update({"data": -1, "fsdp": 8, "tensor": 1})
+    config.prompt.update({"format": BOXED, "max_tokens": 1024})
+    config.data.train.update({"name": "data/openthoughts.jsonl", "size": 0, "incomplete": "drop"})
+    config.data.validation.update({"name": "data/math500.jsonl", "size": 64})
+    config.data.test.update({"name": "data/aime24.jsonl", "size": 0})
+    config.data.long.update({"name": "data/aime25.jsonl", "size": 0})
+    config.rollout.update(
+        {"student_temperature": 1.1, "student_top_p": 0.95, "student_top_k": 20, "max_total": 1024}
+    )
+    config.loss.update({"temperature": 1.1, "clip": "summand", "clip_at": OPSD_CLIP[size]})
+    config.exposure.update(
+        {
+            "template": OPSD_TEMPLATE,
+            "max_head": 2048,
+            "max_reasoning": 8192,
+            "max_answer": 256,
+            "max_tail": 512,
+            "probe_size": 32,
+        }
+    )
+    config.steps, config.batch_size = 100, 32
+    config.optimizer.update(
+        {
+            "learning_rate": 5e-6,
+            "schedule": "constant",
+            "warmup_fraction": 0.0,
+            "weight_decay": 0.0,
+            "clip_norm": 0.1,
+        }
+    )
+    config.evaluation.update(
+        {"samples": 12, "temperature": 1.0, "top_p": 0.95, "max_tokens": 38912, "batch_size": 32}
+    )
+    config.checkpoint.update({"every": 20, "max_to_keep": 5, "keep_best": True})
