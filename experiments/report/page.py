@@ -14,7 +14,7 @@ from markupsafe import Markup
 from experiments.picture import report_panels
 from experiments.progress import duration
 from experiments.report import panels
-from experiments.report.svg import inline_svg
+from experiments.report.svg import inline_svg, page_colour
 from experiments.results import Run
 from experiments.workdir import flatten
 
@@ -48,7 +48,9 @@ def make_page(runs: Sequence[Run], trajectories: int = 12, samples: int = 6) -> 
         ),
         several=len(named) > 1,
         shared=_shared(labels) if several else [],
-        colours=[panels.RUN_COLOURS[i % len(panels.RUN_COLOURS)] for i in range(len(trained))],
+        colours=[
+            page_colour(panels.RUN_COLOURS[i % len(panels.RUN_COLOURS)]) for i in range(len(trained))
+        ],
         runs=[
             _run(name, run, number, trajectories, samples)
             for number, (name, run) in enumerate(trained)

@@ -47,6 +47,11 @@ _STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
+def page_colour(colour: str) -> str:
+    """The page's own of one of matplotlib's, in CSS."""
+    return _THEME.get(colour, colour)
+
+
 def inline_svg(
     draw: Callable[[Axes], None], name: str, size: tuple[float, float] = (4.5, 3.3)
 ) -> Markup:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from experiments.report import page
 from experiments.report.__main__ import main
 from experiments.report.page import make_page
 from experiments.results import read_run
@@ -62,44 +63,50 @@ def runs(tmp_path_factory):
     }
 
 
+@pytest.fixture
+def no_panels(monkeypatch):
+    """Drawing takes most of the time, and is tested elsewhere."""
+    monkeypatch.setattr(page, "inline_svg", lambda draw, name, size=None: "")
+
+
 @pytest.fixture(scope="module")
 def several(runs):
     return make_page([read_run(path) for path in runs.values()])
 
 
 def test_the_page_needs_nothing_but_itself(several):
-    page = Page(several)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
-    addresses = [v for k, v in page.attributes if k in ("href", "xlink:href", "src", "action")]
+    found = Page(several)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(found.tags)
+    addresses = [v for k, v in found.attributes if k in ("href", "xlink:href", "src", "action")]
     assert addresses
     assert all(a.startswith(("#", "data:image/png;base64,")) for a in addresses)
     styles = "".join(re.findall(r"<style.*?</style>", several, re.DOTALL))
     assert "@import" not in styles and not re.search(r"url\((?!#)", several)
-    assert not [k for k, _ in page.attributes if k.startswith("on")]
+    assert not [k for k, _ in found.attributes if k.startswith("on")]
     assert "default-src 'none'" in several
     # Names of namespaces are no addresses that anything fetches.
     assert set(re.findall(r"https?://[\w./]+", several)) <= {"http://www.w3.org/1999/xlink"}
 
 
 def test_ids_are_unique_and_every_reference_finds_its_own(several):
-    page = Page(several)
-    assert len(page.ids) == len(set(page.ids))
-    wanted = {v[1:] for k, v in page.attributes if k.endswith("href") and v.startswith("#")}
+    found = Page(several)
+    assert len(found.ids) == len(set(found.ids))
+    wanted = {v[1:] for k, v in found.attributes if k.endswith("href") and v.startswith("#")}
     wanted |= set(re.findall(r"url\(#([^)]+)\)", several))
-    assert wanted and wanted <= set(page.ids)
+    assert wanted and wanted <= set(found.ids)
 
 
 def test_whatever_a_run_holds_is_text(several):
     assert "<script" not in several
     assert html.escape(HOSTILE) in several.replace("&#34;", "&quot;")
-    page = Page(several)
+    found = Page(several)
     # Twelve trajectories and their steps, six samples; the config shows values as JSON.
-    assert page.text.count(HOSTILE) == 12 * 2 + 6
-    assert json.dumps(HOSTILE) in page.text
-    assert "7 * 7" in page.text and "{{ 49 }}" not in page.text
+    assert found.text.count(HOSTILE) == 12 * 2 + 6
+    assert json.dumps(HOSTILE) in found.text
+    assert "7 * 7" in found.text and "{{ 49 }}" not in found.text
 
 
-def test_parts_are_told_apart_and_steps_stand_against_their_boundary(runs):
+def test_parts_are_told_apart_and_steps_stand_against_their_boundary(runs, no_panels):
     text = make_page([read_run(runs["motab"])], trajectories=1, samples=0)
     for source in ("student", "flawed", "revision", "teacher"):
         assert len(re.findall(rf'<span class="part {source}" title="{source}">', text)) == 1
@@ -148,7 +155,7 @@ def test_several_runs_stand_side_by_side(several):
     assert "optimizer.b1" not in differing
 
 
-def test_an_evaluation_and_an_empty_run_are_read_as_well(tmp_path):
+def test_an_evaluation_and_an_empty_run_are_read_as_well(tmp_path, no_panels):
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     settings = {"model": "models/mine", "data": "chain/test"}
@@ -157,9 +164,9 @@ def test_an_evaluation_and_an_empty_run_are_read_as_well(tmp_path):
     empty.mkdir()
     (empty / "config.json").write_text(json.dumps({"method": "motab", "steps": 3}))
     assert main([str(evaluation), str(empty), "--out", str(tmp_path / "page.html")]) == 0
-    page = Page((tmp_path / "page.html").read_text())
-    assert "models/mine on chain/test" in page.text and "25.0 %" in page.text
-    assert "0 of 3" in page.text
+    text = Page((tmp_path / "page.html").read_text()).text
+    assert "models/mine on chain/test" in text and "25.0 %" in text
+    assert "0 of 3" in text
 
 
 def test_a_score_that_is_not_finite_does_not_stop_the_page(tmp_path):
@@ -182,14 +189,16 @@ def test_a_name_is_no_formula_and_powers_of_ten_are(tmp_path):
     assert "$^2$" in text and "mathdefault" not in text
 
 
-def test_directories_of_one_name_are_told_apart(tmp_path):
+def test_directories_of_one_name_are_told_apart(tmp_path, no_panels):
     a, b = write_motab(tmp_path / "a" / "run"), write_motab(tmp_path / "b" / "run")
     text = Page(make_page([read_run(a), read_run(b)])).text
     assert "a/run" in text and "b/run" in text
     assert "The runs have the same config." in text
 
 
-def test_the_command_writes_beside_the_run_and_says_what_is_wrong(runs, tmp_path, capsys):
+def test_the_command_writes_beside_the_run_and_says_what_is_wrong(
+    runs, tmp_path, capsys, no_panels
+):
     assert main([str(runs["motab"])]) == 0
     assert (runs["motab"] / "report.html").read_text().startswith("<!doctype html>")
     assert main([str(runs["motab"]), str(runs["atesd"])]) == 1
