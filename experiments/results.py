@@ -76,9 +76,9 @@ class Run:
         found: dict[str, dict[str, Any]] = {}
         if "accuracy" in self.results:
             settings = self.results.get("settings", {})
-            return {
-                f"{settings.get('model', 'model')} on {settings.get('data', 'data')}": self.results
-            }
+            data = settings.get("data", "data")
+            sets = data if isinstance(data, str) else ", ".join(data)
+            return {f"{settings.get('model', 'model')} on {sets}": self.results}
         for record in self.metrics:
             if record["kind"] == "evaluation":
                 label = _label(record["name"], record["data"])
