@@ -66,7 +66,7 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     config.student.lora.update({"rank": 64, "alpha": 128.0})
     config.mesh.update({"data": -1, "fsdp": 8, "tensor": 1})
     config.prompt.update({"format": BOXED, "max_tokens": 1024})
-    config.data.train.update({"name": "data/openthoughts.jsonl", "size": 0, "incomplete": "drop"})
+    config.data.train.update({"name": "data/openthoughts.jsonl", "size": 0, "on_error": "skip"})
     config.data.validation.update({"name": "data/math500.jsonl", "size": 64})
     config.data.test.update({"name": "data/aime24.jsonl", "size": 0})
     config.data.long.update({"name": "data/aime25.jsonl", "size": 0})

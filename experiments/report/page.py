@@ -162,14 +162,19 @@ def _tokens(run: Run) -> list[dict[str, Any]]:
 
 
 def _scores(runs: Sequence[tuple[str, Run]]) -> list[dict[str, Any]]:
-    """A row per score; what was measured of all runs stands together."""
-    labels = dict.fromkeys(label for _, run in runs for label in run.scores)
-    return [
-        {"run": name, "what": label, **_score(run.scores[label])}
-        for label in labels
-        for name, run in runs
-        if label in run.scores
-    ]
+    """A row per score and part of it; what was measured of all runs stands together."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, run in runs:
+        for label, score in run.scores.items():
+            for part, found in _parts(label, score):
+                rows.setdefault(part, []).append({"run": name, "what": part, **_score(found)})
+    return [row for part in rows.values() for row in part]
+
+
+def _parts(label: str, score: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """A score; then those of its data sets and groups of problems, where it has several."""
+    parts = [*(score.get("sources") or {}).items(), *(score.get("groups") or {}).items()]
+    return [(label, score), *((f"{label}: {name}", found) for name, found in parts)]
 
 
 def _score(score: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +185,8 @@ def _score(score: Mapping[str, Any]) -> dict[str, Any]:
         "high": high,
         "n": score["n"],
         "samples": score.get("samples", 1),
-        "mean_length": float(score["mean_length"]),
-        "truncation_rate": float(score["truncation_rate"]),
+        "mean_length": score.get("mean_length"),
+        "truncation_rate": score.get("truncation_rate"),
         "majority": score.get("majority"),
         "pass_at_k": score.get("pass_at_k", {}),
     }

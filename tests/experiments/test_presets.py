@@ -19,6 +19,7 @@ from distill.sharding import state_shardings
 from distill.state import create_state
 from experiments.exposed_prompts import DEFAULT_TEMPLATE
 from experiments.pair import lora_of
+from experiments.workdir import flatten
 from models.decode import init_cache
 from motab import MotabSettings
 
@@ -180,6 +181,13 @@ def test_atesd_is_set_as_published_and_opsd_s(size):
     ReferenceWidths(x.max_head, x.max_reasoning, x.max_answer, x.max_tail)
     e = config.evaluation
     assert (e.samples, e.temperature, e.top_p, e.max_tokens) == (12, 1.0, 0.95, 38912)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_it_has_the_fields_that_others_have(name):
+    module, _, _ = name.partition(":")
+    others = {"configs/motab.py": motab, "configs/atesd.py": atesd}[module].get_config("smoke")
+    assert flatten(preset(name).to_dict()).keys() == flatten(others.to_dict()).keys()
 
 
 @pytest.mark.parametrize("name", MESHES)

@@ -159,13 +159,16 @@ def test_an_evaluation_and_an_empty_run_are_read_as_well(tmp_path, no_panels):
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     settings = {"model": "models/mine", "data": ["aime24", "aime25"]}
-    (evaluation / "results.json").write_text(json.dumps({**score(0.25), "settings": settings}))
+    part = {k: v for k, v in score(0.125).items() if k not in ("mean_length", "truncation_rate")}
+    results = {**score(0.25), "settings": settings, "groups": {"level 3": part}}
+    (evaluation / "results.json").write_text(json.dumps(results))
     empty = tmp_path / "empty"
     empty.mkdir()
     (empty / "config.json").write_text(json.dumps({"method": "motab", "steps": 3}))
     assert main([str(evaluation), str(empty), "--out", str(tmp_path / "page.html")]) == 0
     text = Page((tmp_path / "page.html").read_text()).text
     assert "models/mine on aime24, aime25" in text and "25.0 %" in text
+    assert "models/mine on aime24, aime25: level 3" in text and "12.5 %" in text
     assert "0 of 3" in text
 
 
