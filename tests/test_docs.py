@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import motab
+from experiments import config_check
 from experiments.loop import run
 from experiments.methods import RECIPES
 
@@ -33,6 +34,7 @@ def test_the_method_that_the_docs_add_trains(tmp_path, monkeypatch):
     names: dict = {}
     exec(compile(block, "docs/adding_a_method.md", "exec"), names)
     monkeypatch.setitem(RECIPES, "surprise", names["SurpriseRecipe"])
+    monkeypatch.setattr(config_check, "OWN", (*config_check.OWN, "surprise"))
     config = motab.get_config("online-smoke")
     with config.unlocked():
         del config.motab
