@@ -1,7 +1,7 @@
 """The papers' own settings, for whoever has the machines: models, data, budgets, optimiser.
 
-Models and data are looked for in `models` and `data` (docs/presets.md says where they come from, what the
-papers leave open, and what each setting weighs on a mesh).
+Models are directories below `models`; data sets are known by name (docs/data.md), and `data.*.path` names a
+copy on disk. docs/presets.md says what the papers leave open, and what each setting weighs on a mesh.
 
 MOTAB (2605.19433), Qwen3-4B taught by Qwen3-32B, mean over 11 columns: 66.64; AIME24 pass@1 34.17. SFT
 52.77, RFT 51.65, ImitKD 55.02, SKD 59.37. ATESD (2605.11458), Average@12 on AIME24, AIME25, HMMT Feb 25
@@ -12,6 +12,8 @@ and their mean: 1.7B 59.17, 44.72, 29.17, 44.35; 4B 78.06, 71.39, 47.50, 65.65; 
 import ml_collections
 
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
+# What no training set may hold.
+HELD_OUT = ("aime24", "aime25", "hmmt25", "math500")
 # What OPSD's teacher reads: `experiments.exposed_prompts.DEFAULT_TEMPLATE`.
 OPSD_TEMPLATE = (
     "{problem}\n\n"
@@ -34,10 +36,11 @@ def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
     config.student.remat = "full"
     config.mesh.update({"data": 1, "fsdp": -1, "tensor": 4})
     config.prompt.update({"format": BOXED, "max_tokens": 2048})
-    config.data.train.update({"name": "data/limo_v2.jsonl", "size": 0})
+    config.data.train.update({"name": "limo_v2", "size": 0})
+    config.data.train.filter.update({"unique": True, "against": HELD_OUT})
     config.data.validation.update({"name": "", "size": 0})
-    config.data.test.update({"name": "data/aime24.jsonl", "size": 0})
-    config.data.long.update({"name": "data/aime25.jsonl", "size": 0})
+    config.data.test.update({"name": "aime24", "size": 0})
+    config.data.long.update({"name": "aime25", "size": 0})
     config.motab.update(
         {
             "gamma_0": 0.3,
@@ -64,12 +67,17 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     config.student.path = f"models/{ATESD_SIZES[size]}"
     config.student.update({"dtype": "bfloat16", "remat": "full"})
     config.student.lora.update({"rank": 64, "alpha": 128.0})
+    # The student answers without thinking, its teacher with.
+    config.student.thinking, config.exposure.thinking = "off", "on"
     config.mesh.update({"data": -1, "fsdp": 8, "tensor": 1})
     config.prompt.update({"format": BOXED, "max_tokens": 1024})
-    config.data.train.update({"name": "data/openthoughts.jsonl", "size": 0, "on_error": "skip"})
-    config.data.validation.update({"name": "data/math500.jsonl", "size": 64})
-    config.data.test.update({"name": "data/aime24.jsonl", "size": 0})
-    config.data.long.update({"name": "data/aime25.jsonl", "size": 0})
+    config.data.train.update({"name": "openthoughts", "size": 0, "on_error": "skip"})
+    config.data.train.filter.update(
+        {"needs_reference": True, "unique": True, "against": HELD_OUT, "max_problem": 2000}
+    )
+    config.data.validation.update({"name": "math500", "size": 64})
+    config.data.test.update({"name": "aime24", "size": 0})
+    config.data.long.update({"name": "aime25", "size": 0})
     config.rollout.update(
         {"student_temperature": 1.1, "student_top_p": 0.95, "student_top_k": 20, "max_total": 1024}
     )

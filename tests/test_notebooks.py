@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import os
 from pathlib import Path
 
@@ -55,6 +58,19 @@ def test_a_notebook_is_valid_and_kept_without_outputs(path):
     assert "pip" in code[0].source
     for cell in code:
         compile(cell.source, path.name, "exec")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_a_notebook_imports_is_there(path):
+    """Notebooks that are run at night alone would break unseen."""
+    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    imports = [n for c in code for n in ast.walk(ast.parse(c)) if isinstance(n, ast.ImportFrom)]
+    for node in imports:
+        if importlib.util.find_spec(node.module.partition(".")[0]).origin.startswith(str(ROOT)):
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                module = importlib.import_module(node.module)
+                assert hasattr(module, name.name) or importlib.util.find_spec(whole), whole
 
 
 def test_a_trajectory_is_read_step_by_step(tmp_path):

@@ -17,6 +17,8 @@ from configs import atesd, motab, papers
 from distill.optimizer import OptimizerSettings, make_optimizer
 from distill.sharding import state_shardings
 from distill.state import create_state
+from experiments.data.catalogue import CATALOGUE
+from experiments.data.filters import Filter
 from experiments.exposed_prompts import DEFAULT_TEMPLATE
 from experiments.pair import lora_of
 from experiments.workdir import flatten
@@ -177,10 +179,21 @@ def test_atesd_is_set_as_published_and_opsd_s(size):
     assert loss.clip_at == (0.06 if size == "8b" else 0.05)
     assert ControllerSettings(**config.controller).look_ahead == 20
     x = config.exposure
+    assert (config.student.thinking, x.thinking) == ("off", "on")
     assert x.template == DEFAULT_TEMPLATE
     ReferenceWidths(x.max_head, x.max_reasoning, x.max_answer, x.max_tail)
     e = config.evaluation
     assert (e.samples, e.temperature, e.top_p, e.max_tokens) == (12, 1.0, 0.95, 38912)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_its_data_are_known_by_name_and_held_apart(name):
+    data = preset(name).data
+    named = {d.name for d in data.values() if d.name}
+    assert named <= set(CATALOGUE)
+    measured = {data[split].name for split in ("validation", "test", "long")} - {""}
+    assert measured <= set(data.train.filter.against) <= set(CATALOGUE)
+    Filter(**data.train.filter)
 
 
 @pytest.mark.parametrize("name", MESHES)
