@@ -27,6 +27,7 @@ from experiments.pair import load_pair
 from experiments.synthesis import synthesise
 from experiments.workdir import Workdir, read_log
 
+from .quick_runs import references
 from .study_runs import FakeTrainer, small_study
 from .test_run import same_params, small, steps_logged
 
@@ -100,19 +101,10 @@ def test_the_second_ends_the_process_even_inside_compiled_code(number):
         process.kill()
 
 
-def short():
-    """Checkpoints are due after steps 3 and 6."""
-    config = small()
-    config.checkpoint.every = 3
-    for data in ("test", "long"):
-        config.data[data].name = ""
-    return config
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    run(short(), workdir)
+    run(references(every=3), workdir)
     return workdir
 
 
@@ -135,10 +127,10 @@ def test_an_interrupted_run_saves_the_step_and_ends_bit_identical(
 
     monkeypatch.setattr(Workdir, "append_metrics", then_signal)
     with pytest.raises(Interrupted, match=f"by SIGTERM: saved after step {saved} of 6"):
-        run(short(), tmp_path)
+        run(references(every=3), tmp_path)
     monkeypatch.undo()
     assert steps_logged(tmp_path)[-1] == find_step(tmp_path / "checkpoints", "final") == saved
-    run(short(), tmp_path)
+    run(references(every=3), tmp_path)
     assert steps_logged(tmp_path) == [1, 2, 3, 4, 5, 6]
     assert same_params(tmp_path, whole)
     assert validations(tmp_path) == validations(whole)
