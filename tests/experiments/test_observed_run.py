@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 
+import pytest
+
 from experiments.loop import run
 from experiments.tracking import scalars
 from experiments.workdir import read_log
@@ -13,6 +15,7 @@ from .atesd_runs import small
 from .event_files import tensorboard_points, wandb_points
 
 
+@pytest.mark.slow
 def test_a_resumed_run_tells_every_point_once_and_leaves_a_trace(tmp_path):
     config = small("fixed-smoke")
     config.steps, config.samples.every, config.samples.rows = 4, 1, 1
