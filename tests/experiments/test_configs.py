@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import atesd as atesd_room
-from configs import atesd, gkd, grpo, imitkd, motab, opd, opsd, pretrain, rft, sft, skd
+from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd
 from distill.optimizer import OptimizerSettings
 from distill.policy_gradient import GrpoSettings
 from distill.signal import Signal
@@ -24,8 +24,6 @@ from experiments.trace import ProfileSettings
 from experiments.tracking import TrackingSettings
 from experiments.workdir import read_log
 from motab import MotabSettings
-
-from . import atesd_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Whoever adds a config adds its tests: all files of `configs` with a `get_config`.
@@ -138,21 +136,10 @@ def shorten(config: ConfigDict) -> ConfigDict:
         (opd, "topk_union", set()),
         (gkd, "", set()),
         (grpo, "token", set()),
-        pytest.param(atesd, "smoke", set(), marks=pytest.mark.slow),
-        pytest.param(opsd, "ema-smoke", set(), marks=pytest.mark.slow),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):
-    if module in (atesd, opsd):
-        config = atesd_runs.small(arg, module)
-        config.steps, config.checkpoint.every = 3, 3
-        for name in ("test", "long"):  # problems of one step, whose prompts are short
-            config.data[name].update(
-                {"name": "chain/test", "size": 4, "min_steps": 1, "max_steps": 1}
-            )
-        config.samples.every = 1
-    else:
-        config = shorten(module.get_config(arg))
+    config = shorten(module.get_config(arg))
     if arg == "smoke":
         config.samples.every = 1
     if module is sft:
@@ -204,20 +191,6 @@ def settings_read():
 
             patch.setattr(cls, "__getattribute__", recording, raising=False)
         yield found
-
-
-@pytest.mark.slow
-def test_every_field_of_the_settings_is_used(settings_read):
-    """After the runs above, in which every method has been through its loop."""
-    if len(settings_read["runs"]) < 12:
-        pytest.skip("looks back at all of the runs above")
-    unused = {
-        f"{cls.__name__}.{field.name}"
-        for cls in SETTINGS
-        for field in dataclasses.fields(cls)
-        if field.name not in settings_read[cls]
-    }
-    assert unused == set()
 
 
 def explained_metrics() -> set[str]:
