@@ -1,6 +1,6 @@
 """TOPD: on-policy distillation guided by near futures (arXiv 2606.00305)."""
 
-from topd.loss import guided_loss
+from topd.loss import GuidedSums, guided_loss
 from topd.probe import Probe, make_probe
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
 from topd.targets import Targets, make_targets
@@ -9,6 +9,7 @@ from topd.transport import Transport
 
 __all__ = [
     "GuidanceSettings",
+    "GuidedSums",
     "NearFuture",
     "Probe",
     "ProbedBatch",

@@ -101,7 +101,7 @@ def guided_loss(
     guided_BxW: jax.Array,
     signal: Signal,
     settings: GuidanceSettings,
-    shares: tuple[float, float] = (1.0, 1.0),
+    shares: tuple[float | jax.Array, float | jax.Array] = (1.0, 1.0),
 ) -> GuidedSums:
     """The loss of a probed batch. The gradient runs through the student alone.
 

@@ -12,9 +12,6 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
-from ott.geometry.geometry import Geometry
-from ott.problems.linear.linear_problem import LinearProblem
-from ott.solvers.linear.sinkhorn import Sinkhorn
 
 from topd.settings import TransportSettings
 
@@ -86,6 +83,11 @@ def solve(
     costs_NxKxK: jax.Array, rows_NxK: jax.Array, columns_NxK: jax.Array, settings: TransportSettings
 ) -> Transport:
     """The entropic plan between marginals of mass 1; entries of mass 0 get nothing."""
+    # A second to import, which other methods need not wait for.
+    from ott.geometry.geometry import Geometry
+    from ott.problems.linear.linear_problem import LinearProblem
+    from ott.solvers.linear.sinkhorn import Sinkhorn
+
     n = settings.iterations
     # As many steps as said, whatever the error: a `scan`, which is measured once, at its end.
     sinkhorn = Sinkhorn(
