@@ -20,10 +20,10 @@ class Transport(flax.struct.PyTreeNode):
     """A solution.
 
     Attributes:
-      plan_NxKxK: G; rows are the student's tokens and sum to their marginal exactly, columns, the
-        teacher's, up to how far the iterations got.
-      distance_N: D_OT = <G, C>, without the entropy; never below that of the exact assignment but
-        for the columns' error.
+      plan_NxKxK: G; rows are the student's tokens and sum to their marginal up to rounding, columns, the
+        teacher's, as far as the iterations got.
+      distance_N: D_OT = <G, C>, without the entropy; below the exact one by no more than what columns
+        lack would cost.
     """
 
     plan_NxKxK: jax.Array

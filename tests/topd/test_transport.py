@@ -89,14 +89,18 @@ def test_as_epsilon_shrinks_cost_and_plan_become_those_of_the_exact_assignment()
     plans, totals = (np.array(x) for x in zip(*exact, strict=True))
     errors = []
     for epsilon in (0.3, 0.1, 0.03, 0.01, 0.003):
-        options = TransportSettings(epsilon=epsilon, iterations=3000)
+        options = TransportSettings(epsilon=epsilon, iterations=20_000)
         found = solved(options)(costs, uniform(20), uniform(20))
         distance = np.asarray(found.distance_N, np.float64)
+        # What columns still lack would cost at most the largest entry.
+        columns = np.abs(np.asarray(found.plan_NxKxK, np.float64).sum(1) - 1 / K).sum(1)
+        slack = columns * costs.max(axis=(1, 2)) + 1e-5
+        assert np.all(columns < 1e-2)
         # Never below the exact cost, and above it by at most the entropy's share.
-        assert np.all(distance >= totals - 1e-4)
-        assert np.all(distance - totals <= epsilon * 2 * np.log(K) + 1e-4)
+        assert np.all(distance >= totals - slack)
+        assert np.all(distance - totals <= epsilon * 2 * np.log(K) + slack)
         errors.append(np.mean(distance - totals))
-    assert np.all(np.diff(errors) < 0) and errors[-1] < 1e-3
+    assert np.all(np.diff(errors) < 0) and abs(errors[-1]) < 1e-3
     # Where the best assignment is best by far, the plan is that one.
     gaps = np.array([_gap(c, total) for c, total in zip(costs, totals, strict=True)])
     clear = gaps > 10 * 0.003
@@ -147,7 +151,8 @@ def test_rows_keep_their_marginal_exactly_and_columns_nearly(seed, n, m, epsilon
     a = np.where(np.arange(K) < n, 1 / n, 0)
     b = np.where(np.arange(K) < m, 1 / m, 0)
     assert np.all(plan >= 0)
-    np.testing.assert_allclose(plan.sum(1), a, atol=1e-6)
+    # The exponent, cost over epsilon, is rounded.
+    np.testing.assert_allclose(plan.sum(1), a, atol=1e-5)
     np.testing.assert_allclose(plan.sum(0), b, atol=5e-3)
 
 
@@ -168,7 +173,7 @@ def test_a_planted_permutation_is_recovered():
         assert distance == pytest.approx(0.1 * np.abs(order - np.arange(K)).mean() / K, abs=1e-4)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(
     st.lists(st.integers(0, 11), min_size=K, max_size=K),
     st.lists(st.integers(0, 11), min_size=K, max_size=K),
@@ -211,7 +216,7 @@ def test_nothing_has_a_gradient():
         out = compare(vectors[0], vectors[1], counts, counts, TransportSettings(iterations=20))
         return jnp.sum(out.plan_NxKxK**2) + jnp.sum(out.distance_N)
 
-    np.testing.assert_array_equal(jax.grad(total)(vectors), 0)
+    np.testing.assert_array_equal(jax.jit(jax.grad(total))(vectors), 0)
 
 
 @pytest.mark.parametrize(
