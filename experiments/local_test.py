@@ -140,8 +140,8 @@ def make_local_steps(
     theirs = pair.teacher_params
 
     def distance(p: Prefixes, tokens: jax.Array, counts: jax.Array) -> jax.Array:
-        vectors = (embed(initial, student, x) for x in (tokens, p.teacher_NxK))
-        return compare(*vectors, counts, p.teacher_counts_N, transport).distance_N[0]
+        own, other = (embed(initial, student, x) for x in (tokens, p.teacher_NxK))
+        return compare(own, other, counts, p.teacher_counts_N, transport).distance_N[0]
 
     def one(prefix: Prefixes, lambda_traj: jax.Array) -> tuple[jax.Array, jax.Array]:
         p = jax.tree.map(lambda x: x[None], prefix)
@@ -169,7 +169,7 @@ def make_local_steps(
 
         def loss(params: Params) -> topd.GuidedSums:
             return topd.guided_loss(
-                params, student, theirs, teacher, row, probe, there, recipe.signal, settings,
+                params, student, theirs, teacher, row, probe, there, recipe.opd, settings,
                 (1.0, lambda_traj),
             )  # fmt: skip
 
@@ -240,7 +240,7 @@ def main(_: list[str]) -> None:
         sys.exit("Give --config configs/topd.py and --out DIR.")
     keep_compiled()
     try:
-        asked = {
+        asked: dict[str, Any] = {
             "prefixes": _PREFIXES.value,
             "steps": _STEPS.value,
             "rate": _RATE.value,

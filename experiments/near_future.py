@@ -125,8 +125,9 @@ def near_future(
         for i, kind in enumerate(KINDS):
             columns = slice(i * s.per_text, (i + 1) * s.per_text)
             there = valid[:, columns]
-            points = np.stack([losses[:, columns][there], apart[:, columns][there]], axis=-1)
-            found[kind].append(points)
+            found[kind].append(
+                np.stack([losses[:, columns][there], apart[:, columns][there]], axis=-1)
+            )
         if on_batch:
             on_batch(start + count, total)
     points = {kind: np.concatenate(x).astype(np.float64) for kind, x in found.items()}

@@ -143,7 +143,9 @@ def guided_loss(
 
     student = readout(
         student_params, student_config,
-        models.forward_hidden(student_params, student_config, *inputs, segments, attend),
+        models.forward_hidden(
+            student_params, student_config, inputs[0], inputs[1], segments, attend
+        ),
     )  # fmt: skip
     teacher = readout(teacher_params, teacher_config, teacher_hidden)
 

@@ -45,12 +45,12 @@ class TopdRecipe(OwnSamples):
             )
         if pair.teacher_config is None:
             raise ValueError("method='topd' needs a teacher: set teacher.path.")
-        self.signal = read_settings(Signal, config, "signal")
+        self.opd = read_settings(Signal, config, "signal")
         self.windows = read_settings(topd.WindowSettings, config, "windows")
         self.transport = read_settings(topd.TransportSettings, config, "transport")
         self.guidance = read_settings(topd.GuidanceSettings, config, "guidance")
         rollout = read_settings(RolloutSettings, config, "rollout")
-        _check(config, self.signal, self.windows, self.guidance, rollout)
+        _check(config, self.opd, self.windows, self.guidance, rollout)
         super().__init__(config, pair, rollout.sampling, rollout.max_total, "divergence")
         self._probe = jax.jit(
             topd.make_probe(
@@ -59,7 +59,7 @@ class TopdRecipe(OwnSamples):
                 self.windows,
                 self.transport,
                 self.guidance,
-                self.signal,
+                self.opd,
                 pair.eos_ids,
                 pair.vocab_size,
             )
@@ -93,7 +93,7 @@ class TopdRecipe(OwnSamples):
             self.pair.student_config,
             self.pair.teacher_config,
             self.guidance,
-            self.signal,
+            self.opd,
             optimizer,
         )
 
@@ -107,22 +107,19 @@ class TopdRecipe(OwnSamples):
         return rows
 
     def _windows(self, probe: topd.Probe, b: int) -> list[dict[str, Any]]:
-        found = []
-        for w in np.flatnonzero(probe.starts.valid_BxW[b]):
+        def text(tokens: Any, counts: Any, w: int) -> str:
+            return str(self.pair.tokenizer.decode(tokens[b, w, : counts[b, w]]))
 
-            def text(tokens: Any, counts: Any, w: int = w) -> str:
-                return self.pair.tokenizer.decode(tokens[b, w, : counts[b, w]])
-
-            found.append(
-                {
-                    "position": int(probe.starts.at_BxW[b, w]),
-                    "loss": float(probe.losses_BxW[b, w]),
-                    "distance": float(probe.distance_BxW[b, w]),
-                    "student": text(probe.student_BxWxK, probe.student_counts_BxW),
-                    "teacher": text(probe.teacher_BxWxK, probe.teacher_counts_BxW),
-                }
-            )
-        return found
+        return [
+            {
+                "position": int(probe.starts.at_BxW[b, w]),
+                "loss": float(probe.losses_BxW[b, w]),
+                "distance": float(probe.distance_BxW[b, w]),
+                "student": text(probe.student_BxWxK, probe.student_counts_BxW, w),
+                "teacher": text(probe.teacher_BxWxK, probe.teacher_counts_BxW, w),
+            }
+            for w in np.flatnonzero(probe.starts.valid_BxW[b]).tolist()
+        ]
 
 
 def _check(

@@ -113,7 +113,7 @@ def test_every_variant_is_a_recipe_and_differs_where_it_says(arg, pair):
     recipe = make_recipe(config, pair)
     if arg == "opd":
         assert isinstance(recipe, DistillationRecipe)
-        assert recipe.signal == make_recipe(plain, pair).signal
+        assert recipe.signal == make_recipe(plain, pair).opd
         for name in ("student_temperature", "student_top_p", "max_total"):
             assert config.rollout[name] == plain.rollout[name]
         assert not {"windows", "transport", "guidance"} & set(config)
