@@ -21,6 +21,7 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.mark.slow
 def test_prefixes_are_candidates_above_the_quantile():
     config = small()
     pair = load_pair(config)
@@ -35,6 +36,7 @@ def test_prefixes_are_candidates_above_the_quantile():
         find_prefixes(recipe, start_student(pair, config), 9999, 16)
 
 
+@pytest.mark.slow
 def test_a_large_weight_brings_windows_closer_than_opd_alone():
     results = local_test(small(), prefixes=6, steps=5, rate=3e-3, lambdas=[1.0, 10.0])
     assert results["before"]["mean"] > results["threshold"]

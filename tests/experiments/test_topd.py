@@ -88,7 +88,7 @@ def test_a_run_logs_what_windows_say(trained):
             assert window["distance"] >= 0 and window["loss"] >= 0
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_resumed_after_any_step_a_run_ends_bit_identical(step, trained, tmp_path):
     """With the buffer half full, and when it has gone round."""
     whole, _ = trained
@@ -139,6 +139,7 @@ def test_every_variant_is_a_recipe_and_differs_where_it_says(arg, pair):
     )
 
 
+@pytest.mark.slow
 def test_students_write_the_same_whatever_is_looked_at(pair, tmp_path):
     """Windows draw noise of their own, and leave no trace in rollouts."""
     written = []
@@ -158,6 +159,7 @@ def test_students_write_the_same_whatever_is_looked_at(pair, tmp_path):
     assert all(same(written[0], other) for other in written[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [0, 3])
 def test_slots_write_what_is_probed(slots, pair):
     config = small(synthesis={"slots": slots})

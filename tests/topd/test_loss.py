@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 import models
-from distill.loss import trajectory_loss
 from distill.signal import Signal
 from topd import GuidanceSettings, TransportSettings, guided_loss, make_targets
 from topd.loss import attend_in_windows, window_sight
@@ -25,37 +23,22 @@ PLAIN = GuidanceSettings()
 MOVED = tp.tiny.params(STUDENT, 11)
 
 
-@functools.cache
-def jitted(settings: GuidanceSettings, signal: Signal = SIGNAL, shares=(1.0, 1.0)):
-    def loss(params, trajectories, probe, guided):
-        return guided_loss(
-            params, STUDENT, TEACHER_PARAMS, TEACHER, trajectories, probe, guided, signal, settings,
-            shares,
-        )  # fmt: skip
-
-    def both(params, *inputs):
-        def objective(params):
-            sums = loss(params, *inputs)
-            return sums.mean, sums
-
-        return jax.value_and_grad(objective, has_aux=True)(params)
-
-    return jax.jit(both, compiler_options=QUICK)
-
-
 def evaluate(settings, seed=0, params=PARAMS, guided=None, transport=TransportSettings()):  # noqa: B008
     probed = settings if settings.objective != "trajectory" else PLAIN
     trajectories, probe = tp.probe(seed, WINDOWS, transport, probed)
     guided = probe.starts.valid_BxW if guided is None else guided
-    (_, sums), grads = jitted(settings)(params, trajectories, probe, guided)
+    (_, sums), grads = tp.guided(settings)(params, trajectories, probe, guided)
     return trajectories, probe, sums, grads
 
 
 CASES = [
     {},
+    {"plan": "identity", "context": "teacher"},
+    {"rows": "plan", "reduction": "sum", "lambda_traj": 1.5},
+]
+MORE = [
     {"plan": "identity"},
     {"context": "teacher"},
-    {"plan": "identity", "context": "teacher"},
     {"rows": "plan"},
     {"rows": "scaled"},
     {"rows": "plan", "plan": "identity"},
@@ -64,7 +47,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("fields", CASES, ids=str)
+@pytest.mark.parametrize(
+    "fields", [*CASES, *(pytest.param(x, marks=pytest.mark.slow) for x in MORE)], ids=str
+)
 @pytest.mark.parametrize("marginals", ["uniform", "decaying"])
 def test_l_traj_is_that_of_the_equations(fields, marginals):
     settings = GuidanceSettings(**fields)
@@ -84,10 +69,11 @@ def test_l_traj_is_that_of_the_equations(fields, marginals):
         )
 
 
+@pytest.mark.slow
 def test_every_field_changes_the_loss():
     decaying = TransportSettings(marginals="decaying")
     plain = float(evaluate(PLAIN, transport=decaying)[2].mean)
-    for fields in CASES[1:]:
+    for fields in MORE:
         assert float(evaluate(GuidanceSettings(**fields), transport=decaying)[2].mean) != plain, (
             fields
         )
@@ -115,26 +101,34 @@ def test_targets_are_distributions_whose_repeated_tokens_are_one():
     assert not np.any(made.totals_BxWxK[~np.asarray(probe.starts.valid_BxW)])
 
 
-def dense_loss(params, trajectories, probe, guided, settings):
-    """The same from rows of their own, one per window, and dense logits."""
+def dense_loss(trajectories, probe, guided, settings):
+    """The same of the parameters from rows of their own, one per window, and dense logits."""
     t = trajectories
-    logits = models.forward(params, STUDENT, t.tokens_BxT)[:, :-1, :VOCAB]
-    theirs = models.forward(TEACHER_PARAMS, TEACHER, t.tokens_BxT)[:, :-1, :VOCAB]
-    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(theirs)
-    weights = t.divergence_weights_BxT[:, 1:]
-    opd = jnp.sum(weights * jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)) / jnp.sum(weights)
-    traj, count = 0.0, 0
+    rows, terms, count = [], [], 0  # terms: row, position, token, weight, log of the target
     for b, w, at, student, teacher, plan in reference.windows(probe):
         if not guided[b, w]:
             continue
         found, states = reference.targets(student, teacher, plan, settings)
-        row = jnp.concatenate([t.tokens_BxT[b, :at], jnp.asarray(states)])[None]
-        own = jax.nn.log_softmax(models.forward(params, STUDENT, row)[0, :, :VOCAB])
+        row = np.zeros(20, np.int32)
+        row[: at + len(states)] = [*np.asarray(t.tokens_BxT[b, :at]), *states]
         for i, (target, weight) in enumerate(found):
-            for token, y in target.items():
-                traj += weight * y * (np.log(y) - own[at - 1 + i, token])
+            terms += [(len(rows), at - 1 + i, x, weight * y, np.log(y)) for x, y in target.items()]
             count += weight > 0
-    return opd + settings.lambda_traj * traj / count
+        rows.append(row)
+    n, p, x, y, log_y = (np.array(column) for column in zip(*terms, strict=True))
+
+    def loss(params):
+        def log_softmax(params, config, tokens):
+            return jax.nn.log_softmax(models.forward(params, config, tokens)[..., :VOCAB])
+
+        log_p = log_softmax(params, STUDENT, t.tokens_BxT)[:, :-1]
+        log_q = log_softmax(TEACHER_PARAMS, TEACHER, t.tokens_BxT)[:, :-1]
+        weights = t.divergence_weights_BxT[:, 1:]
+        opd = jnp.sum(weights * jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)) / jnp.sum(weights)
+        own = log_softmax(params, STUDENT, np.stack(rows))[n, p, x]
+        return opd + settings.lambda_traj * jnp.sum(y * (log_y - own)) / count
+
+    return jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)
 
 
 def test_its_gradient_is_that_of_windows_in_rows_of_their_own():
@@ -142,7 +136,7 @@ def test_its_gradient_is_that_of_windows_in_rows_of_their_own():
     settings = GuidanceSettings(lambda_traj=0.7)
     guided = np.asarray(tp.probe(0)[1].starts.valid_BxW) & (np.arange(6) != 4)[:, None]
     trajectories, probe, sums, grads = evaluate(settings, guided=guided)
-    loss, expected = jax.value_and_grad(dense_loss)(PARAMS, trajectories, probe, guided, settings)
+    loss, expected = dense_loss(trajectories, probe, guided, settings)(PARAMS)
     assert float(sums.mean) == pytest.approx(float(loss), rel=1e-5)
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(expected), strict=True
@@ -157,7 +151,7 @@ def test_probing_inside_the_loss_gives_the_same_gradient():
     contextual = TransportSettings(embedding="contextual")
 
     def objective(params, teacher_params, inner):
-        probe = tp.prober(WINDOWS, contextual)(
+        probe = tp.plain_prober(WINDOWS, contextual)(
             params if inner else PARAMS, teacher_params, trajectories, jnp.arange(6), tp.KEY
         )
         guided = probe.distance_BxW > 0.5
@@ -178,22 +172,20 @@ def test_without_guided_windows_it_is_opd():
     trajectories, probe = tp.probe(0)
     none = jnp.zeros_like(probe.starts.valid_BxW)
     _, _, sums, grads = evaluate(PLAIN, guided=none)
-    expected, opd = jax.value_and_grad(
-        lambda p: trajectory_loss(
-            p, STUDENT, trajectories, TEACHER_PARAMS, TEACHER, SIGNAL
-        ).mean
-    )(PARAMS)  # fmt: skip
+    (_, expected), opd = tp.opd()(PARAMS, trajectories)
     assert float(sums.mean) == pytest.approx(float(expected), rel=1e-5)
     assert float(sums.metrics["trajectory"]) == 0
+    tokens = float(np.sum(trajectories.divergence_weights_BxT))
     for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(opd), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(x, y / tokens, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shares_split_the_gradient():
     trajectories, probe = tp.probe(0)
     guided = probe.starts.valid_BxW
     whole, opd, traj = (
-        jitted(PLAIN, SIGNAL, shares)(PARAMS, trajectories, probe, guided)[1]
+        tp.guided(PLAIN, SIGNAL, shares)(PARAMS, trajectories, probe, guided)[1]
         for shares in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
     )
     jax.tree.map(
@@ -204,23 +196,35 @@ def test_shares_split_the_gradient():
 @pytest.mark.parametrize(
     "signal",
     [
-        Signal(support="top_k", top_k=4),
         Signal(support="sampled", form="advantage"),
-        Signal(divergence="jsd"),
+        pytest.param(Signal(support="top_k", top_k=4), marks=pytest.mark.slow),
+        pytest.param(Signal(divergence="jsd"), marks=pytest.mark.slow),
     ],
     ids=lambda s: f"{s.divergence}-{s.support}",
 )
 def test_l_opd_is_any_signal(signal):
     trajectories, probe = tp.probe(0)
     none = jnp.zeros_like(probe.starts.valid_BxW)
-    (_, sums), _ = jitted(PLAIN, signal)(PARAMS, trajectories, probe, none)
-    expected = trajectory_loss(PARAMS, STUDENT, trajectories, TEACHER_PARAMS, TEACHER, signal)
-    assert float(sums.mean) == pytest.approx(float(expected.mean), rel=1e-5)
+    (_, sums), _ = tp.guided(PLAIN, signal)(PARAMS, trajectories, probe, none)
+    (_, expected), _ = tp.opd(signal)(PARAMS, trajectories)
+    assert float(sums.mean) == pytest.approx(float(expected), rel=1e-5)
 
 
-@pytest.mark.parametrize("objective", ["cap_low", "cap_high"])
-@pytest.mark.parametrize("cap", ["scale", "clip"])
-@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize(
+    ("objective", "cap", "share"),
+    [
+        ("cap_low", "scale", 0.3),
+        ("cap_high", "clip", 0.6),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("cap_low", "clip", 0.3),
+                ("cap_low", "scale", 0.6),
+                ("cap_high", "scale", 0.3),
+            )
+        ),
+    ],
+)
 def test_caps_are_those_of_the_plain_reference(objective, cap, share):
     settings = GuidanceSettings(objective=objective, cap=cap, cap_share=share)
     trajectories, probe, sums, grads = evaluate(settings)
@@ -237,9 +241,7 @@ def test_caps_are_those_of_the_plain_reference(objective, cap, share):
     assert float(sums.metrics["divergence"]) == pytest.approx(losses[eligible].mean(), rel=2e-4)
     # Its gradient is that of OPD with these weights.
     weighted = trajectories.replace(divergence_weights_BxT=jnp.asarray(factors, jnp.float32))
-    expected = jax.grad(
-        lambda p: trajectory_loss(p, STUDENT, weighted, TEACHER_PARAMS, TEACHER, SIGNAL).total
-    )(PARAMS)
+    _, expected = tp.opd()(PARAMS, weighted)
     for x, y in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y / eligible.sum(), rtol=1e-3, atol=1e-5)
 

@@ -15,7 +15,6 @@ from topd import (
     GuidanceSettings,
     ProbedBatch,
     TransportSettings,
-    guided_loss,
     init_method_state,
     make_train_step,
 )
@@ -24,6 +23,7 @@ from . import tiny_probed as tp
 from .tiny_probed import PARAMS, QUICK, SIGNAL, STUDENT, TEACHER, TEACHER_PARAMS, WINDOWS
 
 OPTIMIZER = optax.sgd(0.1)
+LOSS = GuidanceSettings()
 RULE = GuidanceSettings(buffer=6, min_buffer=4, gradient_ratio_every=2)
 
 
@@ -69,10 +69,7 @@ def test_windows_above_the_running_threshold_are_guided():
         assert metrics["loss"] == pytest.approx(
             metrics["divergence"] + 0.1 * metrics["trajectory"], rel=1e-5
         )
-        sums = guided_loss(
-            before.params, STUDENT, TEACHER_PARAMS, TEACHER, *(batch.trajectories, probe),
-            jnp.asarray(guided), SIGNAL, RULE,
-        )  # fmt: skip
+        (_, sums), _ = tp.guided(LOSS)(before.params, batch.trajectories, probe, guided)
         assert metrics["loss"] == pytest.approx(float(sums.mean), rel=1e-5)
     # The first batch has three low-loss positions: too few. Then some windows pass, and some do not.
     assert history[0][2]["guided_windows"] == 0 == history[0][2]["trajectory"]
@@ -92,20 +89,21 @@ def test_the_ratio_of_gradients_is_measured_now_and_then():
     guided = batch.probe.starts.valid_BxW & (batch.probe.distance_BxW > bound)
 
     def norm(shares):
-        gradient = jax.grad(
-            lambda p: guided_loss(
-                p, STUDENT, TEACHER_PARAMS, TEACHER, batch.trajectories, batch.probe, guided, SIGNAL,
-                RULE, shares,
-            ).mean
-        )(before.params)  # fmt: skip
-        return float(optax.tree.norm(gradient))
+        inputs = before.params, batch.trajectories, batch.probe, guided
+        return float(optax.tree.norm(tp.guided(LOSS, SIGNAL, shares)(*inputs)[1]))
 
     assert ratios[2] == pytest.approx(norm((0.0, 1.0)) / norm((1.0, 0.0)), rel=1e-3)
 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"rule": "loss"}, {"high_quantile": 0.0}, {"buffer": 4}, {"min_buffer": 1}],
+    [
+        {"rule": "loss"},
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ({"high_quantile": 0.0}, {"buffer": 4}, {"min_buffer": 1})
+        ),
+    ],
     ids=str,
 )
 def test_the_rule_follows_its_fields(fields):
@@ -118,7 +116,7 @@ def test_the_rule_follows_its_fields(fields):
         assert "threshold" not in other[0][2]
 
 
-@pytest.mark.parametrize("objective", ["cap_low", "cap_high"])
+@pytest.mark.parametrize("objective", ["cap_low", pytest.param("cap_high", marks=pytest.mark.slow)])
 def test_capped_arms_guide_nothing(objective):
     history, state = run(GuidanceSettings(objective=objective), steps=1)
     metrics = history[0][2]

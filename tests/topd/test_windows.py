@@ -119,7 +119,7 @@ def test_the_students_window_may_be_what_its_rollout_holds():
         assert tokens["teacher"] == tp.greedy(TEACHER_PARAMS, TEACHER, prefix, WIDTH)
 
 
-@pytest.mark.parametrize("student", ["regenerate", "reuse"])
+@pytest.mark.parametrize("student", ["regenerate", pytest.param("reuse", marks=pytest.mark.slow)])
 def test_contextual_vectors_are_the_students_states_at_both_windows(student):
     settings = dataclasses.replace(WINDOWS, student=student)
     trajectories = tp.rollouts(1)
@@ -127,10 +127,14 @@ def test_contextual_vectors_are_the_students_states_at_both_windows(student):
     own = windows.read(params[0], STUDENT, trajectories, WIDTH)
     theirs = windows.read(params[1], TEACHER, trajectories, WIDTH)
     starts = tp.probe(1)[1].starts
-    found = windows.open_windows(
-        (params[0], STUDENT, own.cache), (params[1], TEACHER, theirs.cache), trajectories, starts,
-        jnp.arange(6), KEY, settings, CONTEXTUAL, (EOS,), VOCAB,
+    opened = jax.jit(
+        lambda own, other: windows.open_windows(
+            (params[0], STUDENT, own), (params[1], TEACHER, other), trajectories, starts,
+            jnp.arange(6), KEY, settings, CONTEXTUAL, (EOS,), VOCAB,
+        ),
+        compiler_options=tp.QUICK,
     )  # fmt: skip
+    found = opened(own.cache, theirs.cache)
     found = jax.device_get(found)
     for b, w in zip(*np.nonzero(found.starts.valid_BxW), strict=True):
         prefix = np.asarray(trajectories.tokens_BxT[b, : found.starts.at_BxW[b, w]])
@@ -229,12 +233,13 @@ def test_nothing_of_a_probe_has_a_gradient():
 
     def total(params, teacher_params):
         settings = WINDOWS, CONTEXTUAL, GuidanceSettings(objective="cap_low")
-        probe = tp.prober(*settings)(params, teacher_params, trajectories, ids, KEY)
+        probe = tp.plain_prober(*settings)(params, teacher_params, trajectories, ids, KEY)
         return sum(
             jnp.sum(x) for x in jax.tree.leaves(probe) if jnp.issubdtype(x.dtype, jnp.floating)
         )
 
-    for slope in jax.tree.leaves(jax.grad(total, argnums=(0, 1))(PARAMS, TEACHER_PARAMS)):
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1)), compiler_options=tp.QUICK)
+    for slope in jax.tree.leaves(gradient(PARAMS, TEACHER_PARAMS)):
         assert not np.any(slope)
 
 

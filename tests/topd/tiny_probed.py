@@ -10,9 +10,16 @@ import numpy as np
 
 import models
 from distill.assembly import assemble
+from distill.loss import trajectory_loss
 from distill.signal import Signal
 from distill.trajectories import Source, Trajectories
-from topd import GuidanceSettings, TransportSettings, WindowSettings, make_probe
+from topd import (
+    GuidanceSettings,
+    TransportSettings,
+    WindowSettings,
+    guided_loss,
+    make_probe,
+)
 
 from ..motab import tiny
 
@@ -40,15 +47,43 @@ def rollouts(seed: int, rows: int = len(RESPONSES)) -> Trajectories:
     )  # fmt: skip
 
 
-@functools.cache
-def prober(
+def plain_prober(
     windows: WindowSettings = WINDOWS,
     transport: TransportSettings = TransportSettings(),  # noqa: B008 - frozen
     guidance: GuidanceSettings = GuidanceSettings(),  # noqa: B008
     signal: Signal = SIGNAL,
 ):
-    probe = make_probe(STUDENT, TEACHER, windows, transport, guidance, signal, (EOS,), VOCAB)
-    return jax.jit(probe, compiler_options=QUICK)
+    return make_probe(STUDENT, TEACHER, windows, transport, guidance, signal, (EOS,), VOCAB)
+
+
+@functools.cache
+def prober(*settings):
+    return jax.jit(plain_prober(*settings), compiler_options=QUICK)
+
+
+@functools.cache
+def guided(settings: GuidanceSettings, signal: Signal = SIGNAL, shares=(1.0, 1.0)):
+    """(params, trajectories, probe, guided windows) to ((loss, sums), gradient)."""
+
+    def objective(params, trajectories, probe, guided):
+        sums = guided_loss(
+            params, STUDENT, TEACHER_PARAMS, TEACHER, trajectories, probe, guided, signal, settings,
+            shares,
+        )  # fmt: skip
+        return sums.mean, sums
+
+    return jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK)
+
+
+@functools.cache
+def opd(signal: Signal = SIGNAL):
+    """(params, trajectories) to ((sum, mean), gradient of the sum) of `trajectory_loss`."""
+
+    def objective(params, trajectories):
+        sums = trajectory_loss(params, STUDENT, trajectories, TEACHER_PARAMS, TEACHER, signal)
+        return sums.total, sums.mean
+
+    return jax.jit(jax.value_and_grad(objective, has_aux=True), compiler_options=QUICK)
 
 
 def probe(seed: int, *settings, rows: int = len(RESPONSES)):
