@@ -1,5 +1,6 @@
 """TOPD: on-policy distillation guided by near futures (arXiv 2606.00305)."""
 
+from topd.candidates import Starts
 from topd.loss import GuidedSums, guided_loss
 from topd.probe import Probe, make_probe
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
@@ -13,6 +14,7 @@ __all__ = [
     "NearFuture",
     "Probe",
     "ProbedBatch",
+    "Starts",
     "Targets",
     "Transport",
     "TransportSettings",

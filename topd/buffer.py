@@ -29,7 +29,7 @@ def init_buffer(size: int) -> Buffer:
 
 
 def push(buffer: Buffer, values_M: jax.Array, valid_M: jax.Array) -> Buffer:
-    """With the valid ones of M values added, in order.
+    """With the valid ones of M values added, in order; what is not finite is left out.
 
     Raises:
       ValueError: there are more of them than the buffer holds.
@@ -40,6 +40,7 @@ def push(buffer: Buffer, values_M: jax.Array, valid_M: jax.Array) -> Buffer:
             f"guidance.buffer={size} holds fewer values than one batch adds ({count}). Raise it, or "
             "lower windows.low_rows."
         )
+    valid_M = valid_M & jnp.isfinite(values_M)
     order = jnp.cumsum(valid_M) - 1
     slots = jnp.where(valid_M, (buffer.count + order) % size, size)
     values = buffer.values_N.at[slots].set(jax.lax.stop_gradient(values_M), mode="drop")

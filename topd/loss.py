@@ -34,8 +34,8 @@ class GuidedSums(flax.struct.PyTreeNode):
       mean: L_OPD, a mean over response tokens, plus lambda L_traj, a mean over guided windows. It
         alone has a gradient.
       tokens: weight [] of the response tokens.
-      metrics: `divergence` (L_OPD as it is without caps), `trajectory` (L_traj), `guided_windows` and
-        `capped`, counts; in nats.
+      metrics: `divergence` (L_OPD as it is without caps) and `trajectory` (L_traj), in nats;
+        `guided_windows`, `capped` and `idle_rows`, counts.
     """
 
     mean: jax.Array
@@ -162,6 +162,7 @@ def guided_loss(
     metrics = {
         "divergence": jnp.sum(opd * each["opd"][:, :length]) / jnp.maximum(tokens, 1.0),
         **counts,
+        "idle_rows": t.idle_rows,
     }
     if "kl" in each:
         metrics["trajectory"] = jnp.sum(weights_N * each["kl"][:, length:])

@@ -134,6 +134,8 @@ def make_train_step(
             )
             seen["gradient_ratio"] = here.gradient_ratio
         new, metrics = update(state, teacher_params, batch, guided)
+        # Of a batch whose loss is not finite nothing is kept.
+        here = distill.step.where(metrics["skipped"] == 0, here, state.method_state[STATE])
         method_state = {**state.method_state, STATE: here}
         return new.replace(method_state=method_state), {**metrics, **seen}
 

@@ -29,6 +29,7 @@ from experiments.pair import Pair
 from experiments.readable import readable_rows
 from experiments.recipe import TrainStep
 from experiments.settings import read_settings
+from experiments.tokenizer import decode
 from models.parameters import Params
 
 
@@ -51,6 +52,7 @@ class TopdRecipe(OwnSamples):
         self.guidance = read_settings(topd.GuidanceSettings, config, "guidance")
         rollout = read_settings(RolloutSettings, config, "rollout")
         _check(config, self.opd, self.windows, self.guidance, rollout)
+        _check_positions(config, pair, self.windows, rollout)
         super().__init__(config, pair, rollout.sampling, rollout.max_total, "divergence")
         self._probe = jax.jit(
             topd.make_probe(
@@ -108,7 +110,7 @@ class TopdRecipe(OwnSamples):
 
     def _windows(self, probe: topd.Probe, b: int) -> list[dict[str, Any]]:
         def text(tokens: Any, counts: Any, w: int) -> str:
-            return str(self.pair.tokenizer.decode(tokens[b, w, : counts[b, w]]))
+            return decode(self.pair.tokenizer, tokens[b, w, : counts[b, w]].tolist())
 
         return [
             {
@@ -159,3 +161,22 @@ def _check(
                 f"the divergence's only over the student's current, unfiltered distribution. Set it to "
                 f"{right!r}, or use signal.support='full' or 'top_k'."
             )
+
+
+def _check_positions(
+    config: Any, pair: Pair, windows: topd.WindowSettings, rollout: RolloutSettings
+) -> None:
+    """Raises where a window behind a rollout's last token would leave a model's context.
+
+    Raises:
+      ValueError: names the fields and the limit.
+    """
+    needed = config.prompt.max_tokens + rollout.max_total + windows.tokens
+    assert pair.teacher_config is not None
+    most = min(pair.student_config.max_positions, pair.teacher_config.max_positions)
+    if needed > most:
+        raise ValueError(
+            f"prompt.max_tokens={config.prompt.max_tokens}, rollout.max_total={rollout.max_total} "
+            f"and windows.tokens={windows.tokens} are {needed} tokens, but a model has {most} "
+            "positions. Lower one of them."
+        )

@@ -194,6 +194,10 @@ def test_slots_write_what_is_probed(slots, pair):
             {"guidance": {"buffer": 3, "min_buffer": 3}},
             r"guidance\.buffer=3 holds fewer distances than the 4 rows",
         ),
+        (
+            {"windows": {"tokens": 9999}},
+            r"rollout\.max_total=24 and windows\.tokens=9999 are 10048 tokens, but a model has",
+        ),
         ({"windows": {"per_rollout": 40}}, r"windows\.per_rollout=40 with rollout\.max_total=24"),
         (
             {

@@ -44,6 +44,11 @@ def test_the_threshold_is_the_quantile_of_the_latest_values(batches, quantile, l
             assert sorted(np.asarray(buffer.values_N)[: len(held)]) == sorted(np.float32(held))
 
 
+def test_what_is_not_finite_is_left_out():
+    buffer = push(init_buffer(4), jnp.asarray([jnp.nan, 0.5, jnp.inf]), jnp.ones(3, bool))
+    assert int(buffer.count) == 1 and float(buffer.values_N[0]) == 0.5
+
+
 def test_more_values_than_it_holds_are_refused():
     with pytest.raises(ValueError, match=r"guidance\.buffer=2 holds fewer values .* \(3\)"):
         push(init_buffer(2), jnp.zeros(3), jnp.ones(3, bool))

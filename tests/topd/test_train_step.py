@@ -125,6 +125,15 @@ def test_capped_arms_guide_nothing(objective):
     assert int(state.method_state["near_future"].low.count) == 0
 
 
+def test_of_a_batch_that_is_not_finite_nothing_is_kept():
+    state = create_state(PARAMS, OPTIMIZER, init_method_state(RULE))
+    trajectories, probe = tp.probe(0, WINDOWS, TransportSettings(), RULE)
+    broken = probe.replace(teacher_hidden_BxTxD=probe.teacher_hidden_BxTxD * jnp.nan)
+    new, metrics = jitted(RULE)(state, TEACHER_PARAMS, ProbedBatch(trajectories, broken))
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, new.replace(step=state.step), state)
+
+
 def test_a_batch_without_a_response_changes_nothing():
     trajectories = tp.rollouts(0)
     none = trajectories.replace(
@@ -137,4 +146,5 @@ def test_a_batch_without_a_response_changes_nothing():
     new, metrics = jitted(RULE)(state, TEACHER_PARAMS, ProbedBatch(none, probe))
     assert all(np.isfinite(x) for x in metrics.values())
     assert metrics["windows"] == metrics["loss"] == metrics["grad_norm"] == 0
+    assert metrics["idle"] == 1 and metrics["idle_rows"] == 6
     jax.tree.map(np.testing.assert_array_equal, new.params, PARAMS)
