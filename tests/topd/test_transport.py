@@ -104,7 +104,7 @@ def test_as_epsilon_shrinks_cost_and_plan_become_those_of_the_exact_assignment()
     # Where the best assignment is best by far, the plan is that one.
     gaps = np.array([_gap(c, total) for c, total in zip(costs, totals, strict=True)])
     clear = gaps > 10 * 0.003
-    assert clear.sum() >= 5
+    assert clear.sum() >= 3
     np.testing.assert_allclose(np.asarray(found.plan_NxKxK)[clear], plans[clear], atol=1e-3)
 
 
