@@ -6,6 +6,8 @@ in docs/topd.md).
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +18,15 @@ import jax.numpy as jnp
 import models
 from distill.chunked import log_probs, map_logits, readout
 from distill.signal import Signal, token_divergence
-from distill.trajectories import Trajectories
+from distill.trajectories import Source, Trajectories
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
 from topd.transport import Transport, compare
 from topd.windows import Reading, Windows, open_windows, prepare, read, student_reads
+
+# Rows are not read in less than this: there is nothing to be saved.
+_NARROWEST = 64
 
 
 class Losses(flax.struct.PyTreeNode):
@@ -158,8 +163,24 @@ def make_probe(
         sample_ids: jax.Array,
         key: jax.Array,
     ) -> Probe:
-        s_params = prepare(student_params, student_config)
-        t_params = prepare(teacher_params, teacher_config)
+        params = prepare(student_params, student_config), prepare(teacher_params, teacher_config)
+        inputs = *params, trajectories, sample_ids, key
+        widths = _widths(trajectories.tokens_BxT.shape[1])
+        longest = jnp.max(jnp.sum(trajectories.source_BxT != Source.PADDING, axis=1))
+        which = jnp.sum(longest > jnp.asarray(widths[:-1], jnp.int32))
+        return jax.lax.switch(which, [functools.partial(at_width, w) for w in widths], *inputs)
+
+    def at_width(
+        width: int,
+        s_params: Params,
+        t_params: Params,
+        whole: Trajectories,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> Probe:
+        """No row has more than `width` tokens."""
+        trajectories: Trajectories = jax.tree.map(lambda x: x[:, :width], whole)
+        padding = (0, 0), (0, whole.tokens_BxT.shape[1] - width)
         theirs = read(t_params, teacher_config, trajectories, windows.tokens)
         own: Reading | None = None
         if reads or needs_divergence:
@@ -169,12 +190,14 @@ def make_probe(
             (t_params, teacher_config, theirs.hidden_BxTxD),
             trajectories, signal, both,
         )  # fmt: skip
+        # Positions are chosen among those of whole rows, so that no draw depends on the width.
+        losses = jax.tree.map(lambda x: jnp.pad(x, padding), losses)
         divergence_BxT = losses.divergence_BxT
         scores_BxT = losses.teacher_nll_BxT
         if windows.candidates == "divergence":
             assert divergence_BxT is not None
             scores_BxT = divergence_BxT
-        eligible_BxT = trajectories.divergence_weights_BxT != 0
+        eligible_BxT = whole.divergence_weights_BxT != 0
 
         def look(rows: int | None, starts: Starts) -> tuple[Windows, jax.Array, jax.Array]:
             caches = own.cache if own is not None and reads else None, theirs.cache
@@ -218,7 +241,16 @@ def make_probe(
             median_B=median,
             low_distance_RxV=low_distance,
             low_valid_RxV=low_valid,
-            teacher_hidden_BxTxD=theirs.hidden_BxTxD,
+            teacher_hidden_BxTxD=jnp.pad(theirs.hidden_BxTxD, (*padding, (0, 0))),
         )
 
     return probe
+
+
+def _widths(length: int) -> list[int]:
+    """Widths at which rows of `length` positions are read: all of them, and less where that is enough.
+
+    Decoding reads a cache's whole capacity, and most batches end long before their budget.
+    """
+    parts = (math.ceil(length / 4), math.ceil(length / 2))
+    return [*(width for width in parts if width >= _NARROWEST), length]

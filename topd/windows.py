@@ -8,7 +8,6 @@ prefix is run twice. B rows, T tokens, W windows, K tokens of a window.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,17 +18,17 @@ import jax.numpy as jnp
 import models
 from distill.roles import Role, role_key
 from distill.trajectories import Source, Trajectories
-from models.decode import Cache, Cursor, decode, extend, init_cache, unstack
+from models.attention import attention
+from models.decode import Cache, Cursor, decode, extend, unstack
 from models.parameters import Params
 from models.sampling import Sampling
-from models.transformer import embed
+from models.sharding import constrain
+from models.transformer import block, embed, rms_norm
 from topd.candidates import Starts
 from topd.settings import TransportSettings, WindowSettings
 
 # Attempts of `Role.PROBE` from here on are windows': two for every position, one for each model.
 _FIRST_ATTEMPT = 2
-# Tokens of a rollout that are run at a time: scores of attention are [heads, block, capacity].
-_BLOCK = 512
 
 
 class Windows(flax.struct.PyTreeNode):
@@ -66,33 +65,34 @@ class Reading(flax.struct.PyTreeNode):
 def read(
     params: Params, config: models.ModelConfig, trajectories: Trajectories, room: int
 ) -> Reading:
-    """One pass over the rollouts, in blocks.
+    """One pass over the rollouts, by the config's attention kernel.
+
+    What stands in a row's padding goes into the cache, too, beyond its length: it is not read.
 
     Args:
       params: unstacked.
+      trajectories: rows that are not packed: slots of a cache are positions.
       room: positions that the cache has beyond the rollouts' T.
     """
-    tokens = trajectories.tokens_BxT[:, :-1]
-    batch, length = tokens.shape
-    valid = trajectories.source_BxT[:, :-1] != Source.PADDING
-    cache = init_cache(config, batch, length + 1 + room)
-    count = math.ceil(length / _BLOCK)
-    if count == 1:
-        return Reading(*extend(params, config, tokens, jnp.zeros(batch, jnp.int32), cache, valid))
+    t = trajectories
+    tokens, segments = t.tokens_BxT[:, :-1], t.segment_ids_BxT[:, :-1]
+    keys, values = [], []
 
-    size = math.ceil(length / count)
-    padded = [jnp.pad(x, ((0, 0), (0, count * size - length))) for x in (tokens, valid)]
-    blocks = [jnp.moveaxis(x.reshape(batch, count, size), 1, 0) for x in padded]
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        keys.append(k)
+        values.append(v)
+        return attention(q, k, v, segments, config)
 
-    def step(cache: Cache, inputs: Any) -> tuple[Cache, jax.Array]:
-        number, tokens, valid = inputs
-        start = jnp.full(batch, number * size, jnp.int32)
-        hidden, cache = extend(params, config, tokens, start, cache, valid)
-        return cache, hidden
+    x = embed(params, config, tokens)
+    for layer in params["layers"]:
+        x = block(x, layer, config, t.positions_BxT[:, :-1], attend)
 
-    cache, hidden = jax.lax.scan(step, cache, (jnp.arange(count), *blocks))
-    hidden = jnp.moveaxis(hidden, 0, 1).reshape(batch, count * size, -1)
-    return Reading(hidden[:, :length], cache)
+    def stored(x_BxTxKxE: jax.Array) -> jax.Array:
+        x = jnp.pad(jnp.swapaxes(x_BxTxKxE, 1, 2), ((0, 0), (0, 0), (0, 1 + room), (0, 0)))
+        return constrain(x, ("batch", "kv_heads", None, None), config.mesh, config.rules)
+
+    cache = Cache(k=tuple(map(stored, keys)), v=tuple(map(stored, values)))
+    return Reading(rms_norm(x, params["final_norm"], config.norm_eps), cache)
 
 
 def open_windows(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import models
 from distill.roles import Role, role_key
+from models.decode import extend, init_cache
 from models.sampling import row_keys
 from topd import GuidanceSettings, TransportSettings, WindowSettings, make_probe, windows
 
@@ -163,26 +163,56 @@ def test_static_vectors_are_rows_of_the_students_table():
         assert float(contextual.distance_BxW[b, w]) != float(probe.distance_BxW[b, w])
 
 
-def test_reading_in_blocks_is_reading_at_once(monkeypatch):
+def test_reading_fills_a_cache_as_decoding_does():
     trajectories = tp.rollouts(0)
     params = windows.prepare(PARAMS, STUDENT)
-    whole = windows.read(params, STUDENT, trajectories, WIDTH)
-    monkeypatch.setattr(windows, "_BLOCK", 5)
-    parts = windows.read(params, STUDENT, trajectories, WIDTH)
-    there = np.asarray(trajectories.source_BxT[:, :-1] != 0)
-    np.testing.assert_allclose(
-        np.asarray(parts.hidden_BxTxD)[there], np.asarray(whole.hidden_BxTxD)[there],
-        rtol=1e-4, atol=1e-5,
-    )  # fmt: skip
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        parts.cache,
-        whole.cache,
+    found = windows.read(params, STUDENT, trajectories, WIDTH)
+    tokens, there = (
+        trajectories.tokens_BxT[:, :-1],
+        np.asarray(trajectories.source_BxT[:, :-1] != 0),
     )
-    plain = np.asarray(models.forward_hidden(PARAMS, STUDENT, trajectories.tokens_BxT[:, :-1]))
+    empty = init_cache(STUDENT, 6, tokens.shape[1] + 1 + WIDTH)
+    hidden, cache = extend(params, STUDENT, tokens, jnp.zeros(6, jnp.int32), empty)
+    assert found.cache.capacity == cache.capacity
+    for ours, theirs in zip(
+        jax.tree.leaves(found.cache), jax.tree.leaves(cache), strict=True
+    ):  # [B, K, S, E]
+        a, b = (
+            np.moveaxis(np.asarray(x), 2, 1)[:, : there.shape[1]][there] for x in (ours, theirs)
+        )
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        np.asarray(whole.hidden_BxTxD)[there], plain[there], rtol=1e-4, atol=1e-5
+        np.asarray(found.hidden_BxTxD)[there], np.asarray(hidden)[there], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.slow
+def test_rows_with_much_padding_are_read_as_those_with_little():
+    short = tp.rollouts(0)
+    plain = tp.probe(0)[1]
+    for extra in (60, 120, 250):
+        padding = ((0, 0), (0, extra))
+        wide = jax.tree.map(lambda x, p=padding: jnp.pad(x, p), short)
+        wide = wide.replace(
+            positions_BxT=jnp.broadcast_to(
+                jnp.arange(wide.tokens_BxT.shape[1]), wide.tokens_BxT.shape
+            )
+        )
+        found = tp.prober()(PARAMS, TEACHER_PARAMS, wide, jnp.arange(6), KEY)
+        assert found.teacher_hidden_BxTxD.shape[1] == wide.tokens_BxT.shape[1] - 1
+        for name in ("student_BxWxK", "teacher_BxWxK"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+        np.testing.assert_allclose(found.distance_BxW, plain.distance_BxW, atol=1e-5)
+    # And with one long row among them, for which the whole width is needed.
+    text = jnp.asarray(np.random.default_rng(0).integers(1, VOCAB, (1, wide.tokens_BxT.shape[1])))
+    filled = wide.replace(
+        tokens_BxT=wide.tokens_BxT.at[1].set(text[0]),
+        source_BxT=wide.source_BxT.at[1].set(1),
+        segment_ids_BxT=wide.segment_ids_BxT.at[1].set(1),
+    )
+    found = tp.prober()(PARAMS, TEACHER_PARAMS, filled, jnp.arange(6), KEY)
+    np.testing.assert_array_equal(found.student_BxWxK, plain.student_BxWxK)
+    np.testing.assert_allclose(found.distance_BxW, plain.distance_BxW, atol=1e-5)
 
 
 def test_losses_of_candidates_are_those_of_the_text():
