@@ -102,7 +102,7 @@ def _topd(guidance: dict) -> dict:
             "reduction": "mean",
             "cap_share": 0.3,
             "cap": "scale",
-            "gradient_ratio_every": 0 if "objective" in guidance else 20,
+            "gradient_ratio_every": 0 if "objective" in guidance else 50,
             **guidance,
         },
     }
