@@ -21,7 +21,6 @@ from experiments.methods.online import Online
 from experiments.pair import load_pair, start_student
 from experiments.workdir import environment
 
-
 _STEPS = 5  # of a round
 
 
