@@ -96,6 +96,7 @@ def _topd(guidance: dict) -> dict:
             "high_quantile": 0.75,
             "buffer": 512,
             "min_buffer": 16,
+            "least_distance": 1e-3,
             "plan": "transport",
             "context": "student",
             "rows": "one",

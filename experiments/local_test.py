@@ -111,7 +111,8 @@ def find_prefixes(
         )  # fmt: skip
         rows.append(Prefixes(text[b], *(x[b, w] for x in found)))
         distances.append(p.distance_BxW[b, w])
-        threshold = float(np.quantile(np.concatenate(lows), recipe.guidance.high_quantile))
+        bound = np.quantile(np.concatenate(lows), recipe.guidance.high_quantile)
+        threshold = max(float(bound), recipe.guidance.least_distance)
         above = np.nonzero(np.concatenate(distances) > threshold)[0]
         if len(above) >= count:
             return _take(rows, above[:count]), threshold

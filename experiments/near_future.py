@@ -90,6 +90,7 @@ def near_future(
           the distance. `high`: the highest loss; `random`: any; `low`: drawn from the lower part.
         correlation: `pearson` and `spearman` of loss and D_OT over the random positions and over the
           high ones; null where one of them does not vary.
+        D_OT is rounded to .001 in all of these.
         false_alarms: share of the high-loss positions with a D_OT at or below `threshold`, the upper
           quartile of the low-loss ones.
         points: by kind (loss, D_OT) of every position.
@@ -145,6 +146,8 @@ def near_future(
 
 def summarise(points: dict[str, np.ndarray]) -> dict[str, Any]:
     """Medians, correlations and false alarms of (loss, D_OT) by kind."""
+    # Equal windows are at a distance of rounding and entropy: to be told apart from nothing.
+    points = {kind: np.stack([x[:, 0], np.round(x[:, 1], 3)], -1) for kind, x in points.items()}
     threshold = float(np.quantile(points["low"][:, 1], 0.75))
     return {
         "positions": {

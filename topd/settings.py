@@ -130,6 +130,8 @@ class GuidanceSettings:
       high_quantile: of the OT at low-loss positions; the threshold.
       buffer: OT values at low-loss positions that are kept, the latest ones.
       min_buffer: fewer of them make no threshold, and nothing is guided.
+      least_distance: a threshold below it is raised to it: equal windows are at a distance of rounding
+        and entropy, and where most low-loss ones are equal that would be the threshold.
       plan: targets come from the plan G (`transport`), or from G = I / K (`identity`): the teacher's
         i-th token at the i-th state.
       context: the states c_i are those of the student's window, or of the teacher's.
@@ -149,6 +151,7 @@ class GuidanceSettings:
     high_quantile: float = 0.75
     buffer: int = 512
     min_buffer: int = 16
+    least_distance: float = 1e-3
     plan: str = "transport"
     context: str = "student"
     rows: str = "one"
@@ -176,6 +179,7 @@ class GuidanceSettings:
             ("high_quantile", 0 <= self.high_quantile <= 1, "in [0, 1]"),
             ("buffer", self.buffer >= 1, "at least 1"),
             ("min_buffer", 1 <= self.min_buffer <= self.buffer, "in [1, guidance.buffer]"),
+            ("least_distance", self.least_distance >= 0, "0 or more"),
             ("cap_share", 0 <= self.cap_share <= 1, "in [0, 1]"),
             ("gradient_ratio_every", self.gradient_ratio_every >= 0, "0 (never) or more"),
         )

@@ -118,6 +118,7 @@ def make_train_step(
             )
             here = here.replace(low=low)
             bound = threshold(low, settings.high_quantile, settings.min_buffer)
+            bound = jnp.maximum(bound, settings.least_distance)
             guided = valid & (probe.distance_BxW > bound)
             seen |= {
                 "low_distance": _mean(low),

@@ -293,6 +293,7 @@ def test_the_rollout_sees_no_window_and_a_window_no_other():
         ({"high_quantile": 1.5}, r"guidance\.high_quantile=1\.5 must be in \[0, 1\]"),
         ({"buffer": 0}, r"guidance\.buffer=0 must be at least 1"),
         ({"min_buffer": 600}, r"guidance\.min_buffer=600 must be in \[1, guidance\.buffer\]"),
+        ({"least_distance": -0.1}, r"guidance\.least_distance=-0\.1 must be 0 or more"),
         ({"cap_share": 2.0}, r"guidance\.cap_share=2\.0"),
         ({"gradient_ratio_every": -1}, r"guidance\.gradient_ratio_every=-1"),
         (

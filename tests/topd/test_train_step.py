@@ -101,7 +101,12 @@ def test_the_ratio_of_gradients_is_measured_now_and_then():
         {"rule": "loss"},
         *(
             pytest.param(x, marks=pytest.mark.slow)
-            for x in ({"high_quantile": 0.0}, {"buffer": 4}, {"min_buffer": 1})
+            for x in (
+                {"high_quantile": 0.0},
+                {"buffer": 4},
+                {"min_buffer": 1},
+                {"least_distance": 1.0},
+            )
         ),
     ],
     ids=str,
