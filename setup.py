@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Tests and notebooks are not installed.
-ROOMS = ("atesd", "configs", "distill", "experiments", "models", "motab")
+ROOMS = ("atesd", "configs", "distill", "experiments", "models", "motab", "topd")
 
 TRACKING = ["tensorboardX>=2.6", "wandb>=0.21"]
 
@@ -36,6 +36,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "ott-jax>=0.6",
         "rich>=13.0",
         "safetensors>=0.5",
         "scipy>=1.13",

@@ -14,6 +14,7 @@ class Role(enum.IntEnum):
     TEACHER = 1
     STEP_COIN = 2  # who writes a step
     DATA_COIN = 3  # whether a sample is the student's or the data set's
+    PROBE = 4  # texts that are only looked at, and where they begin
 
 
 def role_key(key: jax.Array, role: Role, attempt: int | jax.Array) -> jax.Array:

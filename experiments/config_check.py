@@ -12,7 +12,7 @@ from experiments.settings import check_type
 # Sections and fields that are not in `configs.common.shared`.
 OWN = (
     "method", "sft", "motab", "rollout", "signal", "grpo", "synthesis", "exposure", "exposed", "loss",
-    "controller", "topd",
+    "controller", "windows", "transport", "guidance",
 )  # fmt: skip
 # The least that a number may be.
 LEAST = {

@@ -20,11 +20,15 @@ A point of a curve is a mean over problems of each problem's mean over its token
 95 % bootstrap interval over problems. Later bins hold fewer problems: those whose text is that
 long. Noise belongs to (seed, writer, problem's index * n + sample): batches do not matter.
 
+With `--window K` also whether a token's loss says that the models part there (TOPD, arXiv 2606.00305):
+loss against optimal transport between windows of K tokens, `experiments.near_future`.
+
 diagnose.json, strict JSON:
 
     log_probs     {"teacher_text" | "student_text": {"teacher" | "student": CURVE}}
     kl            {"student" | "teacher": CURVE}
     texts         {"student" | "teacher": {"mean_length": tokens, "truncation_rate": share}}
+    near_future   with --window: what `experiments.near_future.near_future` returns
     problems, samples, bin, min_problems, seconds
     settings      the command's flags
     commit, dirty, versions, device, device_count
@@ -59,6 +63,8 @@ from experiments.data.batches import Render, pad_rows, prompt_ids
 from experiments.data.example import Example
 from experiments.data.sources import load_source
 from experiments.diagnose_picture import draw
+from experiments.near_future import NearFutureSettings, near_future, near_future_table
+from experiments.near_future_picture import draw as draw_near_future
 from experiments.paths import model_directory
 from experiments.position_curves import PositionCurve
 from experiments.progress import Progress
@@ -69,7 +75,7 @@ from experiments.workdir import environment, plain, write_atomic
 from models import ModelConfig, generate, load_config, load_pretrained
 from models.parameters import Params
 
-RESULTS, PICTURE = "diagnose.json", "diagnose.png"
+RESULTS, PICTURE, NEAR_FUTURE = "diagnose.json", "diagnose.png", "near_future.png"
 ROLES = {"student": Role.STUDENT, "teacher": Role.TEACHER}
 _OTHER = {"student": "teacher", "teacher": "student"}
 
@@ -258,6 +264,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of sampling")
     add("--bin", type=int, default=16, help="token positions per bin (16)")
     add("--min_problems", type=int, default=10, help="bins with fewer are left out (10)")
+    add("--window", type=int, default=0, help="tokens of near futures to compare; 0 for none")
+    add("--windows_per_text", type=int, default=2, help="windows of each kind, at most (2)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
     add_prompt_flags(parser)
     return parser
@@ -266,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Diagnoses what the command line asks for, and writes numbers and picture."""
     # Whatever can be wrong with cheap things comes before the weights are read.
+    near = _near_future_settings(options)
     directories = {role: _directory(role, getattr(options, role)) for role in ROLES}
     examples = list(load_source({"name": options.data, "size": options.size}))
     tokenizer, render = tokenizer_and_renderer(options, directories["student"])
@@ -276,6 +285,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         load_config(path)
     options.out.mkdir(parents=True, exist_ok=True)
     ends = {i for role, path in directories.items() for i in eos_ids(tokenizers[role], path)}
+    eos = tuple(sorted(ends))
     pair = {}
     for role, path in directories.items():
         config, params = load_pretrained(path, options.dtype)
@@ -295,16 +305,44 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             bin=options.bin,
             min_problems=options.min_problems,
             vocab_size=shared,
-            eos=tuple(sorted(ends)),
+            eos=eos,
             render=render,
             on_batch=lambda done, _: progress.update(done),
         )
+        if near is not None:
+            results["near_future"] = near_future(
+                pair["student"], pair["teacher"], tokenizer, examples, near, eos=eos,
+                vocab_size=shared, render=render,
+            )  # fmt: skip
     settings = {k: v for k, v in vars(options).items() if k != "out"}
     results = {**results, "settings": settings, **environment()}
     console.print(overall_table(f"{options.student} and {options.teacher}", results))
+    if near is not None:
+        console.print(near_future_table(results["near_future"]))
     write_outcome(options.out, results)
-    console.print(f"Wrote {options.out / RESULTS} and {options.out / PICTURE}")
+    pictures = (PICTURE, NEAR_FUTURE) if near is not None else (PICTURE,)
+    console.print(f"Wrote {', '.join(str(options.out / x) for x in (RESULTS, *pictures))}")
     return results
+
+
+def _near_future_settings(options: argparse.Namespace) -> NearFutureSettings | None:
+    """None without windows.
+
+    Raises:
+      ValueError: a flag is out of range.
+    """
+    if options.window == 0:
+        return None
+    return NearFutureSettings(
+        window=options.window,
+        per_text=options.windows_per_text,
+        n=options.n,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
 
 
 def _directory(role: str, name: str) -> Path:
@@ -315,10 +353,14 @@ def _directory(role: str, name: str) -> Path:
 
 
 def write_outcome(out: Path, results: dict[str, Any]) -> None:
-    """Writes diagnose.png and diagnose.json, each wholly or not at all; numbers last."""
-    picture = io.BytesIO()
-    draw(results).savefig(picture, format="png")
-    write_atomic(out / PICTURE, picture.getvalue())
+    """Writes pictures and diagnose.json, each wholly or not at all; numbers last."""
+    figures = {PICTURE: draw(results)}
+    if "near_future" in results:
+        figures[NEAR_FUTURE] = draw_near_future(results["near_future"])
+    for name, figure in figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+        write_atomic(out / name, picture.getvalue())
     content = json.dumps(plain(results), indent=2, allow_nan=False) + "\n"
     write_atomic(out / RESULTS, content.encode())
 

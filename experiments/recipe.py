@@ -123,16 +123,21 @@ class Recipe(abc.ABC):
         rows = len(batch.prompts_BxP) * copies
         if 0 < self._count < rows:
             return self._through_slots(student_params, batch, copies, round_)
-        ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
         inputs = place_rows(
             (
                 np.repeat(batch.prompts_BxP, copies, axis=0),
                 np.repeat(batch.prompt_lengths_B, copies),
-                ids.reshape(-1),
+                self.sample_ids(batch, copies),
             ),
             self.pair.mesh,
         )
         return self._rollout(student_params, self.pair.teacher_params, *inputs, self._key(round_))
+
+    @staticmethod
+    def sample_ids(batch: PromptBatch, copies: int) -> np.ndarray:
+        """Ids of the rows that `__call__` writes."""
+        ids = batch.sample_ids_B[:, None] * copies + np.arange(copies, dtype=np.int32)
+        return ids.reshape(-1)
 
     def requests(self, batch: PromptBatch, copies: int, round_: int) -> Iterator[Request]:
         """What `__call__` writes, a row at a time; a request's payload is its row's example."""

@@ -113,6 +113,7 @@ def forward_hidden(
     tokens: jax.Array,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    attend: Attend | None = None,
 ) -> jax.Array:
     """Hidden states [B, T, D] after the final norm; `logits` of them are next-token logits.
 
@@ -120,13 +121,16 @@ def forward_hidden(
       tokens: [B, T] token ids.
       positions: [B, T] rotary positions; counted from 0 along the row by default.
       segment_ids: [B, T]; tokens attend only within their own segment; one segment by default.
+      attend: what attends to what, in place of causal attention within segments.
     """
     params = frozen_base(params, config)
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
 
-    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    def causal(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return attention(q, k, v, segment_ids, config)
+
+    attend = causal if attend is None else attend
 
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         return block(x, layer, config, positions, attend), None

@@ -13,6 +13,7 @@ HARDWARE = {
     "qwen3_": "weights of several gigabytes, and accelerators",
     "experiments.bench": "environments of other libraries; tests/experiments/test_bench.py runs its parts",
     "experiments.bench_exposure": "a quiet machine",
+    "experiments.bench_windows": "a quiet machine",
     "tests.soak": "half an hour; .ci/nightly runs it as it stands",
 }
 _EVALUATION = ["--max_new_tokens", "16", "--batch_size", "4"]
@@ -107,7 +108,12 @@ def _data(rest: list[str], workdir: str, out: str) -> list[str]:
 
 def _diagnose(rest: list[str], workdir: str, out: str) -> list[str]:
     models = ["--student", "embedded:student", "--teacher", "embedded:teacher"]
-    return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "1", "--out", out]  # fmt: skip
+    window = ["--window", "4"] if "--window" in rest else []
+    return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "1", *window, "--out", out]  # fmt: skip
+
+
+def _local_test(rest: list[str], workdir: str, out: str) -> list[str]:
+    return ["--config", _config(rest)[0], "--prefixes", "4", "--steps", "2", "--out", out]
 
 
 def _export(rest: list[str], workdir: str, out: str) -> list[str]:
@@ -135,6 +141,7 @@ _BY_MODULE = {
     "experiments.data": _data,
     "experiments.paired": _paired,
     "experiments.diagnose": _diagnose,
+    "experiments.local_test": _local_test,
     "experiments.export": _export,
     "experiments.plan": _plan,
     "experiments.report": _report,

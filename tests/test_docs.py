@@ -19,7 +19,7 @@ def python_blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/atesd.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/atesd.md", "docs/topd.md"])
 def test_the_python_example_runs(page):
     (block,) = python_blocks(page)
     names: dict = {}

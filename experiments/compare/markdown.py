@@ -30,6 +30,7 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
         "## Trajectories",
         _trajectories(table),
         *_section("Exposure", _exposure(table)),
+        *_section("Near futures", _windows(table)),
         *_section("What the monitor saw", _monitor(table)),
         *_section("Self-correction", _correction(table)),
         "## Learning rates",
@@ -175,6 +176,36 @@ def _exposure(table: Mapping[str, Any]) -> str:
         "Means over the first and the last third of the updates: exposure a; mismatch, the KL of "
         "exposed teacher and student in nats per token; and the share of tokens at which their most "
         "likely tokens differ."
+    )
+    return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
+
+
+def _windows(table: Mapping[str, Any]) -> str:
+    heads = [
+        "arm", "windows per update", "D_OT first", "D_OT last", "low-loss first", "low-loss last",
+        "guided % first", "guided % last", "L_traj first", "L_traj last", "capped", "gradients",
+    ]  # fmt: skip
+    rows = []
+    for row in table["arms"].values():
+        if (seen := row.get("windows")) is None:
+            continue
+        ends = ("first", "last")
+        rows.append(
+            [
+                row["label"],
+                _number(seen["windows"], "{:.1f}"),
+                *(_number(seen[f"distance_{x}"], "{:.3f}") for x in ends),
+                *(_number(seen[f"low_distance_{x}"], "{:.3f}") for x in ends),
+                *(_percent(seen[f"high_{x}"]) for x in ends),
+                *(_number(seen[f"trajectory_{x}"], "{:.3f}") for x in ends),
+                _number(seen["capped"], "{:.1f}"),
+                _number(seen["gradient_ratio"], "{:.3f}"),
+            ]
+        )
+    note = (
+        "Means over the first and the last third of the updates: D_OT at candidates and at low-loss "
+        "positions; the share of windows above the threshold; L_traj in nats. Capped are tokens per "
+        "update; gradients is |lambda grad L_traj| / |grad L_OPD|."
     )
     return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
 

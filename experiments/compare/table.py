@@ -14,6 +14,7 @@ from experiments.compare.gather import Finished, paired, read_runs, right_shares
 from experiments.compare.monitor import monitor
 from experiments.compare.plan import TEST_SETS, Plan, selection_directory
 from experiments.compare.selection import choose
+from experiments.compare.windows import windows
 from experiments.statistics import crossed_bootstrap
 from experiments.workdir import METRICS
 
@@ -54,7 +55,7 @@ def make_table(plan: Plan, workdir: Path) -> dict[str, Any]:
 
 
 def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
-    """Accuracies, costs, what it trained on, exposure, the monitor, and self-correction.
+    """Accuracies, costs, what it trained on, exposure, windows, the monitor, and self-correction.
 
     Costs are means over seeds. `tokens` are those trained on, by who wrote them.
     """
@@ -83,6 +84,7 @@ def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
             for source in [*(s for s in SOURCES if s in sources), *sorted(sources - {*SOURCES})]
         },
         "exposure": exposure([run.train for run in runs]),
+        "windows": windows([run.train for run in runs]),
         "monitor": monitor([t for run in runs for t in run.trajectories]),
         "correction": _correction(study, runs, "after"),
     }

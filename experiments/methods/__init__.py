@@ -13,6 +13,7 @@ from experiments.methods.offline import Offline
 from experiments.methods.online import Online
 from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
+from experiments.methods.topd import TopdRecipe
 from experiments.pair import Pair
 from experiments.positions import check_rollout
 from experiments.recipe import Recipe
@@ -23,6 +24,7 @@ RECIPES: dict[str, Callable[[Any, Pair], Recipe]] = {
     "distillation": DistillationRecipe,
     "grpo": GrpoRecipe,
     "atesd": AtesdRecipe,
+    "topd": TopdRecipe,
 }
 METHODS = (*RECIPES, "sft")
 MODES = ("online", "offline")

@@ -32,13 +32,12 @@ from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.example import Example
 from experiments.data.sources import load_source
 from experiments.exposed_prompts import ExposedPrompts
-from experiments.methods.own_samples import OwnSamples
+from experiments.methods.own_samples import OwnSamples, RolloutSettings
 from experiments.pair import Pair, start_student, with_initial_student
 from experiments.processes import place_rows
 from experiments.recipe import TrainStep
 from experiments.settings import read_settings
 from models.parameters import Params
-from models.sampling import Sampling
 
 # Rounds of a run's own rollouts count from 0; none of them shares noise with these.
 _PROBE_ROUND, _CONTROLLER_ROUND = 2**31 - 1, 2**31 - 2
@@ -82,26 +81,6 @@ class ExposureSettings:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class RolloutSettings:
-    """How the student writes: see `models.sampling.Sampling`; `max_total` in tokens."""
-
-    student_temperature: float
-    student_top_p: float
-    student_top_k: int
-    max_total: int
-
-    def __post_init__(self):
-        for name, fits, bounds in (
-            ("student_temperature", self.student_temperature >= 0, "0 (greedy) or more"),
-            ("student_top_p", 0 < self.student_top_p <= 1, "in (0, 1]"),
-            ("student_top_k", self.student_top_k >= 0, "0 (off) or more"),
-            ("max_total", self.max_total >= 1, "at least 1"),
-        ):
-            if not fits:
-                raise ValueError(f"rollout.{name}={getattr(self, name)} must be {bounds}.")
-
-
 class AtesdRecipe(OwnSamples):
     """The student's rollouts, and an exposed teacher."""
 
@@ -137,10 +116,7 @@ class AtesdRecipe(OwnSamples):
                 if self.teacher.weights == "frozen"
                 else dataclasses.replace(pair, teacher_config=pair.student_config)
             )
-        sampling = Sampling(
-            rollout.student_temperature, rollout.student_top_p, rollout.student_top_k
-        )
-        super().__init__(config, pair, sampling, rollout.max_total, "divergence")
+        super().__init__(config, pair, rollout.sampling, rollout.max_total, "divergence")
         self._prompts = ExposedPrompts(
             pair.tokenizer,
             self.exposure.max_reasoning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,31 @@ from experiments.methods.policies import one_writer, write
 from experiments.pair import Pair
 from experiments.recipe import Recipe
 from models.sampling import Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutSettings:
+    """How the student writes: see `models.sampling.Sampling`; `max_total` in tokens."""
+
+    student_temperature: float
+    student_top_p: float
+    student_top_k: int
+    max_total: int
+
+    def __post_init__(self):
+        for name, fits, bounds in (
+            ("student_temperature", self.student_temperature >= 0, "0 (greedy) or more"),
+            ("student_top_p", 0 < self.student_top_p <= 1, "in (0, 1]"),
+            ("student_top_k", self.student_top_k >= 0, "0 (off) or more"),
+            ("max_total", self.max_total >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise ValueError(f"rollout.{name}={getattr(self, name)} must be {bounds}.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """Without a bound on the vocabulary."""
+        return Sampling(self.student_temperature, self.student_top_p, self.student_top_k)
 
 
 class OwnSamples(Recipe):

@@ -14,12 +14,14 @@ import pytest
 from ml_collections import ConfigDict
 
 import atesd as atesd_room
-from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd
+import topd as topd_room
+from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd, topd
 from distill.optimizer import OptimizerSettings
 from distill.policy_gradient import GrpoSettings
 from distill.signal import Signal
 from experiments.loop import run
-from experiments.methods.atesd import ExposureSettings, RolloutSettings
+from experiments.methods.atesd import ExposureSettings
+from experiments.methods.own_samples import RolloutSettings
 from experiments.trace import ProfileSettings
 from experiments.tracking import TrackingSettings
 from experiments.workdir import read_log
@@ -41,6 +43,9 @@ SETTINGS = (
     atesd_room.ControllerSettings,
     atesd_room.LossSettings,
     atesd_room.TeacherSettings,
+    topd_room.WindowSettings,
+    topd_room.TransportSettings,
+    topd_room.GuidanceSettings,
     ExposureSettings,
     RolloutSettings,
     TrackingSettings,
@@ -136,6 +141,7 @@ def shorten(config: ConfigDict) -> ConfigDict:
         (opd, "topk_union", set()),
         (gkd, "", set()),
         (grpo, "token", set()),
+        (topd, "smoke", set()),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):

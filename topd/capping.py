@@ -1,0 +1,59 @@
+"""False-alarm down-weighting: the paper's analysis, which caps losses and guides nothing.
+
+TOPD (arXiv 2606.00305): of the high-loss tokens, the 30 % with the lowest OT distance get the median
+loss of their rollout; the control takes as many from the other end.
+"""
+
+from __future__ import annotations
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from topd.probe import Probe
+from topd.settings import GuidanceSettings
+
+
+class Caps(flax.struct.PyTreeNode):
+    """What becomes of every token's loss: factor * loss + constant, factor and constant fixed.
+
+    Attributes:
+      factors_BxT: 1 where nothing is capped.
+      constants_BxT: 0 where nothing is capped.
+      count: [], capped tokens: those that were chosen and lay above their median.
+    """
+
+    factors_BxT: jax.Array
+    constants_BxT: jax.Array
+    count: jax.Array
+
+
+def cap_losses(probe: Probe, settings: GuidanceSettings, length: int) -> Caps:
+    """Caps of a batch; the share is of all its candidates, ties by row and window.
+
+    A loss at or below its median stays as it is.
+
+    Args:
+      length: T of the rollouts.
+    """
+    assert probe.divergence_BxW is not None and probe.median_B is not None
+    p = jax.lax.stop_gradient(probe)
+    divergence, median = jax.lax.stop_gradient((probe.divergence_BxW, probe.median_B[:, None]))
+    valid = p.starts.valid_BxW
+    distance = p.distance_BxW if settings.objective == "cap_low" else -p.distance_BxW
+    order = jnp.argsort(jnp.where(valid, distance, jnp.inf).reshape(-1), stable=True)
+    rank = jnp.argsort(order, stable=True).reshape(valid.shape)
+    chosen = valid & (rank < jnp.round(settings.cap_share * jnp.sum(valid)))
+    capped = chosen & (divergence > median)
+    factor = median / jnp.where(capped, divergence, 1.0)
+    constant = jnp.zeros_like(factor)
+    if settings.cap == "clip":
+        factor, constant = jnp.zeros_like(factor), jnp.broadcast_to(median, factor.shape)
+    slots = jnp.where(capped, p.starts.at_BxW, length)
+    rows = jnp.arange(valid.shape[0])[:, None]
+    plain = jnp.ones((valid.shape[0], length)), jnp.zeros((valid.shape[0], length))
+    factors, constants = (
+        x.at[rows, slots].set(new, mode="drop")
+        for x, new in zip(plain, (factor, constant), strict=True)
+    )
+    return Caps(factors, constants, jnp.sum(capped))

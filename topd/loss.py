@@ -1,0 +1,208 @@
+"""L_OPD + lambda L_traj in one pass: a rollout and its windows are one row.
+
+TOPD (arXiv 2606.00305): L_traj = sum over i < K of KL(ytilde_i || p_S(. | c_i)). The states c_i of a
+window stand behind the rollout in its row. There a token attends to the rollout up to where its window
+opens, and to its own window: the prefix is run once however many windows it has, and the gradient
+flows through all of it. B rows, T tokens, W windows, K tokens of a window, N = W K, S = T - 1 + N.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.chunked import readout, weighted_sum
+from distill.signal import Signal, token_divergence
+from distill.trajectories import Trajectories
+from models.attention import attention, grouped_attention
+from models.parameters import Params
+from models.transformer import Attend
+from topd.capping import cap_losses
+from topd.probe import Probe
+from topd.settings import GuidanceSettings
+from topd.targets import Targets, make_targets
+
+
+class GuidedSums(flax.struct.PyTreeNode):
+    """A batch's loss. See `distill.step.Sums`.
+
+    Attributes:
+      mean: L_OPD, a mean over response tokens, plus lambda L_traj, a mean over guided windows. It
+        alone has a gradient.
+      tokens: weight [] of the response tokens.
+      metrics: `divergence` (L_OPD as it is without caps) and `trajectory` (L_traj), in nats;
+        `guided_windows`, `capped` and `idle_rows`, counts.
+    """
+
+    mean: jax.Array
+    tokens: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+def window_inputs(trajectories: Trajectories, probe: Probe, targets: Targets) -> tuple[Any, Any]:
+    """Tokens and positions [B, N] of the windows' states: the i-th predicts the i-th future token.
+
+    The first is the rollout's own token before the window, once more.
+    """
+    at_BxW = probe.starts.at_BxW
+    batch, windows = at_BxW.shape
+    width = targets.tokens_BxWxK.shape[-1]
+    before = jnp.take_along_axis(trajectories.tokens_BxT, at_BxW - 1, axis=1)
+    tokens = jnp.concatenate([before[..., None], targets.tokens_BxWxK[..., :-1]], axis=-1)
+    positions = at_BxW[..., None] - 1 + jnp.arange(width)
+    return tokens.reshape(batch, windows * width), positions.reshape(batch, windows * width)
+
+
+def window_sight(at_BxW: jax.Array, width: int, length: int) -> jax.Array:
+    """What the windows' states see [B, N, S]: the rollout before t - 1, and their window up to them.
+
+    Args:
+      length: states of the rollout, T - 1.
+    """
+    batch, windows = at_BxW.shape
+    n = jnp.arange(windows * width)
+    rollout = jnp.arange(length) < (at_BxW - 1)[..., None]
+    rollout = jnp.repeat(rollout, width, axis=1)
+    own = (n[:, None] // width == n // width) & (n <= n[:, None])
+    return jnp.concatenate([rollout, jnp.broadcast_to(own, (batch, *own.shape))], axis=2)
+
+
+def attend_in_windows(
+    segment_ids_BxT: jax.Array, sees_BxNxS: jax.Array, config: models.ModelConfig
+) -> Attend:
+    """Attention of rows whose last N tokens are windows.
+
+    The rollout takes the config's kernel and never sees a window; the windows hold scores [N, S].
+    """
+    length = segment_ids_BxT.shape[1]
+
+    def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        rollout = attention(
+            q[:, :length], k[:, :length], v[:, :length], segment_ids_BxT, config
+        )  # fmt: skip
+        keys, values = (jnp.swapaxes(x, 1, 2) for x in (k, v))
+        windows = grouped_attention(q[:, length:], keys, values, sees_BxNxS)
+        return jnp.concatenate([rollout, windows], axis=1)
+
+    return attend
+
+
+def guided_loss(
+    student_params: Params,
+    student_config: models.ModelConfig,
+    teacher_params: Params,
+    teacher_config: models.ModelConfig,
+    trajectories: Trajectories,
+    probe: Probe,
+    guided_BxW: jax.Array,
+    signal: Signal,
+    settings: GuidanceSettings,
+    shares: tuple[float | jax.Array, float | jax.Array] = (1.0, 1.0),
+) -> GuidedSums:
+    """The loss of a probed batch. The gradient runs through the student alone.
+
+    Args:
+      teacher_params: for their head; the teacher has read the rollouts in the probe.
+      guided_BxW: windows that count in L_traj.
+      signal: the OPD loss. Distributions run over the ids that both models have.
+      shares: of the two terms; (1, 0) is L_OPD alone.
+    """
+    t, probe = trajectories, jax.lax.stop_gradient(probe)
+    length = t.tokens_BxT.shape[1] - 1
+    vocab = min(student_config.vocab_size, teacher_config.vocab_size)
+    inputs: Any = t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1]
+    segments = t.segment_ids_BxT[:, :-1]
+    opd = t.divergence_weights_BxT[:, 1:]
+    tokens = jnp.sum(opd)
+    weights = opd * shares[0] / jnp.maximum(tokens, 1.0)
+    extras: dict[str, Any] = {
+        "targets": jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1),
+        "opd": opd,
+    }
+    teacher_hidden = probe.teacher_hidden_BxTxD
+    attend = None
+    if settings.objective != "trajectory":
+        caps = cap_losses(probe, settings, length + 1)
+        extras |= {"factors": caps.factors_BxT[:, 1:], "constants": caps.constants_BxT[:, 1:]}
+        counts = {"capped": caps.count}
+    else:
+        targets = make_targets(probe, settings)
+        more, extras, weights_N = _windows(t, probe, targets, guided_BxW, settings, extras)
+        attend = attend_in_windows(
+            segments, window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length),
+            student_config,
+        )  # fmt: skip
+        inputs = tuple(jnp.concatenate(x, axis=1) for x in zip(inputs, more, strict=True))
+        weights = jnp.concatenate([weights, weights_N * (shares[1] * settings.lambda_traj)], axis=1)
+        teacher_hidden = jnp.pad(teacher_hidden, ((0, 0), (0, weights_N.shape[1]), (0, 0)))
+        counts = {"guided_windows": jnp.sum(guided_BxW & probe.starts.valid_BxW)}
+
+    student = readout(
+        student_params, student_config,
+        models.forward_hidden(
+            student_params, student_config, inputs[0], inputs[1], segments, attend
+        ),
+    )  # fmt: skip
+    teacher = readout(teacher_params, teacher_config, teacher_hidden)
+
+    def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:
+        p, q = p[..., :vocab], q[..., :vocab]
+        plain = token_divergence(signal, q, p, x["targets"], x["opd"])
+        if "ids" not in x:
+            return x["factors"] * plain + x["constants"], {"opd": plain}
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(p), x["ids"], axis=-1)
+        kl = x["negative_entropy"] - jnp.sum(x["on_ids"] * log_p, axis=-1)
+        return jnp.where(x["window"], kl, plain), {"opd": plain, "kl": kl}
+
+    loss, each = weighted_sum(per_token, student, teacher, weights, extras)
+    metrics = {
+        "divergence": jnp.sum(opd * each["opd"][:, :length]) / jnp.maximum(tokens, 1.0),
+        **counts,
+        "idle_rows": t.idle_rows,
+    }
+    if "kl" in each:
+        metrics["trajectory"] = jnp.sum(weights_N * each["kl"][:, length:])
+    return GuidedSums(loss, tokens, metrics)
+
+
+def _windows(
+    trajectories: Trajectories,
+    probe: Probe,
+    targets: Targets,
+    guided_BxW: jax.Array,
+    settings: GuidanceSettings,
+    extras: dict[str, Any],
+) -> tuple[tuple[Any, Any], dict[str, Any], jax.Array]:
+    """The windows' inputs, the extras of whole rows [B, S], and the windows' weights [B, N]."""
+    batch, length = extras["targets"].shape
+    guided_BxW = guided_BxW & probe.starts.valid_BxW
+    totals = jnp.where(guided_BxW[..., None], targets.totals_BxWxK, 0.0)
+    if settings.reduction == "mean":  # over all positions of all guided windows
+        there = jnp.where(guided_BxW[..., None], targets.totals_BxWxK > 0, False)
+        weights = totals / jnp.maximum(jnp.sum(there), 1)
+    else:
+        weights = totals / jnp.maximum(jnp.sum(guided_BxW), 1)
+
+    def flat(x: jax.Array) -> jax.Array:
+        return x.reshape(batch, -1, *x.shape[3:])
+
+    def behind(x: jax.Array) -> jax.Array:
+        """Zeros for the rollout's states, and x for the windows'."""
+        return jnp.pad(x, ((0, 0), (length, 0)) + ((0, 0),) * (x.ndim - 2))
+
+    ids = jnp.broadcast_to(
+        targets.ids_BxWxK[..., None, :], targets.weights_BxWxKxK.shape
+    )  # fmt: skip
+    count = weights.shape[1] * weights.shape[2]
+    extras = {
+        **{name: jnp.pad(x, ((0, 0), (0, count))) for name, x in extras.items()},
+        "window": behind(jnp.ones((batch, count), bool)),
+        "ids": behind(flat(ids)),
+        "on_ids": behind(flat(targets.weights_BxWxKxK)),
+        "negative_entropy": behind(flat(targets.negative_entropy_BxWxK)),
+    }
+    return window_inputs(trajectories, probe, targets), extras, flat(weights)

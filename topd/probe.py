@@ -1,0 +1,256 @@
+"""One look into the near future of a batch: candidates, windows, and how far they are apart.
+
+What is pure and needs no gradient of TOPD (arXiv 2606.00305, steps 1 to 4 of its method, as numbered
+in docs/topd.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.chunked import log_probs, map_logits, readout
+from distill.signal import Signal, token_divergence
+from distill.trajectories import Source, Trajectories
+from models.parameters import Params
+from topd.candidates import Starts, high_loss, low_loss
+from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
+from topd.transport import Transport, compare
+from topd.windows import Reading, Windows, open_windows, prepare, read, student_reads
+
+# Rows are not read in less than this: there is nothing to be saved.
+_NARROWEST = 64
+
+
+class Losses(flax.struct.PyTreeNode):
+    """What the student's tokens cost, in nats; 0 at the first token. [B, T].
+
+    Attributes:
+      teacher_nll_BxT: -log q of the token.
+      divergence_BxT: the OPD loss, unweighted; None where nothing asks for it.
+    """
+
+    teacher_nll_BxT: jax.Array
+    divergence_BxT: jax.Array | None
+
+
+class Probe(flax.struct.PyTreeNode):
+    """What the loss needs to know of near futures. Nothing has a gradient.
+
+    Attributes:
+      starts: of the windows; their positions are the candidates.
+      student_BxWxK, teacher_BxWxK, student_counts_BxW, teacher_counts_BxW: as in `Windows`.
+      plan_BxWxKxK, distance_BxW: G and D_OT; 0 where there is no window.
+      losses_BxW: the candidates' own losses, of the kind that `windows.candidates` names.
+      divergence_BxW, median_B: the candidates' OPD loss, and the median of their rollout's; None
+        unless losses are capped.
+      low_distance_RxV, low_valid_RxV: D_OT at low-loss positions, and whether there is one, V = 1;
+        None where nothing is compared to it.
+      teacher_hidden_BxTxD: what the teacher says of the rollouts, read through its head; T - 1 states.
+    """
+
+    starts: Starts
+    student_BxWxK: jax.Array
+    teacher_BxWxK: jax.Array
+    student_counts_BxW: jax.Array
+    teacher_counts_BxW: jax.Array
+    plan_BxWxKxK: jax.Array
+    distance_BxW: jax.Array
+    losses_BxW: jax.Array
+    divergence_BxW: jax.Array | None
+    median_B: jax.Array | None
+    low_distance_RxV: jax.Array | None
+    low_valid_RxV: jax.Array | None
+    teacher_hidden_BxTxD: jax.Array
+
+
+ProbeRollouts = Callable[[Params, Params, Trajectories, jax.Array, jax.Array], Probe]
+
+
+def token_losses(
+    student: tuple[Params, models.ModelConfig, jax.Array] | None,
+    teacher: tuple[Params, models.ModelConfig, jax.Array],
+    trajectories: Trajectories,
+    signal: Signal,
+    vocab_size: int,
+) -> Losses:
+    """Losses of all tokens; no array is [B, T, V].
+
+    Args:
+      student, teacher: parameters, config and hidden states [B, T - 1, D]. Without a student there is
+        no divergence.
+      vocab_size: distributions run over the ids below it.
+    """
+    t = trajectories
+    extras = t.tokens_BxT[:, 1:], t.divergence_weights_BxT[:, 1:]
+
+    def nll(q: jax.Array, tokens: jax.Array) -> jax.Array:
+        return -log_probs(q[..., :vocab_size], jnp.clip(tokens, max=vocab_size - 1))
+
+    def both(p: jax.Array, q: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
+        tokens = jnp.clip(x[0], max=vocab_size - 1)
+        logits = q[..., :vocab_size], p[..., :vocab_size]
+        return nll(q, x[0]), token_divergence(signal, *logits, tokens, x[1])
+
+    def first(x: jax.Array) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (1, 0)))
+
+    if student is None:
+        costs = map_logits(lambda q, _, x: nll(q, x[0]), readout(*teacher), None, extras)
+        return Losses(first(costs), None)
+    costs, divergences = map_logits(both, readout(*student), readout(*teacher), extras)
+    return Losses(first(costs), first(divergences))
+
+
+def distances(windows: Windows, settings: TransportSettings) -> tuple[jax.Array, jax.Array]:
+    """Plans [B, W, K, K] and D_OT [B, W] of windows; 0 where there is none."""
+    shape = windows.starts.at_BxW.shape
+    flat: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), windows)
+    found: Transport = compare(
+        flat.student_vectors_BxWxKxD, flat.teacher_vectors_BxWxKxD,
+        flat.student_counts_BxW, flat.teacher_counts_BxW, settings,
+    )  # fmt: skip
+    valid = windows.starts.valid_BxW
+    plan = found.plan_NxKxK.reshape(*shape, *found.plan_NxKxK.shape[1:])
+    distance = found.distance_N.reshape(shape)
+    return jnp.where(valid[..., None, None], plan, 0.0), jnp.where(valid, distance, 0.0)
+
+
+def make_probe(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    windows: WindowSettings,
+    transport: TransportSettings,
+    guidance: GuidanceSettings,
+    signal: Signal,
+    eos_ids: Sequence[int],
+    vocab_size: int | None = None,
+) -> ProbeRollouts:
+    """Builds the pure `probe(student_params, teacher_params, trajectories, sample_ids [B], key)`.
+
+    Args:
+      guidance: decides what is looked at: low-loss positions, the candidates' OPD losses.
+      signal: the OPD loss.
+      eos_ids: tokens that end a window.
+      vocab_size: windows are written below it; losses run over the ids that both models have.
+
+    Returns:
+      The function, to be jitted by the caller. Key and ids are the rollout's: windows draw under a
+      role of their own.
+
+    Raises:
+      ValueError: no end-of-sequence token.
+    """
+    if not eos_ids:
+        raise ValueError("eos_ids is empty: no window could end before its budget.")
+    both = min(student_config.vocab_size, teacher_config.vocab_size)
+    vocab = both if vocab_size is None else min(vocab_size, both)
+    capped = guidance.objective != "trajectory"
+    needs_divergence = capped or windows.candidates == "divergence"
+    reads = student_reads(windows, transport)
+
+    def probe(
+        student_params: Params,
+        teacher_params: Params,
+        trajectories: Trajectories,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> Probe:
+        params = prepare(student_params, student_config), prepare(teacher_params, teacher_config)
+        inputs = *params, trajectories, sample_ids, key
+        widths = _widths(trajectories.tokens_BxT.shape[1])
+        longest = jnp.max(jnp.sum(trajectories.source_BxT != Source.PADDING, axis=1))
+        which = jnp.sum(longest > jnp.asarray(widths[:-1], jnp.int32))
+        return jax.lax.switch(which, [functools.partial(at_width, w) for w in widths], *inputs)
+
+    def at_width(
+        width: int,
+        s_params: Params,
+        t_params: Params,
+        whole: Trajectories,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> Probe:
+        """No row has more than `width` tokens."""
+        trajectories: Trajectories = jax.tree.map(lambda x: x[:, :width], whole)
+        padding = (0, 0), (0, whole.tokens_BxT.shape[1] - width)
+        theirs = read(t_params, teacher_config, trajectories, windows.tokens)
+        own: Reading | None = None
+        if reads or needs_divergence:
+            own = read(s_params, student_config, trajectories, windows.tokens)
+        losses = token_losses(
+            (s_params, student_config, own.hidden_BxTxD) if own and needs_divergence else None,
+            (t_params, teacher_config, theirs.hidden_BxTxD),
+            trajectories, signal, both,
+        )  # fmt: skip
+        # Positions are chosen among those of whole rows, so that no draw depends on the width.
+        losses = jax.tree.map(lambda x: jnp.pad(x, padding), losses)
+        divergence_BxT = losses.divergence_BxT
+        scores_BxT = losses.teacher_nll_BxT
+        if windows.candidates == "divergence":
+            assert divergence_BxT is not None
+            scores_BxT = divergence_BxT
+        eligible_BxT = whole.divergence_weights_BxT != 0
+
+        def look(rows: int | None, starts: Starts) -> tuple[Windows, jax.Array, jax.Array]:
+            caches = own.cache if own is not None and reads else None, theirs.cache
+            some: Any = jax.tree.map(lambda x: x[:rows], (caches, trajectories, sample_ids))
+            (mine, other), texts, ids = some
+            found = open_windows(
+                (s_params, student_config, mine), (t_params, teacher_config, other),
+                texts, starts, ids, key, windows, transport, eos_ids, vocab,
+            )  # fmt: skip
+            return found, *distances(found, transport)
+
+        starts = high_loss(scores_BxT, eligible_BxT, windows.share, windows.per_rollout)
+        found, plan, distance = look(None, starts)
+        low_distance = low_valid = None
+        if guidance.needs_low_losses:
+            rows = windows.low_rows or None
+            low = low_loss(
+                scores_BxT[:rows], eligible_BxT[:rows], windows.low_quantile, sample_ids[:rows], key
+            )
+            low_valid, low_distance = low.valid_BxW, look(rows, low)[2]
+
+        def at_starts(x: jax.Array) -> jax.Array:
+            return jnp.where(starts.valid_BxW, jnp.take_along_axis(x, starts.at_BxW, axis=1), 0.0)
+
+        at, median = None, None
+        if capped:
+            assert divergence_BxT is not None
+            at = at_starts(divergence_BxT)
+            there = jnp.where(eligible_BxT, divergence_BxT, jnp.nan)
+            median = jnp.nan_to_num(jnp.nanmedian(there, axis=1))
+        return Probe(
+            starts=starts,
+            student_BxWxK=found.student_BxWxK,
+            teacher_BxWxK=found.teacher_BxWxK,
+            student_counts_BxW=found.student_counts_BxW,
+            teacher_counts_BxW=found.teacher_counts_BxW,
+            plan_BxWxKxK=plan,
+            distance_BxW=distance,
+            losses_BxW=at_starts(scores_BxT),
+            divergence_BxW=at,
+            median_B=median,
+            low_distance_RxV=low_distance,
+            low_valid_RxV=low_valid,
+            teacher_hidden_BxTxD=jnp.pad(theirs.hidden_BxTxD, (*padding, (0, 0))),
+        )
+
+    return probe
+
+
+def _widths(length: int) -> list[int]:
+    """Widths at which rows of `length` positions are read: all of them, and less where that is enough.
+
+    Decoding reads a cache's whole capacity, and most batches end long before their budget.
+    """
+    parts = (math.ceil(length / 4), math.ceil(length / 2))
+    return [*(width for width in parts if width >= _NARROWEST), length]

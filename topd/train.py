@@ -1,0 +1,150 @@
+"""TOPD's train step: what windows are real divergences, and an update on the rollouts and on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+import distill.step
+import models
+from distill.signal import Signal
+from distill.state import TrainState
+from distill.trajectories import Trajectories
+from models.parameters import Params
+from topd.buffer import Buffer, init_buffer, push, threshold
+from topd.loss import GuidedSums, guided_loss
+from topd.probe import Probe
+from topd.settings import GuidanceSettings
+
+# Entry of the method's state.
+STATE = "near_future"
+
+
+class ProbedBatch(flax.struct.PyTreeNode):
+    """The student's rollouts, and a look into their near futures, of the same weights."""
+
+    trajectories: Trajectories
+    probe: Probe
+
+
+class NearFuture(flax.struct.PyTreeNode):
+    """What the step carries.
+
+    Attributes:
+      low: distances at low-loss positions.
+      gradient_ratio: |lambda grad L_traj| / |grad L_OPD| when it was last measured; 0 before.
+    """
+
+    low: Buffer
+    gradient_ratio: jax.Array
+
+
+TrainStep = Callable[[TrainState, Params, ProbedBatch], tuple[TrainState, distill.step.Metrics]]
+
+
+def init_method_state(settings: GuidanceSettings) -> dict[str, Any]:
+    """What the train step carries, by name."""
+    return {STATE: NearFuture(init_buffer(settings.buffer), jnp.zeros((), jnp.float32))}
+
+
+def make_train_step(
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    settings: GuidanceSettings,
+    signal: Signal,
+    optimizer: optax.GradientTransformation,
+) -> TrainStep:
+    """Builds the pure `train_step(state, teacher_params, batch) -> (state, metrics)`.
+
+    It consumes rollouts and their probe, and never samples. `state.method_state` is that of
+    `init_method_state`. With the rule `transport` a batch's low-loss distances enter the buffer first, and
+    its windows are then compared with all that it holds.
+
+    Returns:
+      The step. Metrics, besides those of `distill.step.make_train_step` and `GuidedSums`: `windows`, a
+      count; `distance`, mean D_OT at candidates; `candidate_loss`, theirs; with the rule
+      `transport` `low_distance`, the mean over the buffer, `threshold` (0 as long as there is none) and
+      `high`, the share of the windows above it; and `gradient_ratio` where it is measured.
+    """
+
+    def loss_fn(
+        params: Params, teacher_params: Params, batch: ProbedBatch, guided_BxW: jax.Array,
+        shares: tuple[float, float] = (1.0, 1.0),
+    ) -> GuidedSums:  # fmt: skip
+        return guided_loss(
+            params, student_config, teacher_params, teacher_config, batch.trajectories, batch.probe,
+            guided_BxW, signal, settings, shares,
+        )  # fmt: skip
+
+    update = distill.step.make_train_step(loss_fn, optimizer)
+
+    def gradient_ratio(
+        params: Params, teacher_params: Params, batch: ProbedBatch, guided_BxW: jax.Array
+    ) -> jax.Array:
+        def norm(shares: tuple[float, float]) -> jax.Array:
+            def loss(params: Params) -> jax.Array:
+                return loss_fn(params, teacher_params, batch, guided_BxW, shares).mean
+
+            return optax.tree.norm(jax.grad(loss)(params))
+
+        own, traj = norm((1.0, 0.0)), norm((0.0, 1.0))
+        return traj / jnp.maximum(own, jnp.finfo(own.dtype).tiny)
+
+    def train_step(
+        state: TrainState, teacher_params: Params, batch: ProbedBatch
+    ) -> tuple[TrainState, distill.step.Metrics]:
+        probe, here = batch.probe, state.method_state[STATE]
+        valid = probe.starts.valid_BxW
+        count = jnp.sum(valid)
+
+        def mean(x: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(valid, x, 0.0)) / jnp.maximum(count, 1)
+
+        seen = {
+            "windows": count,
+            "distance": mean(probe.distance_BxW),
+            "candidate_loss": mean(probe.losses_BxW),
+        }
+        guided = valid
+        if settings.needs_low_losses:
+            assert probe.low_distance_RxV is not None and probe.low_valid_RxV is not None
+            low = push(
+                here.low, probe.low_distance_RxV.reshape(-1), probe.low_valid_RxV.reshape(-1)
+            )
+            here = here.replace(low=low)
+            bound = threshold(low, settings.high_quantile, settings.min_buffer)
+            bound = jnp.maximum(bound, settings.least_distance)
+            guided = valid & (probe.distance_BxW > bound)
+            seen |= {
+                "low_distance": _mean(low),
+                "threshold": jnp.where(jnp.isfinite(bound), bound, 0.0),
+                "high": jnp.sum(guided) / jnp.maximum(count, 1),
+            }
+        if settings.gradient_ratio_every:
+            here = here.replace(
+                gradient_ratio=jax.lax.cond(
+                    state.step % settings.gradient_ratio_every == 0,
+                    lambda: gradient_ratio(state.params, teacher_params, batch, guided),
+                    lambda: here.gradient_ratio,
+                )
+            )
+            seen["gradient_ratio"] = here.gradient_ratio
+        new, metrics = update(state, teacher_params, batch, guided)
+        # Of a batch whose loss is not finite nothing is kept.
+        here = distill.step.where(metrics["skipped"] == 0, here, state.method_state[STATE])
+        method_state = {**state.method_state, STATE: here}
+        return new.replace(method_state=method_state), {**metrics, **seen}
+
+    return train_step
+
+
+def _mean(buffer: Buffer) -> jax.Array:
+    size = buffer.values_N.shape[0]
+    held = jnp.minimum(buffer.count, size)
+    values = jnp.where(jnp.arange(size) < held, buffer.values_N, 0.0)
+    return jnp.sum(values) / jnp.maximum(held, 1)
