@@ -24,6 +24,9 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8": 8, "s16": 16, "u16
          "bf16": 16, "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64,
          "c128": 128}  # fmt: skip
 
+# Custom calls that multiply matrices; others arrange buffers and indices.
+_KERNELS = ("tpu_custom_call", "__cudnn", "__cublas", "__onednn", "__gpu$")
+
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b(pred|bf16|[sufc]\d+)(?:e\d\w*)?\[([\d,]*)\]")
@@ -42,7 +45,7 @@ class Cost:
       sent: bytes of collectives by kind, each with the larger of what goes in and what comes out.
       collectives: how many of them.
       unknown_loops: loops whose length depends on data.
-      kernels: custom calls by name, of which nothing is known.
+      kernels: calls by name whose FLOPs the text does not tell: Pallas and libraries' products.
     """
 
     flops: float = 0.0
@@ -142,7 +145,8 @@ def _cost(instructions: list[_Instruction], cost, unknown_trips: int) -> Cost:
         else:
             if i.op == "custom-call":
                 target = re.search(r'custom_call_target="([^"]*)"', i.rest)
-                total.kernels[target[1] if target else "?"] += 1
+                if target and target[1].startswith(_KERNELS):
+                    total.kernels[target[1]] += 1
             for name in _CALLED.findall(i.rest):
                 total.add(cost(name))
     return total

@@ -166,8 +166,8 @@ def make_plan(
     blocks = _blocks(config, pair, text)
     for name, title, lower in todo:
         if name in programs:
-            program = _compile(lower, blocks)
-            _print_program(console, title, program, blocks)
+            program = _compile(lower, blocks if name == "train" else 1)
+            _print_program(console, title, program, blocks if name == "train" else None)
             before = plan.programs.get(name)
             if before is None or program.temporary > before.temporary:
                 plan.programs[name] = program
@@ -314,7 +314,9 @@ def _print_rollout(
         console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
-def _print_program(console: Console, title: str, program: Program, blocks: int) -> None:
+def _print_program(
+    console: Console, title: str, program: Program, blocks: int | None = None
+) -> None:
     cost = program.cost
     lines = [
         f"temporaries {readable_bytes(program.temporary)}, new outputs "
@@ -328,7 +330,9 @@ def _print_program(console: Console, title: str, program: Program, blocks: int) 
             or "none"
         ),
     ]
-    if cost.unknown_loops:
+    if cost.unknown_loops and blocks is None:
+        lines.append(f"loops of unknown length, counted once: {cost.unknown_loops}")
+    elif cost.unknown_loops:
         lines.append(
             f"the loss forms logits in {blocks} blocks, all of them counted; those in which nothing "
             "trains cost nothing"

@@ -81,6 +81,7 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %start = (s32[], f32[8]{0}) tuple(%x, %x)
   %loop = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
   %k = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call"
+  %l = f32[8]{0} custom-call(%x), custom_call_target="AllocateBuffer"
   ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
 }
 """
