@@ -7,10 +7,13 @@ often as the program says that it does. All of it is per device: the program is 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+
+import numpy as np
 
 COLLECTIVES = (
     "all-gather",
@@ -180,7 +183,37 @@ def _dot(i: _Instruction, shapes: dict[str, str]) -> int:
 
 
 def _convolution(i: _Instruction, shapes: dict[str, str]) -> int:
-    labels = re.search(r"dim_labels=[\w?]+_([\w?]+)->", i.rest)
-    kernel = _only(shapes[i.operands[1]])
-    outputs = kernel[labels[1].index("o")] if labels else 1
-    return 2 * math.prod(_only(i.shape)) * math.prod(kernel) // max(outputs, 1)
+    """A convolution as TPUs multiply matrices by it: an axis that both have becomes a spatial one.
+
+    Then the window is so dilated that most of it lies on no number: what lies on one is counted.
+    """
+    labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", i.rest)
+    assert labels is not None
+    left, right = (_only(shapes[name]) for name in i.operands[:2])
+    ins, kernel, outs = (
+        dict(zip(axes, shape, strict=True))
+        for axes, shape in zip(labels.groups(), (left, right, _only(i.shape)), strict=True)
+    )
+    window = re.search(r"window=\{([^}]*)\}", i.rest)
+    fields = dict(part.split("=") for part in window[1].split()) if window else {}
+    pairs = 1
+    for number, axis in enumerate(sorted(a for a in outs if a.isdigit())):
+
+        def field(name: str, default: str, number: int = number) -> str:
+            return fields[name].split("x")[number] if name in fields else default
+
+        pairs *= _pairs(
+            ins[axis], kernel[axis], outs[axis], int(field("stride", "1")),
+            int(field("pad", "0_0").split("_")[0]), int(field("lhs_dilate", "1")),
+            int(field("rhs_dilate", "1")),
+        )  # fmt: skip
+    return 2 * outs["b"] * outs["f"] * kernel["i"] * pairs
+
+
+@functools.cache
+def _pairs(
+    size: int, kernel: int, out: int, stride: int, pad: int, dilation: int, kernel_dilation: int
+) -> int:
+    """Pairs of a place in the output and one in the kernel that meet a number of the input."""
+    at = np.arange(out)[:, None] * stride + np.arange(kernel) * kernel_dilation - pad
+    return int(np.sum((at >= 0) & (at % dilation == 0) & (at // dilation < size)))

@@ -107,6 +107,33 @@ ENTRY %main (x: f32[3,8], w: f32[8,7]) -> f32[3,7] {
     assert program_cost(text).flops == 2 * 3 * 8 * 7
 
 
+def test_a_batch_of_products_written_as_a_convolution_counts_once():
+    """[5, 3, 8] x [5, 8, 7] as a TPU's compiler writes it: the window is as wide as the batch."""
+    text = """\
+HloModule m
+
+ENTRY %main (x: f32[5,3,8], w: f32[5,8,7]) -> f32[5,3,7] {
+  %x = f32[5,3,8]{2,1,0} parameter(0)
+  %w = f32[5,8,7]{2,1,0} parameter(1)
+  ROOT %c = f32[5,3,7]{2,1,0} convolution(%x, %w), window={size=5 stride=4 lhs_dilate=5}, dim_labels=0bf_0io->0bf
+}
+"""
+    assert program_cost(text).flops == 2 * 5 * 3 * 8 * 7
+
+
+def test_a_convolution_over_places_counts_those_inside():
+    text = """\
+HloModule m
+
+ENTRY %main (x: f32[1,6,2], w: f32[3,2,4]) -> f32[1,6,4] {
+  %x = f32[1,6,2]{2,1,0} parameter(0)
+  %w = f32[3,2,4]{2,1,0} parameter(1)
+  ROOT %c = f32[1,6,4]{2,1,0} convolution(%x, %w), window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f
+}
+"""
+    assert program_cost(text).flops == 2 * 2 * 4 * (6 * 3 - 2)
+
+
 def test_other_text_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         program_cost("hello")
