@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                     "topd-teacher": _arm("CE to the teacher's window", "teacher"),
                     "topd-loss": _arm("TOPD, no OT rule", "loss"),
                     **{
-                        f"topd-lambda-{value:g}": _arm(
+                        f"topd-lambda-{round(100 * value):03}": _arm(
                             f"TOPD, lambda {value:g}", "", guidance={"lambda_traj": value}
                         )
                         for value in LAMBDAS
