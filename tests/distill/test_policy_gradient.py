@@ -131,6 +131,7 @@ def test_sums_equal_numpy(normalise, clips):
         got = {name: float(x) for name, x in sums.metrics.items()}
         want = {"surrogate": surrogate / count, "kl": kl / count}
         want["clipped"] = clipped / float(np.sum(weights))
+        want["idle_rows"] = np.sum(~np.any(np.asarray(weights), axis=1))
         assert got == pytest.approx(want, rel=1e-4, abs=1e-5)
         some_clipped += clipped
     assert (some_clipped > 0) == (clips != (1.0, 3.0))
@@ -161,16 +162,20 @@ def test_padding_and_splitting_never_change_the_loss(normalise):
     added = jax.tree.map(
         lambda *x: sum(x), *(sums(*(x[i : i + 2] for x in arrays)) for i in (0, 2, 4))
     )
+    # Rows of padding hold no response.
+    assert added.idle_rows == whole.idle_rows == wider.idle_rows - 2
     for other in (wider, added):
         assert float(other.mean) == pytest.approx(float(whole.mean), rel=1e-5)
         for name, value in whole.metrics.items():
+            if name == "idle_rows":
+                continue
             assert float(other.metrics[name]) == pytest.approx(float(value), rel=1e-5)
 
 
 def test_without_a_reference_there_is_no_kl():
     new, old, advantages, weights, _ = draw(2)
     sums = surrogate_sums(GrpoSettings(), new, old, advantages, weights)
-    assert set(sums.metrics) == {"surrogate", "clipped"}
+    assert set(sums.metrics) == {"surrogate", "clipped", "idle_rows"}
     assert float(sums.mean) == float(sums.surrogate / sums.count)
 
 

@@ -216,7 +216,12 @@ def test_irregular_references_are_counted_and_not_fatal(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "arg"),
-    [(module, arg) for module in (atesd_config, opsd_config) for arg in module.VARIANTS],
+    [
+        (module, arg)
+        for module in (atesd_config, opsd_config)
+        for arg in module.VARIANTS
+        if not arg.startswith("qwen3")  # papers' settings, for models of their own
+    ],
 )
 def test_every_variant_is_a_recipe_and_differs_where_it_says(module, arg, pair, no_probe):
     config, plain = module.get_config(arg), module.get_config("")
