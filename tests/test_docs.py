@@ -19,7 +19,13 @@ def python_blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/atesd.md", "docs/topd.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        *(pytest.param(f"docs/{x}.md", marks=pytest.mark.slow) for x in ("atesd", "topd")),
+    ],
+)
 def test_the_python_example_runs(page):
     (block,) = python_blocks(page)
     names: dict = {}

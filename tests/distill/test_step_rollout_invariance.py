@@ -59,7 +59,7 @@ def case(request):
     return request.param, (trajectories, record)
 
 
-@pytest.mark.parametrize("chunk", [1, 40])
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=pytest.mark.slow), 40])
 def test_any_chunk_length_gives_the_same_trajectories(case, chunk):
     name, expected = case
     assert_same(both(name, settings=dataclasses.replace(SETTINGS, chunk=chunk)), expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from configs.common import shared
 from experiments.methods import make_recipe
 from experiments.methods.atesd import AtesdRecipe
 from experiments.pair import load_pair
@@ -61,7 +62,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair, m
 def test_another_teacher_and_weights_of_the_student_are_refused(weights):
     config = small(exposed={"weights": weights})
     with config.unlocked():
-        config.teacher = {"path": "embedded:student", "dtype": "float32", "attention": "auto"}
+        config.teacher = shared()["teacher"] | {"path": "embedded:student"}
     with pytest.raises(ValueError, match=rf"exposed\.weights='{weights}' with a teacher section"):
         make_recipe(config, load_pair(config))
 
@@ -69,7 +70,7 @@ def test_another_teacher_and_weights_of_the_student_are_refused(weights):
 def test_an_external_teacher_may_be_frozen(no_probe):
     config = small()
     with config.unlocked():
-        config.teacher = {"path": "embedded:teacher", "dtype": "float32", "attention": "auto"}
+        config.teacher = shared()["teacher"] | {"path": "embedded:teacher"}
     external = load_pair(config)
     recipe = make_recipe(config, external)
     assert recipe.pair is external and recipe.pair.teacher_config != recipe.pair.student_config

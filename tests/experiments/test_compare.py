@@ -284,6 +284,7 @@ def test_the_best_checkpoint_is_measured_once_and_apart_from_training(tmp_path, 
     assert len(measured) == 2
 
 
+@pytest.mark.slow
 def test_measuring_the_best_checkpoint_loads_it(tmp_path):
     """The student's own weights, saved as the best of two checkpoints, score as they did before."""
     config = load_config("configs/opd.py", "smoke")

@@ -122,7 +122,7 @@ def shorten(config: ConfigDict) -> ConfigDict:
     ("module", "arg", "idle"),
     [
         # What the other mode of synthesis reads.
-        (
+        pytest.param(
             motab,
             "online",
             {
@@ -131,17 +131,18 @@ def shorten(config: ConfigDict) -> ConfigDict:
                 "synthesis.pack_to",
                 "synthesis.cache_teacher",
             },
+            marks=pytest.mark.slow,
         ),
         (motab, "smoke", {"synthesis.sync_every"}),
-        (pretrain, "student", {"samples.rows"}),
-        (sft, "", set()),
+        pytest.param(pretrain, "student", {"samples.rows"}, marks=pytest.mark.slow),
+        pytest.param(sft, "", set(), marks=pytest.mark.slow),
         (rft, "", set()),
-        (imitkd, "", {"synthesis.sync_every"}),
-        (skd, "0.8", {"synthesis.sync_every"}),
-        (opd, "topk_union", set()),
-        (gkd, "", set()),
+        pytest.param(imitkd, "", {"synthesis.sync_every"}, marks=pytest.mark.slow),
+        pytest.param(skd, "0.8", {"synthesis.sync_every"}, marks=pytest.mark.slow),
+        pytest.param(opd, "topk_union", set(), marks=pytest.mark.slow),
+        pytest.param(gkd, "", set(), marks=pytest.mark.slow),
         (grpo, "token", set()),
-        (topd, "smoke", set()),
+        pytest.param(topd, "smoke", set(), marks=pytest.mark.slow),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):

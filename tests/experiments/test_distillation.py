@@ -34,6 +34,8 @@ ARMS = {
     "opd:sampled": ({"student"}, set()),
     "gkd": ({"student", "teacher"}, set()),
 }
+# Those that another arm is almost.
+RELATED = ("opd:topk_student", "opd:topk_teacher", "opd:sampled")
 
 
 def small(arm: str, **fields) -> ConfigDict:
@@ -88,7 +90,10 @@ def synthesised(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in lines[1:]]
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize(
+    "arm",
+    [pytest.param(arm, marks=pytest.mark.slow if arm in RELATED else ()) for arm in ARMS],
+)
 def test_an_arm_trains_from_end_to_end(arm, trained):
     sources, shares = ARMS[arm]
     workdir, results = trained(arm)
@@ -179,6 +184,7 @@ def test_a_resumed_run_ends_bit_identical(arm, trained, tmp_path):
     assert [r["step"] for r in read_log(cut / "metrics.jsonl") if r["kind"] == "train"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_imitkd_and_skd_run_online_too(trained):
     online = {"mode": "online", "trajectories_per_prompt": 1, "sync_every": 2}
     # Such a rate ruins the student in one update.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,11 +69,12 @@ def start():
     return {**params, "layers": layers}
 
 
-class Sums:
+class Sums(flax.struct.PyTreeNode):
     """A loss that is one number."""
 
-    def __init__(self, mean):
-        self.mean, self.tokens, self.metrics = mean, jnp.ones(()), {}
+    mean: jax.Array
+    tokens: float = 1.0
+    metrics: dict = flax.struct.field(default_factory=dict)
 
 
 def likelihood(params, tokens):

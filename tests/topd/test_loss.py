@@ -145,6 +145,7 @@ def test_its_gradient_is_that_of_windows_in_rows_of_their_own():
         assert error < 1e-4, (jax.tree_util.keystr(path), error)
 
 
+@pytest.mark.slow
 def test_probing_inside_the_loss_gives_the_same_gradient():
     """G, targets and D_OT are constants, though they are made of the same parameters."""
     trajectories = tp.rollouts(0)
