@@ -49,7 +49,7 @@ def test_a_target_below_one_batch_is_refused(tmp_path, monkeypatch):
     assert read_batch_size(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["motab", "rft"])
+@pytest.mark.parametrize("name", [pytest.param("motab", marks=pytest.mark.slow), "rft"])
 def test_what_is_measured_is_what_the_file_would_hold(name, tmp_path, monkeypatch):
     """Counted here from the file that offline training reads, without rows that train nothing."""
     monkeypatch.setattr(tokens, "MEASURED", 32)

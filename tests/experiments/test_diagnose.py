@@ -128,6 +128,7 @@ def test_equals_plain_numpy_on_known_texts(monkeypatch):
     assert results["texts"]["student"]["truncation_rate"] == 1 / 8
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter():
     whole = diagnosed()
     for name, curve in curves(diagnosed(batch_size=3)):

@@ -125,7 +125,7 @@ def _meant(outputs):
     return trajectories, record.replace(**masked)
 
 
-@pytest.mark.parametrize("count", [1, 3, 30])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3, 30])
 @pytest.mark.parametrize("name", ["plain", "motab"])
 def test_any_number_of_slots_gives_the_same_rows(name, count):
     got, engine = through(name, count)
@@ -136,7 +136,7 @@ def test_any_number_of_slots_gives_the_same_rows(name, count):
         assert 3 <= np.sum(record.breach_B >= 0) <= ROWS - 3
 
 
-@pytest.mark.parametrize("name", ["skd", "imitkd"])
+@pytest.mark.parametrize("name", ["skd", pytest.param("imitkd", marks=pytest.mark.slow)])
 def test_texts_written_in_turns_are_the_same(name):
     assert_same(through(name, 4)[0], expected(name))
 

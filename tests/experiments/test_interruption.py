@@ -73,7 +73,9 @@ def test_other_threads_are_left_alone():
     assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_the_second_ends_the_process_even_inside_compiled_code(number):
     code = """
         import sys
@@ -113,7 +115,7 @@ def validations(workdir: Path) -> list[tuple[int, float]]:
     return [(r["step"], r["accuracy"]) for r in records if r["kind"] == "validation"]
 
 
-@pytest.mark.parametrize(("step", "saved"), [(1, 2), (3, 3)])
+@pytest.mark.parametrize(("step", "saved"), [(1, 2), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_an_interrupted_run_saves_the_step_and_ends_bit_identical(
     step, saved, whole, tmp_path, monkeypatch
 ):

@@ -135,6 +135,7 @@ def start(config_args: list[str], workdir: Path) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_sync_every_resumes_with_the_lagging_weights(tmp_path):
     """The rollout's own copy is part of the checkpoint."""
     config = small(steps=4)
@@ -195,6 +196,7 @@ def test_an_interrupted_synthesis_is_completed_not_repeated(tmp_path):
     assert same_params(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_pretraining_from_random_weights(tmp_path):
     config = pretrain_config.get_config("student")
     config.steps = 3

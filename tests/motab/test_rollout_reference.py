@@ -41,6 +41,8 @@ VARIANTS = {
     # where one has to.
     "long": {"max_total": 90, "max_correction": 80, "chunk": 26, "loss_on": "response"},
 }  # fmt: skip
+# Those that differ little from others.
+AT_NIGHT = ("response", "correction", "before_root", "forward_kl", "jsd", "greedy")
 SOURCES = {
     "student": Source.STUDENT,
     "flawed": Source.FLAWED,
@@ -126,7 +128,10 @@ def edges(row: reference.Row, settings: motab.MotabSettings, eos: int):
         yield "eos alone"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in AT_NIGHT else ()) for name in VARIANTS],
+)
 def test_rollout_equals_algorithm_1(name):
     """Hundreds of random models, prompts and gammas; a difference must be a near-tie."""
     settings = dataclasses.replace(BASE, **VARIANTS[name])
