@@ -193,7 +193,11 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, monkeypatch, capsys):
     assert evaluate.main([*command, "--out", str(tmp_path / "whole")]) == 0
     whole = (tmp_path / "whole" / "samples.jsonl").read_bytes()
     assert (out / "samples.jsonl").read_bytes() == whole
-    assert sorted(p.name for p in out.iterdir()) == ["results.json", "samples.jsonl"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "evaluation.png",
+        "results.json",
+        "samples.jsonl",
+    ]
 
 
 def test_nothing_is_taken_from_another_evaluation(tmp_path, caplog):
