@@ -206,6 +206,11 @@ def local_test(
     if not rate > 0 or any(not x > 0 for x in lambdas):
         raise ValueError(f"rate={rate} and lambdas={lambdas} must be above 0.")
     pair = load_pair(config)
+    if pair.mesh is not None:
+        raise ValueError(
+            f"The local test takes one prefix at a time, on one device, and there are {pair.mesh.size}. "
+            "Hide the others, for example with CUDA_VISIBLE_DEVICES=0."
+        )
     recipe = TopdRecipe(config, pair)
     initial = start_student(pair, config)
     found, threshold = find_prefixes(recipe, initial, prefixes, config.batch_size)

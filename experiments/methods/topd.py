@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 import topd
+from distill.sharding import batch_multiple
 from distill.signal import Signal
 from distill.step import Metrics
 from distill.trajectories import Trajectories
@@ -53,6 +54,12 @@ class TopdRecipe(OwnSamples):
         rollout = read_settings(RolloutSettings, config, "rollout")
         _check(config, self.opd, self.windows, self.guidance, rollout)
         _check_positions(config, pair, self.windows, rollout)
+        parts = batch_multiple(pair.mesh)
+        if self.guidance.needs_low_losses and self.windows.low_rows % parts:
+            raise ValueError(
+                f"windows.low_rows={self.windows.low_rows} rows do not divide over the {parts} devices "
+                "that share a batch. Use a multiple of them, or 0 for all rows."
+            )
         super().__init__(config, pair, rollout.sampling, rollout.max_total, "divergence")
         self._probe = jax.jit(
             topd.make_probe(

@@ -219,3 +219,11 @@ def test_a_teacher_is_needed():
         del config["teacher"]
     with pytest.raises(ValueError, match=r"method='topd' needs a teacher: set teacher\.path"):
         make_recipe(config, load_pair(config))
+
+
+def test_low_rows_that_do_not_divide_over_the_devices_are_refused(pair, monkeypatch):
+    monkeypatch.setattr("experiments.methods.topd.batch_multiple", lambda mesh: 8)
+    with pytest.raises(ValueError, match=r"windows\.low_rows=4 rows do not divide over the 8"):
+        make_recipe(small(), pair)
+    make_recipe(small(windows={"low_rows": 0}), pair)
+    make_recipe(small(guidance={"rule": "loss"}), pair)
