@@ -116,6 +116,7 @@ def test_losses_and_gradients_are_those_of_rows_apart(width):
         (_, sums), gradients = value_and_grad(t)
         (_, packed_sums), packed_gradients = value_and_grad(pack(t, width))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, packed_sums, sums)
+    # Rows that train nothing are others once rows are shared.
+    jax.tree.map(close, packed_sums.replace(idle_rows=sums.idle_rows), sums)
     jax.tree.map(close, packed_gradients, gradients)
     assert float(sums.likelihood) > 0.1 and float(sums.divergence) > 0.1
