@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 # devices along data, fsdp and tensor
 MESHES = ("8x1x1", "1x8x1", "2x2x2", "1x2x4")
 
@@ -18,16 +19,29 @@ def flags_of(devices: int) -> str:
     return f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
 
 
+def environment_of(devices: int) -> dict[str, str]:
+    """What such a process starts with. Its own directory holds `tests/models`: ours comes before.
+
+    A fake device waits in a thread for each of its collectives that nothing orders: there may be more
+    than threads on a machine of few cores, hence NPROC.
+    """
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+        "XLA_FLAGS": flags_of(devices),
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": "64",
+    }
+
+
 def run_on_fake_devices(script: Path, *arguments: str, count: int = 8) -> str:
     """What the script prints; the test fails where the script does.
 
-    The number of devices is fixed when jax starts. A fake device waits in a thread for each of its
-    collectives that nothing orders: there may be more than threads on a machine of few cores, hence
-    NPROC.
+    The number of devices is fixed when jax starts.
     """
     result = subprocess.run(
         [sys.executable, str(script), *arguments],
-        env={**os.environ, "XLA_FLAGS": flags_of(count), "JAX_PLATFORMS": "cpu", "NPROC": "64"},
+        env=environment_of(count),
         capture_output=True,
         text=True,
         timeout=1200,
@@ -46,18 +60,12 @@ def run_processes(*command: str, count: int = 2, devices: int = 2, timeout: floa
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": flags_of(devices),
-        "JAX_PLATFORMS": "cpu",
-        "NPROC": "64",
-    }
     flags = [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
     running = [
         subprocess.Popen(
             [sys.executable, *command, *(flags if count > 1 else []),
              *([f"--process_id={i}"] if count > 1 else [])],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment_of(devices), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for i in range(count)
     ]  # fmt: skip

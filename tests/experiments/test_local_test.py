@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.local_test import find_prefixes, local_test, table
+from experiments.local_steps import find_prefixes, local_test, table
 from experiments.methods.topd import TopdRecipe
 from experiments.pair import load_pair, start_student
 
