@@ -30,6 +30,7 @@ def written(tmp_path_factory):
     return setup, [(batch, jax.device_get(rollout(*batch))) for batch in setup.batches(2)]
 
 
+@pytest.mark.slow
 def test_half_of_the_texts_are_unsafe(written):
     _, batches = written
     breached = np.concatenate([record.breach_B >= 0 for _, (_, record) in batches])

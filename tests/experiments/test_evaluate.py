@@ -56,6 +56,7 @@ def texts(records):
     return [(r["id"], r["sample"], r["text"]) for r in records]
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter(params):
     _, whole = sampled(params, batch_size=64)
     for options in ({"batch_size": 4}, {"batch_size": 1}, {"batch_size": 21, "prompt_width": 40}):

@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_refused():
         looked(settings=wide)
 
 
+@pytest.mark.slow
 def test_the_command_adds_numbers_and_a_picture(tmp_path, capsys):
     flags = ["--student", "embedded:student", "--teacher", "embedded:teacher"]
     flags += ["--data", "chain/test", "--size", "2", "--n", "1", "--max_new_tokens", "16"]

@@ -74,6 +74,7 @@ def test_a_large_pair_is_weighed_without_weights(qwen3):
     assert slots % 16 == 0 and 600 < slots < 900
 
 
+@pytest.mark.slow
 def test_programs_of_a_small_pair_are_measured():
     text = plan("--config=configs/opd.py", "--mesh=data=2,fsdp=2,tensor=2", "--device_memory=16")
     assert "train step, 32 x 240 tokens, attention 'xla'" in text

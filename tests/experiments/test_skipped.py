@@ -52,6 +52,7 @@ def test_arrays_are_named_by_their_path():
     assert named_arrays(tree).keys() == {"0.tokens"}
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_stops_with_its_batch(tmp_path):
     config = references(every=1)
     config.optimizer.learning_rate = 1e38  # the second step has weights that no logits come from

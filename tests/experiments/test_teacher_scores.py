@@ -55,6 +55,7 @@ def open_batches(file, **sections):
     return TrajectoryBatches(config, make_recipe(config, load_pair(config)), file)
 
 
+@pytest.mark.slow
 def test_a_run_on_kept_scores_is_the_run_with_the_teacher(kept, tmp_path):
     live = small(synthesis={"cache_teacher": False, "file": str(kept / SYNTHESIS)})
     run(live, tmp_path / "live")

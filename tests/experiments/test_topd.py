@@ -88,7 +88,8 @@ def test_a_run_logs_what_windows_say(trained):
             assert window["distance"] >= 0 and window["loss"] >= 0
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 3])
 def test_resumed_after_any_step_a_run_ends_bit_identical(step, trained, tmp_path):
     """With the buffer half full, and when it has gone round."""
     whole, _ = trained

@@ -15,6 +15,8 @@ from tiny_models import tiny_config, tiny_params
 from models import abstract, count, declare, init, load_pretrained, save_pretrained, shardings
 from models.sharding import DEFAULT_RULES, make_rules
 
+from ..fake_devices import flags_of
+
 RELATIVE = 1e-5
 # Every family, tied and untied, with heads that split over two devices.
 MODELS = {
@@ -33,7 +35,7 @@ def reports(tmp_path_factory) -> dict:
     here = Path(__file__).resolve()
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": flags_of(8),
         "PYTHONPATH": os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")]),
     }
     finished = subprocess.run(

@@ -66,7 +66,9 @@ def assert_same(got, expected):
         np.testing.assert_allclose(np.where(judged, a, 0), np.where(judged, b, 0), atol=1e-4)
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 5, 16, 40])
+@pytest.mark.parametrize(
+    "chunk", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 16)), 5, 40]
+)
 def test_any_chunk_length_gives_the_same_trajectories(batch, expected, chunk):
     assert_same(rollout(dataclasses.replace(SETTINGS, chunk=chunk), *batch), expected)
 

@@ -74,6 +74,7 @@ def test_with_gamma_0_and_a_divergence_it_is_on_policy_distillation(teacher):
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
+@pytest.mark.slow
 def test_safe_loss_moves_the_weight_of_steps_that_passed(teacher):
     prompts, lengths = tiny.prompts(0, ROWS)
     inputs = (tiny.params(tiny.STUDENT, 1, 2.0), teacher, prompts, lengths, jnp.arange(ROWS))
@@ -95,6 +96,7 @@ def test_safe_loss_moves_the_weight_of_steps_that_passed(teacher):
         assert np.any(left) == (loss_on == "response")
 
 
+@pytest.mark.slow
 def test_jsd_beta_reaches_the_loss(teacher):
     settings = dataclasses.replace(SETTINGS, safe_loss="jsd", jsd_beta=0.5)
     rollout, step, state = build(settings)
