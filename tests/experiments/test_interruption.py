@@ -73,9 +73,8 @@ def test_other_threads_are_left_alone():
     assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_second_ends_the_process_even_inside_compiled_code(number):
     code = """
         import sys
