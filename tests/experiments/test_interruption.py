@@ -73,16 +73,16 @@ def test_other_threads_are_left_alone():
     assert seen == [signal.getsignal(signal.SIGTERM)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_second_ends_the_process_even_inside_compiled_code(number):
     code = """
-        import sys
+        import jax
         from experiments.interruption import interruptible
+        forever = jax.jit(lambda x: jax.lax.while_loop(lambda x: x > 0, lambda x: x, x))
         with interruptible():
             print("ready", flush=True)
-            # One long operation, during which Python runs no handler.
-            pow(3, 10**10, 7**200_000)
+            # Without end, and meanwhile Python runs no handler.
+            jax.block_until_ready(forever(1))
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
