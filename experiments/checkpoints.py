@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -26,6 +25,15 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from experiments.checkpoint_files import (
+    UnreadableCheckpoint,
+    checkpoint_steps,
+    find_step,
+    read_accuracy,
+    read_run,
+    reading,
+    sealed,
+)
 from experiments.checksums import checksums
 from experiments.orbax_log import quiet
 from experiments.processes import any_process, first_does
@@ -87,9 +95,9 @@ class Checkpoints:
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             log.warning("%s was not finished when its run ended: removing it.", path)
             shutil.rmtree(path)
-        for step in _steps(self.directory):
+        for step in checkpoint_steps(self.directory):
             try:
-                _accuracy(self.directory, step)
+                read_accuracy(self.directory, step)
             except UnreadableCheckpoint as error:
                 self._set_aside(step, error)
 
@@ -115,7 +123,7 @@ class Checkpoints:
         if latest is not None and step <= latest:
             raise ValueError(f"Checkpoint {step} is not after {latest}, the latest there is.")
         measured = accuracy is not None and math.isfinite(accuracy)
-        run = _sealed(
+        run = sealed(
             {
                 "run_state": _json(run_state),
                 "accuracy": float(accuracy) if measured else None,  # type: ignore[arg-type]
@@ -176,12 +184,12 @@ class Checkpoints:
         step = find_step(self.directory, which)
         target = jax.tree.map(_placed, abstract_state)
         path = self.directory / str(step)
-        with _reading(path):
+        with reading(path):
             saved = self._manager.item_metadata(step).state
         if saved is not None:
             _check_fit(saved.tree, target, path)
-        run = _read_run(path)
-        with _reading(path):
+        run = read_run(path)
+        with reading(path):
             restored = self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))
             )
@@ -239,40 +247,11 @@ class Checkpoints:
         os.replace(path, aside)
 
 
-class UnreadableCheckpoint(ValueError):
-    """A checkpoint is damaged: files are missing, cut short or garbled."""
-
-
 def abstract(state: Any) -> Any:
     """Shapes, dtypes and shardings of a state's arrays, as `jax.ShapeDtypeStruct`s."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
-
-
-def find_step(directory: str | os.PathLike[str], which: int | str) -> int:
-    """The step that "final", "best" or a number stands for.
-
-    Raises:
-      FileNotFoundError: there is no such checkpoint.
-    """
-    steps = _steps(Path(directory))
-    if not steps:
-        raise FileNotFoundError(f"There is no checkpoint in {directory}.")
-    if which == "final":
-        return steps[-1]
-    if which == "best":
-        measured = [(a, s) for s in steps if (a := _accuracy(Path(directory), s)) is not None]
-        if not measured:
-            raise FileNotFoundError(
-                f"No checkpoint in {directory} was validated, so none is the best. "
-                'Ask for "final" or a step.'
-            )
-        return max(measured)[1]
-    if int(which) not in steps:
-        there = ", ".join(map(str, steps))
-        raise FileNotFoundError(f"There is no checkpoint {which} in {directory}, but {there}.")
-    return int(which)
 
 
 def restore_params(directory: str | os.PathLike[str], which: int | str) -> tuple[Any, int]:
@@ -286,7 +265,7 @@ def restore_params(directory: str | os.PathLike[str], which: int | str) -> tuple
     """
     step = find_step(directory, which)
     path = Path(directory).resolve() / str(step)
-    with _reading(path), ocp.PyTreeCheckpointer() as checkpointer:
+    with reading(path), ocp.PyTreeCheckpointer() as checkpointer:
         saved = checkpointer.metadata(path / "state").item_metadata
         target = {"params": jax.tree.map(_placed, saved.tree["params"])}
         arguments = ocp.checkpoint_utils.construct_restore_args(target)
@@ -294,51 +273,8 @@ def restore_params(directory: str | os.PathLike[str], which: int | str) -> tuple
             path / "state",
             args=ocp.args.PyTreeRestore(target, restore_args=arguments, partial_restore=True),
         )
-    _check_sums(restored, _read_run(path), path)
+    _check_sums(restored, read_run(path), path)
     return restored["params"], step
-
-
-def _steps(directory: Path) -> list[int]:
-    """The steps with a whole checkpoint, in order."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
-
-
-def _accuracy(directory: Path, step: int) -> float | None:
-    """What a checkpoint scored; None where it was not validated."""
-    accuracy = _read_run(directory / str(step))["accuracy"]
-    path = directory / str(step) / "metrics" / "metrics"  # what orbax goes by
-    try:
-        there = json.loads(path.read_bytes())["accuracy"] if path.exists() else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnreadableCheckpoint(f"{path} is garbled.") from error
-    if there != accuracy:
-        raise UnreadableCheckpoint(f"{path} says {there}, but {accuracy} was measured.")
-    return accuracy
-
-
-def _sealed(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON with a checksum of its own."""
-    text = json.dumps(fields, sort_keys=True).encode()
-    return {**fields, "digest": hashlib.blake2b(text, digest_size=12).hexdigest()}
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    """What lies beside the arrays of a checkpoint: `run_state`, `accuracy`, `checksums`."""
-    file = path / "run" / "metadata"
-    with _reading(path):
-        run = json.loads(file.read_bytes())
-        digest = run.pop("digest", None)
-        damaged = _sealed(run)["digest"] != digest
-    if damaged and digest is None and "checksums" not in run:
-        raise ValueError(
-            f"{path} has no checksums: an earlier version of this code wrote it. Use another "
-            "--workdir, or that version."
-        )
-    if damaged:
-        raise UnreadableCheckpoint(f"{file} is not what was written.")
-    return run
 
 
 def _check_sums(restored: Any, run: Mapping[str, Any], path: Path) -> None:
@@ -393,18 +329,3 @@ def _json(run_state: Mapping[str, Any]) -> dict[str, Any]:
             f"that are not strings become strings. {run_state}"
         )
     return dict(run_state)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Tells damage from trouble of the machine, which says nothing about the checkpoint."""
-    try:
-        with quiet():
-            yield
-    except (PermissionError, MemoryError, InterruptedError):
-        raise
-    except Exception as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise
-        text = " ".join(str(error).split())[:300]
-        raise UnreadableCheckpoint(f"{path}: {type(error).__name__}: {text}") from error

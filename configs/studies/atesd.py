@@ -5,12 +5,16 @@
     python -m experiments.exposure_sweep --config configs/studies/atesd.py --workdir runs/atesd
 
 The last runs the arms of `exposures` alone and shows accuracy, loss and mismatch against exposure.
-Fields as in `configs/studies/motab.py`.
+Fields as in `configs/studies/common.py`.
 """
 
 import ml_collections
 
-ARGUMENTS = ("", "smoke")
+from configs.studies import common
+from configs.studies.common import ARGUMENTS, arm
+
+__all__ = ["ARGUMENTS", "get_config"]
+
 # OPSD is the fifth, a = 1.
 FIXED = (0, 25, 50, 75)
 
@@ -21,88 +25,48 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     Raises:
       ValueError: there is no such variant.
     """
-    if arg not in ARGUMENTS:
-        raise ValueError(
-            f"configs/studies/atesd.py:{arg}: the variants are {', '.join(ARGUMENTS[1:])}."
-        )
-    study = ml_collections.ConfigDict(
+    smoke = common.is_smoke("atesd.py", arg)
+    study = common.study(
+        "ATESD against its baselines",
         {
-            "title": "ATESD against its baselines",
-            "arms": ml_collections.ConfigDict(
-                {
-                    "sft": _arm("SFT on references", "sft", "references"),
-                    "grpo": _arm("GRPO", "grpo"),
-                    **{
-                        f"fixed-{percent}": _arm(
-                            f"fixed, a = {percent / 100:g}",
-                            "atesd",
-                            "fixed",
-                            controller={"fixed": percent / 100},
-                        )
-                        for percent in FIXED
-                    },
-                    "opsd": _arm("OPSD, a = 1", "opsd"),
-                    "random": _arm("random a", "atesd", "random"),
-                    "atesd": _arm("ATESD", "atesd"),
-                    "atesd-per-sample": _arm("ATESD, per sample", "atesd", "per_sample"),
-                    "atesd-one-step": _arm("ATESD, one-step credit", "atesd", "one_step"),
-                    "atesd-short-delay": _arm("ATESD, short delay", "atesd", "short_delay"),
-                    "atesd-no-grounding": _arm("ATESD, without G_gt", "atesd", "no_grounding"),
-                },
-                sort_keys=False,
-            ),
-            "references": ("opsd", "fixed-50"),
-            # The arms of `experiments.exposure_sweep`.
-            "exposures": (*(f"fixed-{percent}" for percent in FIXED), "opsd"),
-            # There is no monitor here.
-            "sweep": (),
-            "monitor": (),
-            "revision_text": "",
-            "seeds": (0, 1, 2, 3, 4),
-            "learning_rates": (3e-4, 1e-3, 3e-3),
-            "selection_seed": 1000,
-            "checkpoint": "final",
-            "updates": 150,
-            "tokens_per_update": 1440,
-            "batch_size": 32,
-            "shared": {
-                "student": {"path": "embedded:reader"},
-                "data": {
-                    "train": {"size": 1024},
-                    "validation": {"size": 512},
-                    "test": {"size": 512},
-                    "long": {"size": 256},
-                },
-                "evaluation": {"batch_size": 128, "max_tokens": 192},
-                "checkpoint": {"every": 150, "max_to_keep": 1, "keep_best": False},
-                "samples": {"rows": 8, "every": 10},
+            "sft": arm("SFT on references", "sft", "references"),
+            "grpo": arm("GRPO", "grpo"),
+            **{
+                f"fixed-{percent}": arm(
+                    f"fixed, a = {percent / 100:g}",
+                    "atesd",
+                    "fixed",
+                    controller={"fixed": percent / 100},
+                )
+                for percent in FIXED
             },
-        }
+            "opsd": arm("OPSD, a = 1", "opsd"),
+            "random": arm("random a", "atesd", "random"),
+            "atesd": arm("ATESD", "atesd"),
+            "atesd-per-sample": arm("ATESD, per sample", "atesd", "per_sample"),
+            "atesd-one-step": arm("ATESD, one-step credit", "atesd", "one_step"),
+            "atesd-short-delay": arm("ATESD, short delay", "atesd", "short_delay"),
+            "atesd-no-grounding": arm("ATESD, without G_gt", "atesd", "no_grounding"),
+        },
+        references=("opsd", "fixed-50"),
+        updates=150,
+        tokens_per_update=1440,
     )
-    if arg == "smoke":
-        study.title = "ATESD against OPSD, a smoke test"
-        for name in set(study.arms) - {"fixed-50", "opsd", "atesd"}:
-            del study.arms[name]
-        study.references, study.exposures = ("opsd",), ("fixed-50", "opsd")
-        study.seeds, study.learning_rates = (0,), (1e-3,)
-        study.updates, study.tokens_per_update, study.batch_size = 6, 0, 8
-        study.shared = {
-            "student": {"path": "embedded:reader"},
-            "data": {
-                "train": {"size": 64},
-                "validation": {"size": 16},
-                "test": {"size": 16},
-                "long": {"size": 16},
-            },
-            "evaluation": {"batch_size": 16, "max_tokens": 112},
-            "checkpoint": {"every": 6, "max_to_keep": 1, "keep_best": False},
-            "samples": {"rows": 8, "every": 1},
-        }
-        for arm in study.arms.values():
-            arm.set.update({"exposure": {"probe_size": 8}})
+    # The arms of `experiments.exposure_sweep`.
+    study.exposures = (*(f"fixed-{percent}" for percent in FIXED), "opsd")
+    study.shared.student = {"path": "embedded:reader"}
+    study.shared.evaluation.max_tokens = 192
+    if smoke:
+        common.shrink(
+            study,
+            "ATESD against OPSD, a smoke test",
+            ("fixed-50", "opsd", "atesd"),
+            references=("opsd",),
+            exposures=("fixed-50", "opsd"),
+            updates=6,
+            tokens_per_update=0,
+            batch_size=8,
+        )
+        for each in study.arms.values():
+            each.set.update({"exposure": {"probe_size": 8}})
     return study
-
-
-def _arm(label: str, config: str, arg: str = "", **fields: dict) -> dict:
-    """An arm: the file `configs/CONFIG.py`, its argument, and fields set on top."""
-    return {"label": label, "config": f"configs/{config}.py", "arg": arg, "set": fields}

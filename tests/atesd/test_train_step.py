@@ -179,6 +179,7 @@ def scores_of(states, k, weights):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_are_means_over_rows_with_a_response(learned):
     states, metrics = learned
     k = 4

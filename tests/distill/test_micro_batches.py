@@ -76,6 +76,7 @@ def test_sums_of_the_surrogate_add_up(normalise):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_keep_less_in_memory(params):  # noqa: F811
     """What is kept for the backward pass is that of a part."""
     t = make(3, 24, 64)

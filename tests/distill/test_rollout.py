@@ -78,6 +78,7 @@ def test_student_and_teacher_have_noise_of_their_own():
     assert np.mean(same) < 0.5
 
 
+@pytest.mark.slow
 def test_equals_motab_that_never_breaches():
     settings = motab.MotabSettings(
         gamma_0=0.0, max_total=TOKENS, max_correction=TOKENS, min_correction=1, max_step_tokens=9,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from configs import atesd as atesd_config
@@ -22,9 +20,10 @@ from experiments.methods import make_method, make_recipe
 from experiments.methods.atesd import AtesdRecipe
 from experiments.methods.online import Online
 from experiments.pair import load_pair, start_student
-from experiments.workdir import Workdir, read_log
+from experiments.workdir import Workdir
 
 from .atesd_runs import EMA, HOLD, STEPS, small
+from .finished_runs import same, saved, train_log
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")
 
@@ -58,25 +57,6 @@ def pair():
 def no_probe(monkeypatch):
     """Recipes that sample nothing when they are made."""
     monkeypatch.setattr(AtesdRecipe, "_read_probe", lambda self: None)
-
-
-def train_log(workdir: Path) -> list[dict]:
-    return [
-        {name: x for name, x in record.items() if name not in ("seconds", "tokens_per_second")}
-        for record in read_log(workdir / "metrics.jsonl")
-        if record["kind"] == "train"
-    ]
-
-
-def saved(workdir: Path, step: int):
-    """Everything that a checkpoint holds of the devices."""
-    return ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
-
-
-def same(a, b) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b) and all(
-        jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
-    )
 
 
 def test_a_run_logs_what_the_controller_does(trained):
@@ -127,6 +107,7 @@ def test_resumed_after_any_step_a_run_ends_bit_identical(fields, step, trained, 
     assert set(last["method_state"]) == {"controller", *(["teacher_params"] if fields else [])}
 
 
+@pytest.mark.slow
 def test_interrupted_between_checkpoints_it_ends_the_same(trained, tmp_path, monkeypatch):
     whole, _ = trained()
     config = small(checkpoint={"every": 3})
@@ -172,6 +153,7 @@ def test_groups_have_exposures_of_their_own(trained):
         )
 
 
+@pytest.mark.slow
 def test_students_write_the_same_whatever_the_teacher_sees(pair, tmp_path):
     """One round of noise, one text; what differs is the update."""
     written, updated = [], []

@@ -37,6 +37,7 @@ def test_half_of_the_texts_are_unsafe(written):
     assert 0.25 <= breached.mean() <= 0.75
 
 
+@pytest.mark.slow
 def test_literal_loop_writes_the_same_texts(written):
     setup, batches = written
     loop = _Loop(setup)

@@ -13,11 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import checkpoints
-from experiments.checkpoints import (
-    Checkpoints,
-    UnreadableCheckpoint,
-    abstract,
-)
+from experiments.checkpoint_files import UnreadableCheckpoint
+from experiments.checkpoints import Checkpoints, abstract
 
 from .checkpoint_states import assert_same, on_disk
 

@@ -13,13 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import checkpoints
-from experiments.checkpoints import (
-    Checkpoints,
-    UnreadableCheckpoint,
-    abstract,
-    find_step,
-    restore_params,
-)
+from experiments.checkpoint_files import UnreadableCheckpoint, find_step
+from experiments.checkpoints import Checkpoints, abstract, restore_params
 
 from .checkpoint_states import assert_same, new_state, on_disk, update
 

@@ -49,7 +49,8 @@ def test_a_target_below_one_batch_is_refused(tmp_path, monkeypatch):
     assert read_batch_size(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", [pytest.param("motab", marks=pytest.mark.slow), "rft"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["motab", "rft"])
 def test_what_is_measured_is_what_the_file_would_hold(name, tmp_path, monkeypatch):
     """Counted here from the file that offline training reads, without rows that train nothing."""
     monkeypatch.setattr(tokens, "MEASURED", 32)
@@ -87,6 +88,7 @@ def fitting(asked: list[str], sizes: dict[str, int]):
     return fit
 
 
+@pytest.mark.slow
 def test_every_run_of_an_arm_has_its_fitted_batch(tmp_path):
     asked: list[str] = []
     study = small_study(tokens_per_update=1600, learning_rates=(1e-3, 3e-3))

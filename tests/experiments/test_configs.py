@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import atesd as atesd_room
 import topd as topd_room
-from configs import gkd, grpo, imitkd, motab, opd, pretrain, rft, sft, skd, topd
+from configs import atesd, gkd, grpo, imitkd, motab, opd, opsd, pretrain, rft, sft, skd, topd
 from distill.optimizer import OptimizerSettings
 from distill.policy_gradient import GrpoSettings
 from distill.signal import Signal
@@ -26,6 +26,8 @@ from experiments.trace import ProfileSettings
 from experiments.tracking import TrackingSettings
 from experiments.workdir import read_log
 from motab import MotabSettings
+
+from . import atesd_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 # Whoever adds a config adds its tests: all files of `configs` with a `get_config`.
@@ -121,32 +123,47 @@ def shorten(config: ConfigDict) -> ConfigDict:
 @pytest.mark.parametrize(
     ("module", "arg", "idle"),
     [
-        # What the other mode of synthesis reads.
-        pytest.param(
-            motab,
-            "online",
-            {
-                "synthesis.trajectories",
-                "synthesis.file",
-                "synthesis.pack_to",
-                "synthesis.cache_teacher",
-            },
-            marks=pytest.mark.slow,
-        ),
         (motab, "smoke", {"synthesis.sync_every"}),
-        pytest.param(pretrain, "student", {"samples.rows"}, marks=pytest.mark.slow),
-        pytest.param(sft, "", set(), marks=pytest.mark.slow),
-        (rft, "", set()),
-        pytest.param(imitkd, "", {"synthesis.sync_every"}, marks=pytest.mark.slow),
-        pytest.param(skd, "0.8", {"synthesis.sync_every"}, marks=pytest.mark.slow),
-        pytest.param(opd, "topk_union", set(), marks=pytest.mark.slow),
-        pytest.param(gkd, "", set(), marks=pytest.mark.slow),
-        (grpo, "token", set()),
-        pytest.param(topd, "smoke", set(), marks=pytest.mark.slow),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (
+                    motab,
+                    "online",
+                    # What the other mode of synthesis reads.
+                    {
+                        "synthesis.trajectories",
+                        "synthesis.file",
+                        "synthesis.pack_to",
+                        "synthesis.cache_teacher",
+                    },
+                ),
+                (pretrain, "student", {"samples.rows"}),
+                (sft, "", set()),
+                (rft, "", set()),
+                (imitkd, "", {"synthesis.sync_every"}),
+                (skd, "0.8", {"synthesis.sync_every"}),
+                (opd, "topk_union", set()),
+                (gkd, "", set()),
+                (grpo, "token", set()),
+                (topd, "smoke", set()),
+                (atesd, "smoke", set()),
+                (opsd, "ema-smoke", set()),
+            ]
+        ),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):
-    config = shorten(module.get_config(arg))
+    if module in (atesd, opsd):
+        config = atesd_runs.small(arg, module)
+        config.steps, config.checkpoint.every = 3, 3
+        for name in ("test", "long"):  # problems of one step, whose prompts are short
+            config.data[name].update(
+                {"name": "chain/test", "size": 4, "min_steps": 1, "max_steps": 1}
+            )
+        config.samples.every = 1
+    else:
+        config = shorten(module.get_config(arg))
     if arg == "smoke":
         config.samples.every = 1
     if module is sft:
@@ -198,6 +215,20 @@ def settings_read():
 
             patch.setattr(cls, "__getattribute__", recording, raising=False)
         yield found
+
+
+@pytest.mark.slow
+def test_every_field_of_the_settings_is_used(settings_read):
+    """After the runs above, in which every method has been through its loop."""
+    if len(settings_read["runs"]) < 13:
+        pytest.skip("looks back at all of the runs above")
+    unused = {
+        f"{cls.__name__}.{field.name}"
+        for cls in SETTINGS
+        for field in dataclasses.fields(cls)
+        if field.name not in settings_read[cls]
+    }
+    assert unused == set()
 
 
 def explained_metrics() -> set[str]:

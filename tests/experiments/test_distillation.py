@@ -35,7 +35,7 @@ ARMS = {
     "gkd": ({"student", "teacher"}, set()),
 }
 # Those that another arm is almost.
-RELATED = ("opd:topk_student", "opd:topk_teacher", "opd:sampled")
+RELATED = ("imitkd", "gkd", "opd:topk_student", "opd:topk_teacher", "opd:sampled")
 
 
 def small(arm: str, **fields) -> ConfigDict:
@@ -172,7 +172,7 @@ def test_gkd_with_both_ends_is_exact_opd(trained):
     assert not same(trained("gkd")[0], opd)
 
 
-@pytest.mark.parametrize("arm", ["skd:0.8", "opd"])
+@pytest.mark.parametrize("arm", [pytest.param("skd:0.8", marks=pytest.mark.slow), "opd"])
 def test_a_resumed_run_ends_bit_identical(arm, trained, tmp_path):
     whole, _ = trained(arm)
     cut = tmp_path / "cut"

@@ -125,7 +125,7 @@ def _meant(outputs):
     return trajectories, record.replace(**masked)
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 3, 30])
+@pytest.mark.parametrize("count", [*(pytest.param(x, marks=pytest.mark.slow) for x in (1, 30)), 3])
 @pytest.mark.parametrize("name", ["plain", "motab"])
 def test_any_number_of_slots_gives_the_same_rows(name, count):
     got, engine = through(name, count)
@@ -136,7 +136,8 @@ def test_any_number_of_slots_gives_the_same_rows(name, count):
         assert 3 <= np.sum(record.breach_B >= 0) <= ROWS - 3
 
 
-@pytest.mark.parametrize("name", ["skd", pytest.param("imitkd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["skd", "imitkd"])
 def test_texts_written_in_turns_are_the_same(name):
     assert_same(through(name, 4)[0], expected(name))
 
@@ -208,6 +209,7 @@ def test_slots_are_occupied_though_lengths_are_skewed():
     assert report.slot_steps * 1.8 < static
 
 
+@pytest.mark.slow
 def test_capacity_grows_with_a_row_and_the_rows_do_not_notice():
     """A long row among short ones, over every stage of the cache and back."""
     budgets = [3, 200, 5, 9, 2, 30, 4, 7, 8, 3, 2, 40]
@@ -226,6 +228,7 @@ def test_capacity_grows_with_a_row_and_the_rows_do_not_notice():
         np.testing.assert_array_equal(written[i], static.tokens_BxN[i, :n])
 
 
+@pytest.mark.slow
 def test_corrections_that_start_late_in_a_chunk_find_room():
     """Texts that never end by themselves, through several stages of the cache."""
     settings = motab.MotabSettings(

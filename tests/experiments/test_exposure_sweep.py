@@ -102,6 +102,7 @@ def test_arms_that_are_no_sweep_are_refused(tmp_path):
         make_table(make_plan(study, ["fixed-50", "opsd"]), tmp_path, 8)
 
 
+@pytest.mark.slow
 def test_more_exposure_makes_the_embedded_teacher_surer_and_farther():
     config = make_plan(sweep_study()).measuring_config("opsd")
     found = compare_teachers(config, (0.0, 1.0), 32)

@@ -28,6 +28,8 @@ from experiments.pair import load_pair, start_student
 from experiments.tokenizer import encode
 from experiments.workdir import read_log
 
+from .finished_runs import same, train_log
+
 STEPS, GROUP = 3, 4
 METRICS = (
     "loss", "surrogate", "kl", "clipped", "reward", "groups_without_signal", "grad_norm", "tokens",
@@ -75,16 +77,8 @@ def pair():
     return load_pair(small())
 
 
-def train_log(workdir: Path) -> list[dict]:
-    return [r for r in read_log(workdir / "metrics.jsonl") if r["kind"] == "train"]
-
-
 def params(workdir: Path, step: int | str = "final"):
     return restore_params(workdir / "checkpoints", step)[0]
-
-
-def same(a, b) -> bool:
-    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
 def test_a_run_logs_what_its_rows_say(trained):

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from experiments import evaluate, interruption
-from experiments.checkpoints import find_step
+from experiments.checkpoint_files import find_step
 from experiments.compare.execute import compare
 from experiments.evaluation_part import Part
 from experiments.interruption import Interrupted, check, interruptible, requested

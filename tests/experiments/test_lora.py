@@ -197,6 +197,7 @@ def test_the_base_inside_teaches_as_a_copy_of_it_does():
     assert third[0]["loss"] != metrics[0]["loss"]
 
 
+@pytest.mark.slow
 def test_averaged_and_live_teachers_have_adapters():
     state, metrics = distil(atesd.TeacherSettings(weights="ema", decay=0.5), STUDENT, None)
     teacher = state.method_state["teacher_params"]

@@ -73,6 +73,7 @@ def test_the_summary_is_that_of_scipy():
     assert summarise(points)["correlation"]["random"] == {"pearson": None, "spearman": None}
 
 
+@pytest.mark.slow
 def test_high_losses_are_high_and_batches_do_not_matter():
     found = looked()
     assert found["texts"] == 6 and found["window"] == 5

@@ -49,6 +49,7 @@ def ids(batch) -> list[int]:
     return sorted(r["sample_id"] for r in batch["records"])
 
 
+@pytest.mark.slow
 def test_an_epoch_of_packed_rows_holds_every_trajectory_once(file):
     apart, packed = batches(file, pack_to=0), batches(file, pack_to=WIDTH)
     everything = sorted(i for _ in range(4) for i in ids(next(apart)))

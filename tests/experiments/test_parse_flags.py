@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("command", ["run", "synthesize", "compare", "exposure_sweep"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "run",
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ("synthesize", "compare", "exposure_sweep")
+        ),
+    ],
+)
 def test_an_unknown_field_is_one_line_and_no_traceback(command):
     finished = subprocess.run(
         [sys.executable, "-m", f"experiments.{command}", "--config", "configs/motab.py",

@@ -172,6 +172,7 @@ def test_offline_synthesises_once_and_trains_on_the_file(tmp_path):
         run(config, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_an_interrupted_synthesis_is_completed_not_repeated(tmp_path):
     config = small("")
     config.synthesis.trajectories = 24

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from safetensors import safe_open
 
-from experiments.checkpoints import find_step
+from experiments.checkpoint_files import find_step
 from experiments.loop import run
 from experiments.methods.protocol import Outcome
 from experiments.skipped import Skipped, TooManySkipped, named_arrays

@@ -56,7 +56,8 @@ def whole(pair, tmp_path_factory):
     return write(small("motab"), pair, tmp_path_factory.mktemp("whole") / "file.jsonl")
 
 
-@pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("slots", [1, 4])
 def test_a_file_holds_the_same_whatever_the_slots(whole, pair, slots, tmp_path):
     lines = write(small("motab", slots=slots), pair, tmp_path / "file.jsonl")
     assert lines[0] == whole[0]  # so that one may go on with what another began
@@ -132,9 +133,8 @@ def test_training_does_not_depend_on_the_order_of_lines(whole, pair, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *streams)
 
 
-@pytest.mark.parametrize(
-    "arm", [*(pytest.param(x, marks=pytest.mark.slow) for x in ("opd", "skd")), "gkd"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["opd", "skd", "gkd"])
 def test_online_slots_change_nothing(arm, pair):
     written = []
     for slots in (0, 2):

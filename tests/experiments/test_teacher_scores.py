@@ -162,6 +162,7 @@ def test_a_file_of_something_else_is_named(kept, tmp_path):
         open_batches(tmp_path / "run" / SYNTHESIS)
 
 
+@pytest.mark.slow
 def test_a_loss_that_asks_no_teacher_keeps_none(kept, tmp_path):
     config = small(sft_config)
     config.synthesis.cache_teacher = True

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from configs import topd as topd_config
@@ -19,8 +17,9 @@ from experiments.methods import make_method, make_recipe
 from experiments.methods.distillation import DistillationRecipe
 from experiments.methods.topd import TopdRecipe
 from experiments.pair import load_pair, start_student
-from experiments.workdir import Workdir, read_log
+from experiments.workdir import Workdir
 
+from .finished_runs import same, saved, train_log
 from .topd_runs import ROWS, STEPS, small
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")
@@ -44,25 +43,6 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pair():
     return load_pair(small())
-
-
-def train_log(workdir: Path) -> list[dict]:
-    return [
-        {name: x for name, x in record.items() if name not in ("seconds", "tokens_per_second")}
-        for record in read_log(workdir / "metrics.jsonl")
-        if record["kind"] == "train"
-    ]
-
-
-def saved(workdir: Path, step: int):
-    """Everything that a checkpoint holds of the devices."""
-    return ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
-
-
-def same(a, b) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b) and all(
-        jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
-    )
 
 
 def test_a_run_logs_what_windows_say(trained):

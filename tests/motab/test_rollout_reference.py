@@ -42,7 +42,16 @@ VARIANTS = {
     "long": {"max_total": 90, "max_correction": 80, "chunk": 26, "loss_on": "response"},
 }  # fmt: skip
 # Those that differ little from others.
-AT_NIGHT = ("response", "correction", "before_root", "forward_kl", "jsd", "greedy")
+AT_NIGHT = (
+    "long",
+    "rewrite",
+    "response",
+    "correction",
+    "before_root",
+    "forward_kl",
+    "jsd",
+    "greedy",
+)
 SOURCES = {
     "student": Source.STUDENT,
     "flawed": Source.FLAWED,

@@ -56,6 +56,7 @@ def test_a_loop_of_ones_own_learns(teacher):
     assert np.mean(distances[-5:]) < 0.7 * np.mean(distances[:5]), distances
 
 
+@pytest.mark.slow
 def test_with_gamma_0_and_a_divergence_it_is_on_policy_distillation(teacher):
     """Every student token carries the divergence, none a likelihood, and it falls."""
     settings = dataclasses.replace(SETTINGS, gamma_0=0.0, safe_loss="reverse_kl")
