@@ -113,7 +113,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
             if found and not line.startswith("HloModule"):
                 current = computations.setdefault(found[1], [])
                 entry = found[1] if line.startswith("ENTRY") else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # a kernel's attributes may go over several lines
             current = None
         elif found := _INSTRUCTION.match(line):
             current.append(_Instruction(*found.groups()))

@@ -79,8 +79,10 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %gathered = bf16[16]{0} all-gather-done(%all-gather-start.1)
   %scattered = f32[4]{0} reduce-scatter(%x), dimensions={0}, to_apply=%add
   %start = (s32[], f32[8]{0}) tuple(%x, %x)
+  %k = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"metadata":"{}"
+}}, metadata={op_name="kernel"}
   %loop = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
-  %k = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call"
   %l = f32[8]{0} custom-call(%x), custom_call_target="AllocateBuffer"
   ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
 }
