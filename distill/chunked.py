@@ -7,9 +7,10 @@ block's logits z = h W^T says what each token adds. Its weighted sum is differen
 
 in the forward pass: where a block's logits are at hand, G = dL/dz is formed and used up, as
 dL/dh = G W, which is kept [B, T, D], and as a term of dL/dW = sum of G^T h, one array [V, D] in
-float32 (on every device along the batch, of its own rows). The backward pass only multiplies by the gradient of L, a scalar; forming the logits a second
-time instead took 1.9 x the time and 2.6 x the memory. That is why there is one differentiable scalar:
-a second would need a [V, D] of its own. What else is said of the tokens has no gradient.
+float32 (on every device along the batch, of its own rows). The backward pass only multiplies by the
+gradient of L, a scalar; forming the logits a second time instead took 1.9 x the time and 2.6 x the
+memory. That is why there is one differentiable scalar: a second would need a [V, D] of its own. What
+else is said of the tokens has no gradient.
 
 Memory: the gradients themselves, one product G^T h, and some arrays of a block. With V = 151,936 and
 D = 1024, 8192 tokens and the reverse KL to a teacher of the same size, XLA on CPU plans 0.8 GB of
@@ -142,7 +143,7 @@ def weighted_sum(
             return head_gradient, (hidden_gradient, out)
 
         # Of the devices along the batch each sums up its own, and they meet once, after the last block.
-        parts = 0 if config.lora is not None else math.gcd(_batch_parts(config), len(weights))
+        parts = 0 if config.lora is not None else _batch_parts(config)
         nothing = jnp.zeros((parts, *student.head_VxD.shape), jnp.float32) if parts else None
         head_gradient, (hidden_gradient, (value, statistics)) = _loop(
             body, nothing, student, teacher, weights, (weights, extras)
