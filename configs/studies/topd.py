@@ -42,9 +42,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             },
         },
         references=("opd", "topd-identity"),
+        updates=100,
+        tokens_per_update=800,
+        batch_size=16,
     )
     # Few prompts: with many OPD leaves nothing to be gained here.
     study.shared.data.train.size = 64
+    # Room for the longest texts of the embedded task, and no more: tokens.
+    study.shared.rollout = {"max_total": 96}
+    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,
