@@ -52,7 +52,7 @@ def study(tmp_path):
     for seed in (0, 1):
         for arm, after in (
             ("motab", [TRUE, TRUE, TRUE, [True, False]]),
-            ("motab-gamma-3", [TRUE] * 4),
+            ("motab-gamma-1", [TRUE] * 4),
         ):
             long = [TRUE, FALSE]
             tokens = {"teacher": 2, "student": 1500}
@@ -66,7 +66,7 @@ def study(tmp_path):
 
 def test_accuracies_are_means_over_seeds_and_problems(study):
     table = make_table(*study)
-    assert list(table["arms"]) == ["skd-08", "opd", "motab", "motab-gamma-3"]
+    assert list(table["arms"]) == ["skd-08", "opd", "motab", "motab-gamma-1"]
     opd, motab = table["arms"]["opd"], table["arms"]["motab"]
     assert opd["seeds"] == [0, 1]
     assert opd["accuracy"]["test"]["mean"] == 0.375
