@@ -100,7 +100,7 @@ def test_costs_are_means_over_seeds(study):
     arms = make_table(*study)["arms"]
     assert arms["opd"]["tokens"] == {"student": 500}
     assert list(arms["motab"]["tokens"]) == ["student", "teacher"]
-    assert arms["opd"]["updates"] == 200 and arms["opd"]["loss_tokens"] == 1000
+    assert arms["opd"]["updates"] == 100 and arms["opd"]["loss_tokens"] == 1000
     # The first update, which compiles, takes 9 s.
     assert arms["opd"]["step_seconds"] == 0.5
     assert arms["opd"]["train_seconds"] == 10 and arms["opd"]["wall_seconds"] == 20
