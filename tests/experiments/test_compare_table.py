@@ -209,7 +209,7 @@ def test_table_md_says_how_and_what(study):
         "python 3.11.0, jax 0.10.0",
         "1 x cpu",
         "this call took 0:01:01",
-        "200 updates from the same student, of 32 trajectories",
+        "100 updates from the same student, of 16 trajectories",
         "of 0.0003, 0.001, 0.003",
         "seed 1000",
         "| minus OPD | minus SKD, beta .8 |",
@@ -261,10 +261,10 @@ def test_pictures_show_the_table(study):
     assert [bar.get_width() for bar in test.patches] == [0.5, 0.375, 0.875, 1.0]
     assert [bar.get_width() for bar in longer.patches] == [0.0, 0.25, 0.5, 0.5]
     labels = [label.get_text() for label in test.get_yticklabels()]
-    assert labels == ["SKD, beta .8", "OPD", "MOTAB", "MOTAB, gamma_0 .3"]
+    assert labels == ["SKD, beta .8", "OPD", "MOTAB", "gamma_0 = 0.1"]
 
     share, accuracy = draw_sweep(table).axes
-    np.testing.assert_allclose(share.lines[0].get_xdata(), [0.3, 0.7])
+    np.testing.assert_allclose(share.lines[0].get_xdata(), [0.1, 0.3])
     np.testing.assert_allclose(share.lines[0].get_ydata(), [0.25, 0.25])
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [1.0, 0.875])
 
