@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "topd-identity": arm("TOPD, G = I/K", "topd", "identity"),
             "topd-loss": arm("TOPD, no OT rule", "topd", "loss"),
         },
-        references=("opd", "topd-identity"),
+        references=("opd", "topd-identity", "topd-loss", "topd-high-ot"),
         updates=100,
         tokens_per_update=800,
         batch_size=16,
