@@ -67,7 +67,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         sweep=() if variant else tuple(map(_swept, SWEEP)),
         monitor=("motab", "motab-online"),
         revision_text="However,",
-        learning_rates=(1e-3, 3e-3, 1e-2),
         updates=100,
         tokens_per_update=800,
         batch_size=16,
