@@ -77,7 +77,7 @@ def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> st
     return "\n\n".join(
         [
             f"**{study['title']}**: {study['updates']} updates, "
-            f"{' or '.join(map(str, sorted(seeds)))} seeds; commit {commits}; "
+            f"{' or '.join(map(str, sorted(seeds)))} {'seed' if seeds == {1} else 'seeds'}; commit {commits}; "
             f"{environment['hardware']}; {duration(environment['run_seconds'])} for all runs. "
             f"[Everything else]({directory}/table.md).",
             aligned(["arm", "accuracy %", "longer problems %", "tokens trained on"], rows),

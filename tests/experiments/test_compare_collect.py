@@ -62,7 +62,7 @@ def test_a_part_is_made_of_its_table_and_the_rest_stays(home):
 
 def test_a_part_may_name_its_arms(home):
     made = collect(TEXT.replace("study few", "study few: sft"), home)
-    assert "SFT" in made and "| OPD" not in made and "7 updates, 1 seeds" in made
+    assert "SFT" in made and "| OPD" not in made and "7 updates, 1 seed;" in made
     with pytest.raises(ValueError, match="few has no arm ppo"):
         collect(TEXT.replace("study few", "study few: sft, ppo"), home)
 
