@@ -16,7 +16,7 @@ import ml_collections
 
 from configs import common
 
-ROLES = ("teacher", "student", "reader")
+ROLES = ("teacher", "student", "reader", "tale_teacher", "tale_student")
 
 
 def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
@@ -27,7 +27,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     """
     if arg not in ROLES:
         raise ValueError(f"configs/pretrain.py:{arg}: choose one of {', '.join(ROLES)}.")
-    teacher = arg == "teacher"
+    teacher, tale = arg.endswith("teacher"), arg.startswith("tale")
     config = ml_collections.ConfigDict(
         {
             "method": "sft",
@@ -36,10 +36,10 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "batch_size": 32,
             "stop_after_skipped": 5,
             "student": {
-                "tokenizer": "embedded:tokenizer",
+                "tokenizer": "embedded:tale-tokenizer" if tale else "embedded:tokenizer",
                 "init": {
                     "family": "qwen3",
-                    "vocab_size": 98,
+                    "vocab_size": 226 if tale else 98,
                     "hidden_size": 128 if teacher else 64,
                     "intermediate_size": 384 if teacher else 192,
                     "num_layers": 3,
@@ -97,8 +97,19 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     )
     # All meet chains as long as those of the `long` split; distillation shows them up to 5 steps.
     config.data.train.max_steps = 8
+    if tale:
+        for split in config.data.values():
+            split.name, split.style = split.name.replace("chain", "tale"), "sweep"
+        config.data.train.update({"max_steps": 7, "style": "all" if teacher else "sweep"})
+        config.data.train.repairs = 0.05 if teacher else 0.0
+        config.prompt.max_tokens, config.sft.max_tokens = 128, 256
     if not teacher:
         config.data.train.misconceptions = 60
+    if arg == "tale_teacher":
+        config.steps = 3000
+    if arg == "tale_student":
+        config.steps = 2300
+        config.data.train.misconceptions_from = 2000 * config.batch_size
     if arg == "student":
         config.steps = 1300
         config.data.train.misconceptions_from = 1000 * config.batch_size
@@ -127,4 +138,5 @@ def _data(name: str, size: int, style: str = "student") -> dict:
         "misconception_rate": 0.75,
         "misconceptions_from": 0,
         "reference_block": 0.0,
+        "repairs": 0.0,
     }

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS = "<|endoftext|>", "<|im_end|>"
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"
 # Byte-level BPE writes a space as U+0120 and a newline as U+010A.
-_CHARACTERS = ["Ġ", *map(chr, range(0x21, 0x7F)), "Ċ"]
+CHARACTERS = ["Ġ", *map(chr, range(0x21, 0x7F)), "Ċ"]
 
 
 def build_chain_tokenizer() -> PreTrainedTokenizerFast:
@@ -21,7 +21,7 @@ def build_chain_tokenizer() -> PreTrainedTokenizerFast:
     Any other character becomes the padding token, which is also the unknown one;
     `experiments.tokenizer.encode` refuses it.
     """
-    vocab = {token: i for i, token in enumerate([*_CHARACTERS, PAD, EOS])}
+    vocab = {token: i for i, token in enumerate([*CHARACTERS, PAD, EOS])}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=PAD))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
