@@ -60,6 +60,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         fields["rollout"] = {**sampling, "student_top_k": 0, "max_total": 192}
         fields |= _topd(GUIDANCE[variant])
     config = ml_collections.ConfigDict(fields)
+    # At 3e-3 one of two seeds came to 99 % and, with the guidance, fell to 83 % again.
+    config.optimizer.learning_rate = 1e-3
     if small:
         common.smoke(config)
         if variant != "opd":

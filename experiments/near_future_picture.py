@@ -55,6 +55,7 @@ def draw(results: Mapping[str, Any]) -> Figure:
         title=f"{_correlations(results['correlation'])}",
     )  # fmt: skip
     left.set_xscale("symlog", linthresh=0.1)
+    left.set_xlim(left=-0.02)
     right.set(
         xlabel="D_OT of the windows", ylabel="share of positions",
         title=f"False alarms: {100 * share:.1f} % of the high-loss positions",

@@ -61,7 +61,7 @@ def test_a_command_runs(shown, finished, tmp_path):
     assert "Traceback" not in done.stdout
 
 
-def test_the_two_main_jobs_run_in_full_every_night():
+def test_the_main_jobs_run_in_full_every_night():
     nightly = (ROOT / ".ci" / "nightly").read_text()
-    for config in ("configs/motab.py", "configs/atesd.py"):
+    for config in ("configs/motab.py", "configs/atesd.py", "configs/topd.py"):
         assert f"python -m experiments.run --config {config} --workdir" in nightly

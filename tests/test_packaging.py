@@ -105,7 +105,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_in_a_clean_environment(installed, tmp_path):
     executable, site = installed
     code = """
-import motab, atesd, models
+import motab, atesd, topd, models
 from experiments.paths import model_directory
 from experiments.tokenizer import load_tokenizer
 from configs.motab import get_config

@@ -21,7 +21,8 @@ def windows(train: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float | N
     Returns:
       `distance` (D_OT at candidates), `low_distance`, `high` (share of the windows above the threshold)
       and `trajectory` (L_traj, nats), over the first and over the last third of the updates (`_first`,
-      `_last`); `windows`, `capped` and `gradient_ratio` over all. None for what was not logged.
+      `_last`); `windows`, `capped` and `gradient_ratio` over all, the last from where it was first measured. None
+      for what was not logged, or not measured.
     """
     runs = [records for records in train if records and "windows" in records[0]]
     if not runs:
@@ -29,6 +30,8 @@ def windows(train: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float | N
     found: dict[str, float | None] = {}
     for name in (*_THIRDS, *_MEANS):
         values = [np.array([float(x[name]) for x in r]) for r in runs if name in r[0]]
+        if name == "gradient_ratio":  # 0 until it is measured
+            values = [x[x > 0] for x in values if np.any(x > 0)]
         ends = {"": values}
         if name in _THIRDS:
             first = [x[: -(-len(x) // 3)] for x in values]

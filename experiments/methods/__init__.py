@@ -26,7 +26,6 @@ RECIPES: dict[str, Callable[[Any, Pair], Recipe]] = {
     "atesd": AtesdRecipe,
     "topd": TopdRecipe,
 }
-METHODS = (*RECIPES, "sft")
 MODES = ("online", "offline")
 
 
@@ -58,10 +57,10 @@ def make_method(config: Any, pair: Pair, workdir: Workdir) -> Method:
     Raises:
       ValueError: there is none of that name, or its fields are out of range.
     """
-    if config.method not in METHODS:
-        raise ValueError(f"method={config.method!r}: choose one of {METHODS}.")
     if config.method == "sft":
         return Sft(config, pair)
+    if config.method not in RECIPES:
+        raise ValueError(f"method={config.method!r}: choose one of {(*RECIPES, 'sft')}.")
     recipe = make_recipe(config, pair)
     if config.synthesis.mode == "online":
         return Online(config, pair, recipe)

@@ -310,16 +310,14 @@ def test_measuring_the_best_checkpoint_loads_it(tmp_path):
 def test_the_command_from_end_to_end(tmp_path):
     """The smoke study: batches fitted, the same start, a table."""
     study = tmp_path / "study"
-    command = [sys.executable, "-m", "experiments.compare", "--workdir", str(study)]
-    config = ["--config", "configs/studies/motab.py:smoke"]
-
-    def start(*arguments: str) -> subprocess.CompletedProcess:
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-        return subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-
-    done = start(*config)
+    command = ["-m", "experiments.compare", "--config", "configs/studies/motab.py:smoke"]
+    done = subprocess.run(
+        [sys.executable, *command, "--workdir", str(study)],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for arm in ("opd", "motab"):
         metrics = read_log(study / arm / "seed-0" / "metrics.jsonl")
@@ -338,6 +336,8 @@ def test_the_command_from_end_to_end(tmp_path):
     assert (study / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (study / "monitor.png").exists()
 
-    refused = start(*config, "--arms", "ppo")
-    assert refused.returncode != 0
-    assert "'ppo' is not in the study" in refused.stderr
+
+@pytest.mark.parametrize(("arms", "seeds"), [(["ppo"], None), (["opd"], [7])])
+def test_an_arm_or_seed_that_is_not_in_the_study_is_refused(arms, seeds):
+    with pytest.raises(ValueError, match=r"--(arms: 'ppo'|seeds: 7) is not in the study"):
+        make_plan(small_study(), arms, seeds)

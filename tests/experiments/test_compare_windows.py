@@ -26,3 +26,12 @@ def test_arms_without_windows_have_none_and_those_that_cap_have_no_threshold():
     found = windows([records([0.5, 0.7], capped=3)])
     assert found is not None
     assert found["capped"] == 3 and found["high_last"] is None and found["distance_last"] == 0.7
+
+
+def test_a_ratio_counts_from_where_it_was_measured():
+    unmeasured = [{"windows": 4, "distance": 0.1, "gradient_ratio": 0.0}] * 3
+    measured = [*unmeasured, {**unmeasured[0], "gradient_ratio": 0.5}]
+    found = windows([measured, unmeasured])
+    assert found is not None and found["gradient_ratio"] == 0.5
+    found = windows([unmeasured])
+    assert found is not None and found["gradient_ratio"] is None
