@@ -7,9 +7,10 @@ block's logits z = h W^T says what each token adds. Its weighted sum is differen
 
 in the forward pass: where a block's logits are at hand, G = dL/dz is formed and used up, as
 dL/dh = G W, which is kept [B, T, D], and as a term of dL/dW = sum of G^T h, one array [V, D] in
-float32. The backward pass only multiplies by the gradient of L, a scalar; forming the logits a second
-time instead took 1.9 x the time and 2.6 x the memory. That is why there is one differentiable scalar:
-a second would need a [V, D] of its own. What else is said of the tokens has no gradient.
+float32 (on every device along the batch, of its own rows). The backward pass only multiplies by the
+gradient of L, a scalar; forming the logits a second time instead took 1.9 x the time and 2.6 x the
+memory. That is why there is one differentiable scalar: a second would need a [V, D] of its own. What
+else is said of the tokens has no gradient.
 
 Memory: the gradients themselves, one product G^T h, and some arrays of a block. With V = 151,936 and
 D = 1024, 8192 tokens and the reverse KL to a teacher of the same size, XLA on CPU plans 0.8 GB of
@@ -136,17 +137,19 @@ def weighted_sum(
                 return weigh(value, weights), (value, statistics)
 
             slope, out = jax.grad(loss, has_aux=True)(_logits(student))
-            hidden_gradient, added = _through_head(slope, student, head_gradient is not None)
-            if head_gradient is not None:
-                head_gradient = _place(head_gradient + added, ("vocab", "embed"), config)
+            hidden_gradient, added = _through_head(slope, student, parts)
+            if added is not None:
+                head_gradient = _place(head_gradient + added, ("batch", "vocab", None), config)
             return head_gradient, (hidden_gradient, out)
 
-        nothing = None
-        if config.lora is None:
-            nothing = jnp.zeros(student.head_VxD.shape, jnp.float32)
+        # Of the devices along the batch each sums up its own, and they meet once, after the last block.
+        parts = 0 if config.lora is not None else _batch_parts(config)
+        nothing = jnp.zeros((parts, *student.head_VxD.shape), jnp.float32) if parts else None
         head_gradient, (hidden_gradient, (value, statistics)) = _loop(
             body, nothing, student, teacher, weights, (weights, extras)
         )
+        if parts:
+            head_gradient = _place(jnp.sum(head_gradient, axis=0), ("vocab", "embed"), config)
         # An empty array carries the head's dtype.
         kept = hidden_gradient, head_gradient, student.head_VxD[:0]
         return (weigh(value, weights), statistics), kept
@@ -275,16 +278,20 @@ def _block_length(student: Readout, teacher: Readout | None) -> int:
     """Positions of a block."""
     config = student.config
     width = max(x.head_VxD.shape[0] for x in (student, teacher) if x is not None)
-    parts = 1
-    if config.mesh is not None:
-        axes = partition_spec(("batch",), config.mesh, config.rules)[0] or ()
-        names = (axes,) if isinstance(axes, str) else axes
-        parts = math.prod(config.mesh.shape[name] for name in names)
-    rows = math.ceil(student.hidden_BxTxD.shape[0] / parts)
+    rows = math.ceil(student.hidden_BxTxD.shape[0] / _batch_parts(config))
     elements = _BLOCK_ELEMENTS * (1 if platform(config.mesh) == "cpu" else _ACCELERATOR)
     # Several blocks, so that some can be left out.
     share = max(_SHORTEST, math.ceil(student.hidden_BxTxD.shape[1] / 8))
     return max(1, min(elements // (rows * width), share))
+
+
+def _batch_parts(config: models.ModelConfig) -> int:
+    """Parts that rows are divided into over the devices."""
+    if config.mesh is None:
+        return 1
+    axes = partition_spec(("batch",), config.mesh, config.rules)[0] or ()
+    names = (axes,) if isinstance(axes, str) else axes
+    return math.prod(config.mesh.shape[name] for name in names)
 
 
 def _prepared(x: Readout) -> Readout:
@@ -300,17 +307,26 @@ def _logits(x: Readout) -> jax.Array:
 
 
 def _through_head(
-    slope_BxTxV: jax.Array, x: Readout, trains: bool
+    slope_BxTxV: jax.Array, x: Readout, parts: int
 ) -> tuple[jax.Array, jax.Array | None]:
-    """dL/dh [B, t, D] and dL/dW [V, D] of dL/dz: two products, as precise as those of the logits."""
+    """dL/dh [B, t, D] and dL/dW [parts, V, D] of dL/dz: products as precise as those of the logits.
+
+    Args:
+      parts: of the rows, each summed up by itself; 0 for no dL/dW.
+    """
     if x.hidden_BxTxD.dtype == jnp.bfloat16:  # float16 might underflow
         slope_BxTxV = slope_BxTxV.astype(jnp.bfloat16)
 
-    def product(equation: str, y: jax.Array) -> jax.Array:
-        return jnp.einsum(equation, slope_BxTxV, y, preferred_element_type=jnp.float32)
+    def product(equation: str, slope: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.einsum(equation, slope, y, preferred_element_type=jnp.float32)
 
-    hidden = product("btv,vd->btd", x.head_VxD).astype(x.hidden_BxTxD.dtype)
-    return hidden, product("btv,btd->vd", x.hidden_BxTxD) if trains else None
+    def split(y: jax.Array) -> jax.Array:
+        return y.reshape(parts, y.shape[0] // parts, *y.shape[1:])
+
+    hidden = product("btv,vd->btd", slope_BxTxV, x.head_VxD).astype(x.hidden_BxTxD.dtype)
+    if not parts:
+        return hidden, None
+    return hidden, product("pbtv,pbtd->pvd", split(slope_BxTxV), split(x.hidden_BxTxD))
 
 
 def _head_name(config: models.ModelConfig) -> str:

@@ -11,7 +11,7 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def program_cost(text: str, unknown_trips: int = 1) -> Cost:
 
     def cost(name: str) -> Cost:
         if name not in done:
-            done[name] = _cost(computations.get(name, []), cost, unknown_trips)
+            done[name] = _cost(computations, name, cost, unknown_trips)
         return done[name]
 
     return cost(entry)
@@ -113,7 +113,7 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
             if found and not line.startswith("HloModule"):
                 current = computations.setdefault(found[1], [])
                 entry = found[1] if line.startswith("ENTRY") else entry
-        elif line.startswith("}"):
+        elif line.rstrip() == "}":  # a kernel's attributes may go over several lines
             current = None
         elif found := _INSTRUCTION.match(line):
             current.append(_Instruction(*found.groups()))
@@ -122,7 +122,13 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     return computations, entry
 
 
-def _cost(instructions: list[_Instruction], cost, unknown_trips: int) -> Cost:
+def _cost(
+    computations: dict[str, list[_Instruction]],
+    name: str,
+    cost: Callable[[str], Cost],
+    unknown_trips: int,
+) -> Cost:
+    instructions = computations.get(name, [])
     shapes = {i.name: i.shape for i in instructions}
     total = Cost()
     for i in instructions:
@@ -135,11 +141,11 @@ def _cost(instructions: list[_Instruction], cost, unknown_trips: int) -> Cost:
         elif i.op == "convolution":
             total.flops += _convolution(i, shapes)
         elif i.op == "while":
-            trips = _TRIPS.search(i.rest)
+            trips = _trips(i, computations)
             total.unknown_loops += trips is None
             body = re.search(r"body=%?([\w.\-]+)", i.rest)
             assert body is not None
-            total.add(cost(body[1]), unknown_trips if trips is None else int(trips[1]))
+            total.add(cost(body[1]), unknown_trips if trips is None else trips)
         elif i.op == "conditional":
             branches = _BRANCHES.search(i.rest)
             names = _OPERAND.findall(branches[1]) if branches else _CALLED.findall(i.rest)
@@ -153,6 +159,22 @@ def _cost(instructions: list[_Instruction], cost, unknown_trips: int) -> Cost:
             for name in _CALLED.findall(i.rest):
                 total.add(cost(name))
     return total
+
+
+def _trips(loop: _Instruction, computations: dict[str, list[_Instruction]]) -> int | None:
+    """How often a loop runs; None where that depends on data.
+
+    Programs for a TPU do not say it, but compare the counter with a constant; jax counts from 0.
+    """
+    if found := _TRIPS.search(loop.rest):
+        return int(found[1])
+    condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+    instructions = computations.get(condition[1], []) if condition else []
+    constants = {i.name: i.rest for i in instructions if i.op == "constant"}
+    for i in instructions:
+        if i.op == "compare" and "direction=LT" in i.rest and i.operands[1] in constants:
+            return int(constants[i.operands[1]].partition(")")[0])
+    return None
 
 
 def _arrays(shape: str) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -138,7 +138,7 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
     for name in ("accuracy", "95 % interval", "n", "mean length", "truncated"):
         table.add_column(name, justify="right")
     rows = [(name, results.get(name)) for name in _ROWS]
-    rows += [(f"{name}, longer problems", row) for name, row in results.get("long", {}).items()]
+    rows += [(f"{name}, longer", row) for name, row in results.get("long", {}).items()]
     for name, row in rows:
         if row:
             low, high = row["interval"]

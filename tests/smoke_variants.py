@@ -109,7 +109,7 @@ def _data(rest: list[str], workdir: str, out: str) -> list[str]:
 def _diagnose(rest: list[str], workdir: str, out: str) -> list[str]:
     models = ["--student", "embedded:student", "--teacher", "embedded:teacher"]
     window = ["--window", "4"] if "--window" in rest else []
-    return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "1", *window, "--out", out]  # fmt: skip
+    return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "2", *window, "--out", out]  # fmt: skip
 
 
 def _local_test(rest: list[str], workdir: str, out: str) -> list[str]:

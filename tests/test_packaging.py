@@ -95,7 +95,9 @@ def installed(tmp_path_factory):
     executable = base / "venv" / "bin" / "python"
     (wheel,) = wheels.glob("*.whl")
     install = ["--python", str(executable), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([*pip, *install], check=True)
+    # An installation on the path would count as this one.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    subprocess.run([*pip, *install], env=environment, check=True)
     (site,) = (base / "venv" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return str(executable), site

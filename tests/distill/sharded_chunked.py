@@ -11,6 +11,7 @@ import models
 from distill import chunked
 from distill.divergence import jsd
 from distill.sharding import make_mesh
+from experiments.hlo import program_cost
 
 ROWS, LENGTH, VOCAB, HIDDEN, WIDTH = 8, 7, 32, 16, 24
 CONFIG = models.ModelConfig("qwen3", VOCAB, HIDDEN, 8, 1, 2, 1, 4)
@@ -55,14 +56,15 @@ def main() -> None:
         table = PartitionSpec("tensor", "fsdp")
         arrays = hidden, head, teacher_hidden, teacher_head, weights, tokens
         places = rows, table, rows, table, rows, rows
-        return gradients(*(place(x, p) for x, p in zip(arrays, places, strict=True)))
+        placed = [place(x, p) for x, p in zip(arrays, places, strict=True)]
+        return gradients(*placed), gradients.lower(*placed).compile().as_text()
 
     # On the mesh a device has 2 rows: blocks of 2 positions; on one device, 8: all 7 at once.
     for elements in (2 * VOCAB * 2, 2**20):
         chunked._BLOCK_ELEMENTS = 2**20
-        single = run(None, lambda x, _: x)
+        single, _ = run(None, lambda x, _: x)
         chunked._BLOCK_ELEMENTS = elements
-        several = run(mesh, lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)))
+        several, text = run(mesh, lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)))
         for (path, a), b in zip(
             jax.tree_util.tree_leaves_with_path(single), jax.tree.leaves(several), strict=True
         ):
@@ -70,6 +72,10 @@ def main() -> None:
             error = np.abs(a - b).max() / np.abs(a).max()
             assert error < 1e-5, (jax.tree_util.keystr(path), error)
         assert several[1][1].sharding.spec == PartitionSpec("tensor", "fsdp")
+        # The head's gradient is summed over devices once, not for every block.
+        sent = [sum(program_cost(text, n).sent.values()) for n in (1, 2)]
+        assert sent[0] > 4 * VOCAB // 2 * HIDDEN
+        assert sent[1] - sent[0] < 4 * VOCAB // 2 * HIDDEN, sent
     print("equal")
 
 

@@ -79,8 +79,10 @@ ENTRY %main (x: f32[8]) -> f32[8] {
   %gathered = bf16[16]{0} all-gather-done(%all-gather-start.1)
   %scattered = f32[4]{0} reduce-scatter(%x), dimensions={0}, to_apply=%add
   %start = (s32[], f32[8]{0}) tuple(%x, %x)
+  %k = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"metadata":"{}"
+}}, metadata={op_name="kernel"}
   %loop = (s32[], f32[8]{0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"5"}}
-  %k = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call"
   %l = f32[8]{0} custom-call(%x), custom_call_target="AllocateBuffer"
   ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
 }
@@ -92,6 +94,25 @@ def test_collectives_count_the_larger_side():
     assert found.sent == {"all-reduce": 5 * 32, "all-gather": 32, "reduce-scatter": 32}
     assert found.collectives == {"all-reduce": 5, "all-gather": 1, "reduce-scatter": 1}
     assert found.kernels == {"tpu_custom_call": 1}
+
+
+@pytest.mark.parametrize(
+    ("bound", "trips"), [("constant(9)", 9), ("get-tuple-element(%p), index=0", 2)]
+)
+def test_a_counter_that_is_compared_with_a_constant_says_how_often(bound, trips):
+    """As programs for a TPU have it; a bound that is no constant says nothing."""
+    plain = "ROOT %yes = pred[] constant(true)"
+    compared = f"""\
+%i = s32[]{{:T(128)}} get-tuple-element(%p), index=0
+  %n = s32[]{{:T(128)}} {bound}
+  ROOT %yes = pred[]{{:T(512)}} compare(%i, %n), direction=LT, metadata={{op_name="jit(f)/while/cond/lt"}}"""
+    text = TEXT.replace(plain, compared).replace(
+        ', backend_config={"known_trip_count":{"n":"5"}}', ""
+    )
+    assert compared in text and "known_trip_count" not in text
+    found = program_cost(text, unknown_trips=2)
+    assert found.collectives["all-reduce"] == trips
+    assert found.unknown_loops == (trips == 2)
 
 
 def test_a_convolution_counts_its_kernel():
