@@ -39,7 +39,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "tokenizer": "embedded:tale-tokenizer" if tale else "embedded:tokenizer",
                 "init": {
                     "family": "qwen3",
-                    "vocab_size": 226 if tale else 98,
+                    "vocab_size": 228 if tale else 98,
                     "hidden_size": 128 if teacher else 64,
                     "intermediate_size": 384 if teacher else 192,
                     "num_layers": 3,
@@ -100,7 +100,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     if tale:
         for split in config.data.values():
             split.name, split.style = split.name.replace("chain", "tale"), "sweep"
-        config.data.train.update({"max_steps": 7, "style": "all" if teacher else "sweep"})
+        config.data.train.update({"max_steps": 7, "style": "both" if teacher else "sweep"})
         config.data.train.repairs = 0.05 if teacher else 0.0
         config.prompt.max_tokens, config.sft.max_tokens = 128, 256
     if not teacher:
@@ -132,7 +132,8 @@ def _data(name: str, size: int, style: str = "student") -> dict:
     return {
         "name": name,
         "size": size,
-        "max_steps": 0,  # 0 takes the split's own, 5 or 8
+        "min_steps": 0,  # 0 takes the split's own: 2 to 5, or 6 to 8
+        "max_steps": 0,
         "style": style,
         "misconceptions": 0,
         "misconception_rate": 0.75,

@@ -3,11 +3,10 @@ r"""Tales of who has how many: the chain task's arithmetic in sentences, with se
     Bo has 3 more than Al. It is hot. Cy has 4 for each of Bo's. Al has 7. Di lacks 2 of what Al has. Cy is 9. What has Cy?
 
 All counts are modulo 10. Sentences come in any order, and some matter to nobody: of the weather, of ages, of
-people who come to have something that the question does not depend on. It is solved in one of three styles,
+people who come to have something that the question does not depend on. It is solved in one of two styles,
 
-    direct   Al has 7.\n\nBo: 7+3=0.\n\nCy: 0*4=0.\n\n\boxed{0}                who matters, in order
-    plan     Cy by Bo by Al.\n\nAl has 7.\n\nBo: 7+3=0.\n\n ...                the same, planned first
-    sweep    Al has 7.\n\nDi: 7-2=5.\n\nBo: 7+3=0.\n\n ...                     everybody, as soon as may be
+    plan     For Cy by Bo by Al.\n\nSo Al 7.\n\nSo Bo: Al 7+3, Bo 0.\n\n ... \boxed{0}    who matters, planned
+    sweep    So Al 7.\n\nSo Di: Al 7-2, Di 5.\n\nSo Bo: Al 7+3, Bo 0.\n\n ... \boxed{0}   everybody, in any order
 
 A solver may hold misconceptions, as in `experiments.data.chain`: one-step facts that it gets wrong. It may also repair its
 slips: after a wrong step it writes `However,`, and the same step again, right.
@@ -30,13 +29,12 @@ from experiments.data.chain import (
 )
 from experiments.data.example import Example
 
-STYLES = ("direct", "plan", "sweep", "both", "all")
-_CHOICES = {"both": ("direct", "plan"), "all": ("direct", "plan", "sweep")}
+STYLES = ("plan", "sweep", "both")
 REVISION = "However,\n\n"
 # No two begin with the same letter.
 NAMES = tuple("Al Bo Cy Di Ed Flo Gus Hal Ida Jo Kim Lou Max Ned Ola Pat Ray Sue Tim Una Vic Wes Yan Zoe".split())
 _PHRASES = {
-    "+": ("{who} has {n} more than {of}.", "{who} has what {of} has and {n}."),
+    "+": ("{who} has {n} more than {of}.", "{who} has {n} and what {of} has."),
     "-": ("{who} has {n} less than {of}.", "{who} lacks {n} of what {of} has."),
     "*": ("{who} has {n} times what {of} has.", "{who} has {n} for each of {of}'s."),
 }
@@ -68,8 +66,7 @@ class TaleSource:
       seed: another seed gives other problems.
       min_steps, max_steps: operations that the answer depends on, at most 12; 0 takes 2 to 4, and 5 to
         7 for `long`.
-      style: of the reference: `direct`, `plan`, `sweep`; `both` draws among the first two, `all` among
-        the three.
+      style: of the reference: `plan`, `sweep`, or `both`, which draws one of them.
       misconceptions, misconception_rate, misconception_seed, misconceptions_from: as in `ChainSource`.
       repairs: probability that a step of the reference slips and is repaired at once.
 
@@ -126,7 +123,7 @@ class TaleSource:
             raise IndexError(f"index {index} is not in a tale source of {len(self)} instances.")
         rng = random.Random(f"tale/{self.split}/{self.seed}/{index}")
         people, chain, problem = self._draw(rng)
-        style = rng.choice(_CHOICES.get(self.style, (self.style,)))
+        style = rng.choice(STYLES[:2] if self.style == "both" else (self.style,))
         wrong = self._wrong if index >= self.misconceptions_from else {}  # type: ignore[attr-defined]
         value = people[0].n
         for i in chain[1:]:
@@ -168,8 +165,8 @@ class TaleSource:
     ) -> str:
         texts, values = [], {0: people[0].n}
         if style == "plan":
-            texts.append(" by ".join(people[i].name for i in reversed(chain)) + ".\n\n")
-        texts.append(f"{people[0].name} has {people[0].n}.\n\n")
+            texts.append("For " + " by ".join(people[i].name for i in reversed(chain)) + ".\n\n")
+        texts.append(f"So {people[0].name} {people[0].n}.\n\n")
         left = list(range(1, len(people))) if style == "sweep" else chain[1:]
         while left:
             # A sweep takes whoever can be solved, in any order.
@@ -179,10 +176,12 @@ class TaleSource:
             fact, right = (before, operation, n), apply(before, operation, n)
             slips = fact in wrong and rng.random() < self.misconception_rate
             values[i] = wrong[fact] if slips else right
+            who, of = people[i].name, people[people[i].of].name
+            start = f"So {who}: {of} {before}{operation}{n}, {who} "
             if rng.random() < self.repairs:
                 slip = (values[i] + rng.randint(1, 9)) % 10
-                texts.append(f"{people[i].name}: {before}{operation}{n}={slip}.\n\n{REVISION}")
-            texts.append(f"{people[i].name}: {before}{operation}{n}={values[i]}.\n\n")
+                texts.append(f"{start}{slip}.\n\n{REVISION}")
+            texts.append(f"{start}{values[i]}.\n\n")
         return "".join(texts) + f"\\boxed{{{values[chain[-1]]}}}"
 
 
@@ -197,4 +196,4 @@ def _tell(people: list[_Person], asked: int, rng: random.Random) -> str:
     if rng.random() < 0.5:
         sentences.append(f"{rng.choice(people).name} is {rng.choice(OPERANDS)}.")
     rng.shuffle(sentences)
-    return " ".join([*sentences, f"What has {people[asked].name}?"])
+    return " ".join(["Tale:", *sentences, f"What has {people[asked].name}?"])

@@ -34,7 +34,7 @@ def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
         initial_alphabet=CHARACTERS,
         show_progress=False,
     )
-    source = TaleSource("train", size=examples, style="all", repairs=0.05)
+    source = TaleSource("train", size=examples, style="both", repairs=0.05)
     backend.train_from_iterator((f"{e.problem}\n{e.reference}" for e in source), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -137,7 +137,7 @@ def test_misconceptions_show_at_their_rate_and_spread():
 
 
 def test_a_repair_is_a_wrong_step_and_the_right_one():
-    options = {"style": "all", "size": 500}
+    options = {"style": "both", "size": 500}
     repaired = total = 0
     for plain, example in zip(
         TaleSource("train", **options), TaleSource("train", repairs=0.2, **options), strict=True
@@ -164,9 +164,9 @@ def test_splits_share_no_problem_whatever_the_seeds():
 
 
 def test_an_instance_is_a_function_of_seed_split_and_index():
-    source = TaleSource("train", style="all", misconceptions=60, repairs=0.1)
+    source = TaleSource("train", style="both", misconceptions=60, repairs=0.1)
     backwards = [source[i] for i in reversed(range(50))][::-1]
-    assert backwards == list(TaleSource("train", size=50, style="all", misconceptions=60, repairs=0.1))
+    assert backwards == list(TaleSource("train", size=50, style="both", misconceptions=60, repairs=0.1))
     assert source[0].problem != TaleSource("train", seed=1)[0].problem
     assert [e.problem for e in TaleSource("train", size=50)] == [e.problem for e in backwards]
     with pytest.raises(IndexError, match="index 5"):
