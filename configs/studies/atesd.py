@@ -45,17 +45,23 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "atesd": arm("ATESD", "atesd"),
             "atesd-per-sample": arm("ATESD, per sample", "atesd", "per_sample"),
             "atesd-one-step": arm("ATESD, one-step credit", "atesd", "one_step"),
-            "atesd-short-delay": arm("ATESD, short delay", "atesd", "short_delay"),
-            "atesd-no-grounding": arm("ATESD, without G_gt", "atesd", "no_grounding"),
         },
-        references=("opsd", "fixed-50"),
-        updates=150,
-        tokens_per_update=1440,
+        references=("opsd", "random", "atesd"),
+        # The paper's number.
+        updates=100,
+        tokens_per_update=800,
+        batch_size=16,
     )
+    # Room for the longest texts of the embedded task, and no more: tokens.
+    for name, each in study.arms.items():
+        if name == "grpo":
+            each.set.update({"grpo": {"max_total": 96}})
+        elif name != "sft":
+            each.set.update({"exposure": {"max_reasoning": 64}})
     # The arms of `experiments.exposure_sweep`.
     study.exposures = (*(f"fixed-{percent}" for percent in FIXED), "opsd")
     study.shared.student = {"path": "embedded:reader"}
-    study.shared.evaluation.max_tokens = 192
+    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,
@@ -68,5 +74,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             batch_size=8,
         )
         for each in study.arms.values():
-            each.set.update({"exposure": {"probe_size": 8}})
+            each.set.exposure.probe_size = 8
     return study

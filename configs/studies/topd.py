@@ -14,8 +14,6 @@ from configs.studies.common import ARGUMENTS, arm
 
 __all__ = ["ARGUMENTS", "get_config"]
 
-LAMBDAS = (0.03, 0.3, 1.0)
-
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The study of the variant `arg`, one of `ARGUMENTS`.
@@ -32,19 +30,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "topd-high-ot": arm("OPD, capped at high OT", "topd", "high_ot"),
             "topd": arm("TOPD", "topd", ""),
             "topd-identity": arm("TOPD, G = I/K", "topd", "identity"),
-            "topd-teacher": arm("CE to the teacher's window", "topd", "teacher"),
             "topd-loss": arm("TOPD, no OT rule", "topd", "loss"),
-            **{
-                f"topd-lambda-{round(100 * value):03}": arm(
-                    f"TOPD, lambda {value:g}", "topd", "", guidance={"lambda_traj": value}
-                )
-                for value in LAMBDAS
-            },
         },
-        references=("opd", "topd-identity"),
+        references=("opd", "topd-identity", "topd-loss", "topd-high-ot"),
+        updates=100,
+        tokens_per_update=800,
+        batch_size=16,
     )
     # Few prompts: with many OPD leaves nothing to be gained here.
     study.shared.data.train.size = 64
+    # Room for the longest texts of the embedded task, and no more: tokens.
+    study.shared.rollout = {"max_total": 96}
+    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,

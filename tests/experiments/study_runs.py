@@ -23,9 +23,10 @@ def small_study(**fields: Any) -> ConfigDict:
     """OPD, SKD and MOTAB with two seeds, three learning rates and batches of one size."""
     study = motab.get_config("")
     study.tokens_per_update = 0
-    for name in set(study.arms) - {"opd", "skd-08", "motab", "motab-gamma-3"}:
+    for name in set(study.arms) - {"opd", "skd-08", "motab", "motab-gamma-1"}:
         del study.arms[name]
-    study.sweep, study.monitor = ("motab-gamma-3", "motab"), ("motab",)
+    study.references = ("opd", "skd-08")
+    study.sweep, study.monitor = ("motab-gamma-1", "motab"), ("motab",)
     study.seeds, study.learning_rates = (0, 1), (3e-4, 1e-3, 3e-3)
     for name, value in fields.items():
         study[name] = value

@@ -1,0 +1,106 @@
+"""Copies the results of studies into documents:
+
+    python -m experiments.compare.collect README.md docs/studies/motab.md
+
+Between `<!-- study DIRECTORY -->` and `<!-- end of study -->`, in a document, comes a table of the
+table.json in DIRECTORY, which is relative to the document. Nothing else of the document changes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.compare.markdown import NONE, aligned, duration
+from experiments.workdir import write_atomic
+
+_PART = re.compile(r"(<!-- study (\S+) -->\n).*?(<!-- end of study -->)", re.DOTALL)
+TABLE = "table.json"
+
+
+def collect(text: str, home: Path) -> str:
+    """The document `text` with every study's part made anew.
+
+    Args:
+      home: directory of the document.
+
+    Raises:
+      FileNotFoundError: a directory that the document names has no table.json.
+      ValueError: a part has no end.
+    """
+    if text.count("<!-- study ") != len(_PART.findall(text)):
+        raise ValueError("A <!-- study DIRECTORY --> has no <!-- end of study --> behind it.")
+
+    def part(match: re.Match[str]) -> str:
+        begin, directory, end = match.groups()
+        table = json.loads((home / directory / TABLE).read_text(encoding="utf-8"))
+        return f"{begin}\n{summary(table, directory)}\n\n{end}"
+
+    return _PART.sub(part, text)
+
+
+def summary(table: Mapping[str, Any], directory: str) -> str:
+    """Accuracies of all arms, with what they cost and where they come from.
+
+    Args:
+      table: as in table.json.
+      directory: where it lies, for a link to the whole table.
+    """
+    environment, study = table["environment"], table["study"]
+    rows = []
+    for label, found in (("student before", table["start"]), ("teacher", table["teacher"])):
+        if found["test"]:
+            rows.append([label, *(_estimate(found[data]) for data in ("test", "long")), NONE])
+    for row in table["arms"].values():
+        accuracy = row["accuracy"]
+        rows.append(
+            [
+                row["label"],
+                *(_estimate(accuracy[data]) for data in ("test", "long")),
+                f"{row['loss_tokens']:,.0f}",
+            ]
+        )
+    seeds = {len(row["seeds"]) for row in table["arms"].values()}
+    commits = ", ".join(commit[:8] for commit in environment["commits"])
+    return "\n\n".join(
+        [
+            f"**{study['title']}**: {study['updates']} updates, "
+            f"{' or '.join(map(str, sorted(seeds)))} seeds; commit {commits}; "
+            f"{environment['hardware']}; {duration(environment['run_seconds'])} for all runs. "
+            f"[Everything else]({directory}/table.md).",
+            aligned(["arm", "accuracy %", "longer problems %", "tokens trained on"], rows),
+        ]
+    )
+
+
+def _estimate(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return NONE
+    low, high = found["interval"]
+    return f"{100 * found['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def main(documents: Sequence[str]) -> int:
+    """The command; 1 where a document could not be made."""
+    if not documents:
+        print("Name the documents to collect results in: README.md, ...", file=sys.stderr)
+        return 1
+    for name in map(Path, documents):
+        try:
+            text = name.read_text(encoding="utf-8")
+            made = collect(text, name.parent)
+        except (OSError, ValueError) as error:
+            print(f"{name} was left as it is. {error}", file=sys.stderr)
+            return 1
+        if made != text:
+            write_atomic(name, made.encode())
+        print(f"{name}: {'written' if made != text else 'was up to date'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
