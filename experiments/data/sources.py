@@ -20,7 +20,10 @@ from experiments.data.tale import TaleSource
 from experiments.settings import read_settings
 
 # Tasks that are generated, by the first part of their names.
-GENERATED: dict[str, type[ChainSource] | type[TaleSource]] = {"chain": ChainSource, "tale": TaleSource}
+GENERATED: dict[str, type[ChainSource] | type[TaleSource]] = {
+    "chain": ChainSource,
+    "tale": TaleSource,
+}
 GENERATED_NAMES = tuple(f"{task}/{split}" for task in GENERATED for split in SPLITS)
 SAMPLES = Path(__file__).resolve().parent / "samples"
 # Small samples that come with the project.

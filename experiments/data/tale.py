@@ -32,7 +32,10 @@ from experiments.data.example import Example
 STYLES = ("plan", "sweep", "both")
 REVISION = "However,\n\n"
 # No two begin with the same letter.
-NAMES = tuple("Al Bo Cy Di Ed Flo Gus Hal Ida Jo Kim Lou Max Ned Ola Pat Ray Sue Tim Una Vic Wes Yan Zoe".split())
+NAMES = (
+    "Al", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo", "Kim", "Lou",
+    "Max", "Ned", "Ola", "Pat", "Ray", "Sue", "Tim", "Una", "Vic", "Wes", "Yan", "Zoe",
+)  # fmt: skip
 _PHRASES = {
     "+": ("{who} has {n} more than {of}.", "{who} has {n} and what {of} has."),
     "-": ("{who} has {n} less than {of}.", "{who} lacks {n} of what {of} has."),
@@ -148,7 +151,9 @@ class TaleSource:
             rng.shuffle(joins)
             for name, joined in zip(names[1:], joins, strict=True):
                 of = chain[-1] if joined else rng.randrange(len(people))
-                people.append(_Person(name, of, rng.choice(tuple(OPERATIONS)), rng.choice(OPERANDS)))
+                people.append(
+                    _Person(name, of, rng.choice(tuple(OPERATIONS)), rng.choice(OPERANDS))
+                )
                 if joined:
                     chain.append(len(people) - 1)
             problem = _tell(people, chain[-1], rng)
