@@ -57,7 +57,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         if name == "grpo":
             each.set.update({"grpo": {"max_total": 96}})
         elif name != "sft":
-            each.set.update({"exposure": {"max_reasoning": 64}})
+            room = {"max_head": 4, "max_reasoning": 56, "max_answer": 12, "max_tail": 40}
+            each.set.update({"exposure": room})
     # The arms of `experiments.exposure_sweep`.
     study.exposures = (*(f"fixed-{percent}" for percent in FIXED), "opsd")
     study.shared.student = {"path": "embedded:reader"}

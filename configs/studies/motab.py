@@ -24,7 +24,7 @@ PROMPTS = {"": 1024, "few": 64}
 STUDENT, IN_TURNS = {"rollout": {"max_total": 96}}, {"rollout": {"max_total": 112}}
 # Chosen on validation, of .1, .3 and .7: the paper's.
 GAMMA = 0.3
-SWEEP = (0.1, GAMMA, 0.5, 0.7, 0.9)
+SWEEP = (0.1, GAMMA, 0.7, 0.9)
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -67,7 +67,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         sweep=() if variant else tuple(map(_swept, SWEEP)),
         monitor=("motab", "motab-online"),
         revision_text="However,",
-        learning_rates=(1e-3, 3e-3, 1e-2),
         updates=100,
         tokens_per_update=800,
         batch_size=16,

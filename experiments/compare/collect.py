@@ -3,7 +3,8 @@
     python -m experiments.compare.collect README.md docs/studies/motab.md
 
 Between `<!-- study DIRECTORY -->` and `<!-- end of study -->`, in a document, comes a table of the
-table.json in DIRECTORY, which is relative to the document. Nothing else of the document changes.
+table.json in DIRECTORY, which is relative to the document; `<!-- study DIRECTORY: opd, motab -->` has these
+arms alone. Nothing else of the document changes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any
 from experiments.compare.markdown import NONE, aligned, duration
 from experiments.workdir import write_atomic
 
-_PART = re.compile(r"(<!-- study (\S+) -->\n).*?(<!-- end of study -->)", re.DOTALL)
+_PART = re.compile(
+    r"(<!-- study (\S+?)(?:: ([\w, -]+))? -->\n).*?(<!-- end of study -->)", re.DOTALL
+)
 TABLE = "table.json"
 
 
@@ -30,32 +33,37 @@ def collect(text: str, home: Path) -> str:
 
     Raises:
       FileNotFoundError: a directory that the document names has no table.json.
-      ValueError: a part has no end.
+      ValueError: a part has no end, or names an arm that its study has not.
     """
     if text.count("<!-- study ") != len(_PART.findall(text)):
         raise ValueError("A <!-- study DIRECTORY --> has no <!-- end of study --> behind it.")
 
     def part(match: re.Match[str]) -> str:
-        begin, directory, end = match.groups()
+        begin, directory, names, end = match.groups()
         table = json.loads((home / directory / TABLE).read_text(encoding="utf-8"))
-        return f"{begin}\n{summary(table, directory)}\n\n{end}"
+        arms = names.split(", ") if names else list(table["arms"])
+        if unknown := [arm for arm in arms if arm not in table["arms"]]:
+            raise ValueError(f"{directory} has no arm {', '.join(unknown)}.")
+        return f"{begin}\n{summary(table, directory, arms)}\n\n{end}"
 
     return _PART.sub(part, text)
 
 
-def summary(table: Mapping[str, Any], directory: str) -> str:
-    """Accuracies of all arms, with what they cost and where they come from.
+def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> str:
+    """Accuracies of some arms, with what they cost and where they come from.
 
     Args:
       table: as in table.json.
       directory: where it lies, for a link to the whole table.
+      arms: which, by name.
     """
     environment, study = table["environment"], table["study"]
     rows = []
     for label, found in (("student before", table["start"]), ("teacher", table["teacher"])):
         if found["test"]:
             rows.append([label, *(_estimate(found[data]) for data in ("test", "long")), NONE])
-    for row in table["arms"].values():
+    chosen = [table["arms"][name] for name in arms]
+    for row in chosen:
         accuracy = row["accuracy"]
         rows.append(
             [
@@ -64,12 +72,12 @@ def summary(table: Mapping[str, Any], directory: str) -> str:
                 f"{row['loss_tokens']:,.0f}",
             ]
         )
-    seeds = {len(row["seeds"]) for row in table["arms"].values()}
+    seeds = {len(row["seeds"]) for row in chosen}
     commits = ", ".join(commit[:8] for commit in environment["commits"])
     return "\n\n".join(
         [
             f"**{study['title']}**: {study['updates']} updates, "
-            f"{' or '.join(map(str, sorted(seeds)))} seeds; commit {commits}; "
+            f"{' or '.join(map(str, sorted(seeds)))} {'seed' if seeds == {1} else 'seeds'}; commit {commits}; "
             f"{environment['hardware']}; {duration(environment['run_seconds'])} for all runs. "
             f"[Everything else]({directory}/table.md).",
             aligned(["arm", "accuracy %", "longer problems %", "tokens trained on"], rows),

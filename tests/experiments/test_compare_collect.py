@@ -60,6 +60,13 @@ def test_a_part_is_made_of_its_table_and_the_rest_stays(home):
     assert collect(made, home) == made
 
 
+def test_a_part_may_name_its_arms(home):
+    made = collect(TEXT.replace("study few", "study few: sft"), home)
+    assert "SFT" in made and "| OPD" not in made and "7 updates, 1 seed;" in made
+    with pytest.raises(ValueError, match="few has no arm ppo"):
+        collect(TEXT.replace("study few", "study few: sft, ppo"), home)
+
+
 @pytest.mark.parametrize("text", ["<!-- study few -->\n", TEXT + "<!-- study few -->\n"])
 def test_a_part_without_an_end_is_an_error(home, text):
     with pytest.raises(ValueError, match="end of study"):
