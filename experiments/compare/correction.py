@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from experiments.data.chain import apply
+from experiments.data.tale import true_steps as tale_steps
 
 _PROBLEM = re.compile(r"a=(\d)((?:,[b-z]=[+*-]\d)+)\?")
 _OPERATION = re.compile(r",([b-z])=([+*-])(\d)")
 # `b=3+8=1.` or `+8 on 3: b=1.`
 _STUDENT_STEP = re.compile(r"([b-z])=(\d)([+*-])(\d)=(\d)\.")
 _TEACHER_STEP = re.compile(r"([+*-])(\d) on (\d): ([b-z])=(\d)\.")
+_TALE_STEP = re.compile(r"So (\w+): (\w+) (\d)([+*-])(\d), \1 (\d)\.")
 
 
 def self_correction(
@@ -28,7 +30,7 @@ def self_correction(
 
     Returns:
       `samples` in all, the share `revised` that contains the revision, and among those the share
-      `right_if_revised`, and `right_if_not` among the others. On the embedded task the last step
+      `right_if_revised`, and `right_if_not` among the others. On the embedded tasks the last step
       before the first revision is judged too: the share `wrong_before` of it among the revised, and
       among these the share `repaired` that ends right; None elsewhere, and None where a share has
       nothing to be a share of.
@@ -55,13 +57,18 @@ def self_correction(
 
 
 def step_is_right(problem: str, text: str) -> bool | None:
-    """Whether the last step of a text is what the embedded task's problem asks for there.
+    """Whether the last step of a text is what an embedded task's problem asks for there.
 
     Right are the operation and operand of the step's variable on the true value before it, and the
     true result. None where the problem is another task's, or the text does not end in a step.
     """
-    truth = _true_steps(problem)
     step = text.rstrip().rpartition("\n\n")[2]
+    if match := _TALE_STEP.fullmatch(step):
+        who, of, before, operation, operand, result = match.groups()
+        steps = tale_steps(problem)
+        found = (of, int(before), operation, int(operand), int(result))
+        return None if steps is None else steps.get(who) == found
+    truth = _true_steps(problem)
     if truth is None:
         return None
     if match := _STUDENT_STEP.fullmatch(step):

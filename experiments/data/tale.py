@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Iterator
 
 from experiments.data.chain import (
@@ -31,6 +32,7 @@ from experiments.data.example import Example
 
 STYLES = ("plan", "sweep", "both")
 REVISION = "However,\n\n"
+_TITLE = "Tale:"
 # No two begin with the same letter.
 NAMES = (
     "Al", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo", "Kim", "Lou",
@@ -41,6 +43,13 @@ _PHRASES = {
     "-": ("{who} has {n} less than {of}.", "{who} lacks {n} of what {of} has."),
     "*": ("{who} has {n} times what {of} has.", "{who} has {n} for each of {of}'s."),
 }
+# How a sentence says that one has something of another's: operation, pattern.
+_READ = tuple(
+    (operation, re.compile(phrase.format(who=r"(?P<who>\w+)", n=r"(?P<n>\d)", of=r"(?P<of>\w+)")))
+    for operation, phrases in _PHRASES.items()
+    for phrase in (p.replace(".", r"\.") for p in phrases)
+)
+_GIVEN = re.compile(r"(\w+) has (\d)\.")
 _WEATHER = ("It is hot.", "It rains.", "It is late.")
 _BUCKETS = {"validation": (0,), "test": (1,), "long": (1,), "train": tuple(range(2, 10))}
 _STEPS = {"train": (2, 4), "validation": (2, 4), "test": (2, 4), "long": (5, 7)}
@@ -190,6 +199,32 @@ class TaleSource:
         return "".join(texts) + f"\\boxed{{{values[chain[-1]]}}}"
 
 
+def true_steps(problem: str) -> dict[str, tuple[str, int, str, int, int]] | None:
+    """What a problem makes of its people, by name, but for the one who has something from the start.
+
+    Returns:
+      of whom, what that one has, operation, number, and what it comes to; None where the text is no
+      tale.
+    """
+    if not problem.startswith(_TITLE):
+        return None
+    have: dict[str, int] = {}
+    rules: dict[str, tuple[str, str, int]] = {}
+    for sentence in re.findall(r"\w[^.?]*[.?]", problem.removeprefix(_TITLE)):
+        if match := _GIVEN.fullmatch(sentence):
+            have[match[1]] = int(match[2])
+        for operation, pattern in _READ:
+            if match := pattern.fullmatch(sentence):
+                rules[match["who"]] = match["of"], operation, int(match["n"])
+    steps: dict[str, tuple[str, int, str, int, int]] = {}
+    while ready := [who for who in rules if who not in have and rules[who][0] in have]:
+        for who in ready:
+            of, operation, n = rules[who]
+            have[who] = apply(have[of], operation, n)
+            steps[who] = of, have[of], operation, n, have[who]
+    return steps
+
+
 def _tell(people: list[_Person], asked: int, rng: random.Random) -> str:
     """The sentences, shuffled, and the question."""
     sentences = [f"{people[0].name} has {people[0].n}."]
@@ -201,4 +236,4 @@ def _tell(people: list[_Person], asked: int, rng: random.Random) -> str:
     if rng.random() < 0.5:
         sentences.append(f"{rng.choice(people).name} is {rng.choice(OPERANDS)}.")
     rng.shuffle(sentences)
-    return " ".join(["Tale:", *sentences, f"What has {people[asked].name}?"])
+    return " ".join([_TITLE, *sentences, f"What has {people[asked].name}?"])

@@ -278,3 +278,20 @@ def test_pictures_show_the_table(study):
         arm["monitor"] = arm["gamma_0"] = None
         arm["accuracy"] = {"test": None, "long": None}
     assert draw_accuracy(table) is draw_sweep(table) is draw_monitor(table) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("So Al 7.\n\nSo Bo: Al 7+3, Bo 0.\n\n", True),
+        ("So Al 7.\n\nSo Bo: Al 7+3, Bo 1.\n\n", False),
+        ("So Al 7.\n\nSo Bo: Al 6+3, Bo 9.\n\n", False),
+        ("So Al 7.\n\nSo Cy: Al 7+3, Cy 0.\n\n", False),
+        ("So Al 7.\n\n", None),
+    ],
+)
+def test_a_tales_step_is_judged_too(text, right):
+    problem = (
+        "Tale: Bo has 3 more than Al. It is hot. Al has 7. Cy lacks 2 of what Bo has. What has Cy?"
+    )
+    assert step_is_right(problem, text) is right

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from experiments.data.chain import OPERANDS, SPLITS, apply, draw_misconceptions
-from experiments.data.tale import NAMES, REVISION, TaleSource
+from experiments.data.tale import NAMES, REVISION, TaleSource, true_steps
 from experiments.grading import last_boxed
 
 RULES = [
@@ -89,6 +89,17 @@ def test_references_are_right_and_in_their_style(split, style):
             assert have[step["who"]] == apply(have[of], operation, n)
         lengths.add(len(chain) - 1)
     assert lengths == ({5, 6, 7} if split == "long" else {2, 3, 4})
+
+
+@pytest.mark.parametrize("split", ["test", "long"])
+def test_true_steps_are_those_of_a_right_sweep(split):
+    for example in TaleSource(split, size=200):
+        _, _, steps, _ = parse(example.reference)
+        assert true_steps(example.problem) == {
+            s["who"]: (s["of"], int(s["before"]), s["op"], int(s["n"]), int(s["value"]))
+            for s in steps
+        }
+    assert true_steps("a=3,b=+8?") is None
 
 
 def test_styles_are_drawn():
