@@ -75,6 +75,10 @@ def _study(rest: list[str], workdir: str, out: str) -> list[str]:
     return ["--config", f"{file}:smoke", "--workdir", out]
 
 
+def _collect(rest: list[str], workdir: str, out: str) -> list[str]:
+    return rest  # what it would write is there: see test_compare_collect.py
+
+
 def _sweep(rest: list[str], workdir: str, out: str) -> list[str]:
     return [*_study(rest, workdir, out), "--problems", "16"]
 
@@ -136,6 +140,7 @@ _BY_MODULE = {
     "experiments.run": _run,
     "experiments.synthesize": _synthesize,
     "experiments.compare": _study,
+    "experiments.compare.collect": _collect,
     "experiments.exposure_sweep": _sweep,
     "experiments.evaluate": _evaluate,
     "experiments.data": _data,

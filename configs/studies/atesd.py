@@ -10,10 +10,13 @@ Fields as in `configs/studies/common.py`.
 
 import ml_collections
 
+import configs.common
 from configs.studies import common
-from configs.studies.common import ARGUMENTS, arm
+from configs.studies.common import arm
 
 __all__ = ["ARGUMENTS", "get_config"]
+
+ARGUMENTS = ("", "smoke")
 
 # OPSD is the fifth, a = 1.
 FIXED = (0, 25, 50, 75)
@@ -25,7 +28,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     Raises:
       ValueError: there is no such variant.
     """
-    smoke = common.is_smoke("atesd.py", arg)
+    _, smoke = configs.common.parse("studies/atesd.py", arg, ("",))
     study = common.study(
         "ATESD against its baselines",
         {
@@ -47,10 +50,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "atesd-one-step": arm("ATESD, one-step credit", "atesd", "one_step"),
         },
         references=("opsd", "random", "atesd"),
-        # The paper's number.
-        updates=100,
-        tokens_per_update=800,
-        batch_size=16,
     )
     # Room for the longest texts of the embedded task, and no more: tokens.
     for name, each in study.arms.items():
@@ -62,7 +61,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # The arms of `experiments.exposure_sweep`.
     study.exposures = (*(f"fixed-{percent}" for percent in FIXED), "opsd")
     study.shared.student = {"path": "embedded:reader"}
-    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,

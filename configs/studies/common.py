@@ -6,21 +6,6 @@ from typing import Any
 
 import ml_collections
 
-ARGUMENTS = ("", "smoke")
-
-
-def is_smoke(file: str, arg: str) -> bool:
-    """Whether `arg`, one of `ARGUMENTS`, asks for the smoke test.
-
-    Raises:
-      ValueError: there is no such variant of the study `file`.
-    """
-    if arg not in ARGUMENTS:
-        raise ValueError(
-            f"configs/studies/{file}:{arg}: the variants are {', '.join(ARGUMENTS[1:])}."
-        )
-    return arg == "smoke"
-
 
 def arm(label: str, config: str, arg: str = "", **fields: dict) -> dict:
     """An arm: the file `configs/CONFIG.py`, its argument, and fields set on top."""
@@ -48,15 +33,15 @@ def study(title: str, arms: dict[str, dict], **fields: Any) -> ml_collections.Co
             # Which checkpoint counts: `final`, or `best` on validation, for which
             # `shared.checkpoint` must validate often and keep the best.
             "checkpoint": "final",
-            "updates": 200,
+            "updates": 100,
             # What every arm's batch is fitted to, with the initial student; 0: batches of
             # `batch_size` trajectories, which else serve to measure.
-            "tokens_per_update": 1600,
-            "batch_size": 32,
+            "tokens_per_update": 800,
+            "batch_size": 16,
             # Set in every arm first: what makes arms comparable, and how much is measured.
             "shared": {
                 "data": _sizes(train=1024, validation=512, test=512, long=256),
-                "evaluation": {"batch_size": 128},
+                "evaluation": {"batch_size": 128, "max_tokens": 160},
                 "samples": {"rows": 8, "every": 10},
             },
         }

@@ -67,12 +67,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         sweep=() if variant else tuple(map(_swept, SWEEP)),
         monitor=("motab", "motab-online"),
         revision_text="However,",
-        updates=100,
-        tokens_per_update=800,
-        batch_size=16,
     )
     study.shared.data.train.size = PROMPTS[variant]
-    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,

@@ -9,10 +9,13 @@ the OPD loss; only what windows do to it differs.
 
 import ml_collections
 
+import configs.common
 from configs.studies import common
-from configs.studies.common import ARGUMENTS, arm
+from configs.studies.common import arm
 
 __all__ = ["ARGUMENTS", "get_config"]
+
+ARGUMENTS = ("", "smoke")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -21,7 +24,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     Raises:
       ValueError: there is no such variant.
     """
-    smoke = common.is_smoke("topd.py", arg)
+    _, smoke = configs.common.parse("studies/topd.py", arg, ("",))
     study = common.study(
         "TOPD against OPD",
         {
@@ -33,15 +36,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "topd-loss": arm("TOPD, no OT rule", "topd", "loss"),
         },
         references=("opd", "topd-identity", "topd-loss", "topd-high-ot"),
-        updates=100,
-        tokens_per_update=800,
-        batch_size=16,
     )
     # Few prompts: with many OPD leaves nothing to be gained here.
     study.shared.data.train.size = 64
     # Room for the longest texts of the embedded task, and no more: tokens.
     study.shared.rollout = {"max_total": 96}
-    study.shared.evaluation.max_tokens = 160
     if smoke:
         common.shrink(
             study,

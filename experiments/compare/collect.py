@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.compare.markdown import NONE, aligned, duration
+from experiments.compare.markdown import NONE, aligned, duration, estimate
 from experiments.workdir import write_atomic
 
 _PART = re.compile(
@@ -88,8 +88,8 @@ def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> st
 def _estimate(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return NONE
-    low, high = found["interval"]
-    return f"{100 * found['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    mean, interval = estimate(found)
+    return f"{mean} ({interval})"
 
 
 def main(documents: Sequence[str]) -> int:

@@ -93,7 +93,7 @@ def _accuracies(table: Mapping[str, Any], data: str) -> str:
     for role in ("start", "teacher"):
         if found := table[role][data]:
             label = "student before" if role == "start" else "teacher"
-            rows.append([label, str(len(found["by_seed"])), *_estimate(found), *blank])
+            rows.append([label, str(len(found["by_seed"])), *estimate(found), *blank])
     for row in table["arms"].values():
         found = row["accuracy"][data]
         differences = [row["differences"].get(name, {}).get(data) for name in references]
@@ -101,7 +101,7 @@ def _accuracies(table: Mapping[str, Any], data: str) -> str:
             [
                 row["label"],
                 str(len(row["seeds"])),
-                *(_estimate(found) if found else (NONE, NONE)),
+                *(estimate(found) if found else (NONE, NONE)),
                 *(_signed(d) for d in differences),
             ]
         )
@@ -310,7 +310,8 @@ def _label(table: Mapping[str, Any], arm: str) -> str:
     return table["study"]["labels"][arm]
 
 
-def _estimate(found: Mapping[str, Any]) -> tuple[str, str]:
+def estimate(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean and interval, in per cent."""
     low, high = found["interval"]
     return f"{100 * found['mean']:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
 
