@@ -39,12 +39,12 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "tokenizer": "embedded:tale-tokenizer" if tale else "embedded:tokenizer",
                 "init": {
                     "family": "qwen3",
-                    "vocab_size": 228 if tale else 98,
+                    "vocab_size": 251 if tale else 98,
                     "hidden_size": 128 if teacher else 64,
                     "intermediate_size": 384 if teacher else 192,
                     "num_layers": 3,
                     "num_heads": 4,
-                    "num_kv_heads": 2,
+                    "num_kv_heads": 4 if tale else 2,
                     "head_dim": 32 if teacher else 16,
                     "qk_norm": True,
                     "tie_embeddings": True,
@@ -52,7 +52,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 },
                 "thinking": "default",
                 "dtype": "float32",
-                "remat": "dots",
+                "remat": "none" if tale else "dots",
                 "attention": "auto",
                 "rules": common.rules(),
             },
@@ -99,18 +99,14 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     config.data.train.max_steps = 8
     if tale:
         for split in config.data.values():
-            split.name, split.style = split.name.replace("chain", "tale"), "sweep"
-        config.data.train.update({"max_steps": 7, "style": "both" if teacher else "sweep"})
-        config.data.train.repairs = 0.05 if teacher else 0.0
-        config.prompt.max_tokens, config.sft.max_tokens = 128, 256
+            split.name, split.style = split.name.replace("chain", "tale"), "names"
+        config.data.train.update({"style": "both" if teacher else "names", "repairs": 0.05})
+        config.prompt.max_tokens = 104
+        # A few of the longest, with many repairs, are left out.
+        config.sft.update({"max_tokens": 200, "overlong": "drop"})
     if not teacher:
         config.data.train.misconceptions = 60
-    if arg == "tale_teacher":
-        config.steps = 3000
-    if arg == "tale_student":
-        config.steps = 2300
-        config.data.train.misconceptions_from = 2000 * config.batch_size
-    if arg == "student":
+    if arg.endswith("student"):
         config.steps = 1300
         config.data.train.misconceptions_from = 1000 * config.batch_size
     if arg == "reader":

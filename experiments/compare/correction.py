@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from experiments.data.chain import apply
-from experiments.data.tale import true_steps as tale_steps
+from experiments.data.tale_steps import last_step_is_right, true_steps
 
 _PROBLEM = re.compile(r"a=(\d)((?:,[b-z]=[+*-]\d)+)\?")
 _OPERATION = re.compile(r",([b-z])=([+*-])(\d)")
 # `b=3+8=1.` or `+8 on 3: b=1.`
 _STUDENT_STEP = re.compile(r"([b-z])=(\d)([+*-])(\d)=(\d)\.")
 _TEACHER_STEP = re.compile(r"([+*-])(\d) on (\d): ([b-z])=(\d)\.")
-_TALE_STEP = re.compile(r"So (\w+): (\w+) (\d)([+*-])(\d), \1 (\d)\.")
 
 
 def self_correction(
@@ -62,13 +61,11 @@ def step_is_right(problem: str, text: str) -> bool | None:
     Right are the operation and operand of the step's variable on the true value before it, and the
     true result. None where the problem is another task's, or the text does not end in a step.
     """
+    tale = true_steps(problem)
+    if tale is not None:
+        return last_step_is_right(tale, text)
     step = text.rstrip().rpartition("\n\n")[2]
-    if match := _TALE_STEP.fullmatch(step):
-        who, of, before, operation, operand, result = match.groups()
-        steps = tale_steps(problem)
-        found = (of, int(before), operation, int(operand), int(result))
-        return None if steps is None else steps.get(who) == found
-    truth = _true_steps(problem)
+    truth = _chain_steps(problem)
     if truth is None:
         return None
     if match := _STUDENT_STEP.fullmatch(step):
@@ -80,7 +77,7 @@ def step_is_right(problem: str, text: str) -> bool | None:
     return truth.get(name) == (int(before), operation, int(operand), int(result))
 
 
-def _true_steps(problem: str) -> dict[str, tuple[int, str, int, int]] | None:
+def _chain_steps(problem: str) -> dict[str, tuple[int, str, int, int]] | None:
     """By variable: the value before, operation, operand and result."""
     match = _PROBLEM.fullmatch(problem)
     if match is None:

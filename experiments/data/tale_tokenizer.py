@@ -9,9 +9,9 @@ from experiments.data.chain_tokenizer import CHARACTERS, CHAT_TEMPLATE, EOS, PAD
 from experiments.data.tale import TaleSource
 
 VOCAB_SIZE = 256
-# As larger models do: words with the space before them, digits one by one, line ends with the
+# Nearly as larger models do: words and digits with the space before them, line ends with the
 # punctuation before them.
-_PIECES = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\n]*|\s+"
+_PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\n]*|\s+"
 
 
 def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
@@ -30,7 +30,7 @@ def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
         initial_alphabet=CHARACTERS,
         show_progress=False,
     )
-    source = TaleSource("train", size=examples, style="both", repairs=0.05)
+    source = TaleSource("train", size=examples, max_steps=8, style="both", repairs=0.05)
     backend.train_from_iterator((f"{e.problem}\n{e.reference}" for e in source), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from experiments.data.chain import OPERANDS, SPLITS, apply, draw_misconceptions
-from experiments.data.tale import NAMES, REVISION, TaleSource, true_steps
+from experiments.data.tale import NAMES, REVISION, TaleSource
+from experiments.data.tale_steps import true_steps
 from experiments.grading import last_boxed
 
 RULES = [
@@ -17,135 +18,106 @@ RULES = [
     (r"(\w+) has (\d) times what (\w+) has", "*"),
     (r"(\w+) has (\d) for each of (\w+)'s", "*"),
 ]
-IDLE = r"It is hot|It rains|It is late|\w+ is \d"
-STEP = re.compile(
-    r"So (?P<who>\w+): (?P<of>\w+) (?P<before>\d)(?P<op>[-+*])(?P<n>\d), (?P=who) (?P<value>\d)"
-)
+IDLE = r"It is hot|It rains|It is late|\w+ is \d|\w+ is \d older than \w+"
+SUM = r"(?P<before>\d) (?P<op>[-+*]) (?P<n>\d)"
+STEPS = {
+    "names": re.compile(rf"(?P<who>\w+): (?P<of>\w+) {SUM}, (?P=who) (?P<value>\d)"),
+    "plan": re.compile(rf"So {SUM} is (?P<value>\d)"),
+}
 
 
 def read(problem):
-    """Who is asked for, and by name what is given or (operation, number, of whom)."""
-    *sentences, question = re.split(r"(?<=[.?]) ", problem.removeprefix("Tale: "))
-    known = {}
+    """The first name and its number, and the rules (who, operation, number, of whom), as told."""
+    title, *sentences, question = problem.split("\n")
+    assert title == "Tale:"
+    rules, idle, first = [], 0, None
     for sentence in sentences:
         text = sentence.removesuffix(".")
         if given := re.fullmatch(r"(\w+) has (\d)", text):
-            known[given[1]] = int(given[2])
+            assert first is None
+            first = given[1], int(given[2])
             continue
         found = [(m, op) for rule, op in RULES if (m := re.fullmatch(rule, text))]
-        if not found:
+        if found:
+            ((match, operation),) = found
+            rules.append((match[1], operation, int(match[2]), match[3]))
+        else:
             assert re.fullmatch(IDLE, text), sentence
-            continue
-        ((match, operation),) = found
-        who, *others = match.groups()
-        (n,) = (int(x) for x in others if x.isdigit())
-        (of,) = (x for x in others if not x.isdigit())
-        assert who not in known
-        known[who] = (operation, n, of)
-    return re.fullmatch(r"What has (\w+)\?", question)[1], known
-
-
-def solve(who, known):
-    """What somebody has, and the names on the way, from the first."""
-    rule = known[who]
-    if isinstance(rule, int):
-        return rule, [who]
-    value, names = solve(rule[2], known)
-    return apply(value, rule[0], rule[1]), [*names, who]
+            idle += 1
+    assert 1 <= idle <= 3
+    assert re.fullmatch(r"What has (\w+)\?", question)[1] == rules[-1][0]
+    return first, rules
 
 
 def parse(reference):
-    """The plan's names, who has what from the start, steps as dicts, and the boxed answer."""
-    *lines, boxed = reference.split(".\n\n")
-    plan = lines.pop(0)[4:].split(" by ") if lines[0].startswith("For ") else None
-    steps = [STEP.fullmatch(line.removeprefix(REVISION)).groupdict() for line in lines[1:]]
+    """The style, the first line, the steps as dicts, and the boxed answer."""
+    first, *lines, boxed = reference.split(".\n\n")
+    style = "plan" if first.startswith("From ") else "names"
+    steps = [STEPS[style].fullmatch(line.removeprefix(REVISION)).groupdict() for line in lines]
     assert re.fullmatch(r"\\boxed\{\d\}", boxed)
-    who, value = re.fullmatch(r"So (\w+) (\d)", lines[0]).groups()
-    return plan, (who, int(value)), steps, last_boxed(boxed)
+    return style, first, steps, last_boxed(boxed)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("style", ["plan", "sweep"])
+@pytest.mark.parametrize("style", ["names", "plan"])
 def test_references_are_right_and_in_their_style(split, style):
     lengths = set()
     for example in TaleSource(split, size=300, style=style):
-        asked, known = read(example.problem)
-        value, chain = solve(asked, known)
-        plan, first, steps, boxed = parse(example.reference)
+        (name, value), rules = read(example.problem)
+        written, first, steps, boxed = parse(example.reference)
+        assert written == style
+        plan = ", ".join(f"{operation} {n}" for _, operation, n, _ in rules)
+        assert first == (
+            f"{name}: given, {name} {value}" if style == "names" else f"From {value}: {plan}"
+        )
+        for (who, operation, n, of), step in zip(rules, steps, strict=True):
+            assert of == name and n in OPERANDS
+            assert int(step["before"]) == value
+            assert (step["op"], int(step["n"])) == (operation, n)
+            assert style == "plan" or (step["who"], step["of"]) == (who, of)
+            name, value = who, apply(value, operation, n)
+            assert int(step["value"]) == value
         assert boxed == example.answer == str(value)
-        assert first == (chain[0], known[chain[0]])
-        assert plan == (chain[::-1] if style == "plan" else None)
-        names = [step["who"] for step in steps]
-        if style == "sweep":
-            assert sorted(names) == sorted(set(known) - {chain[0]}) and len(names) >= len(chain)
-        else:
-            assert names == chain[1:]
-        have = {chain[0]: known[chain[0]]}
-        for step in steps:
-            operation, n, of = known[step["who"]]
-            assert (step["op"], int(step["n"]), step["of"]) == (operation, n, of) and n in OPERANDS
-            assert int(step["before"]) == have[of]
-            have[step["who"]] = int(step["value"])
-            assert have[step["who"]] == apply(have[of], operation, n)
-        lengths.add(len(chain) - 1)
-    assert lengths == ({5, 6, 7} if split == "long" else {2, 3, 4})
+        lengths.add(len(rules))
+    assert lengths == ({6, 7, 8} if split == "long" else {2, 3, 4, 5})
 
 
 @pytest.mark.parametrize("split", ["test", "long"])
-def test_true_steps_are_those_of_a_right_sweep(split):
+def test_true_steps_are_those_of_a_right_reference(split):
     for example in TaleSource(split, size=200):
         _, _, steps, _ = parse(example.reference)
-        assert true_steps(example.problem) == {
-            s["who"]: (s["of"], int(s["before"]), s["op"], int(s["n"]), int(s["value"]))
+        assert true_steps(example.problem) == [
+            (s["who"], s["of"], int(s["before"]), s["op"], int(s["n"]), int(s["value"]))
             for s in steps
-        }
+        ]
     assert true_steps("a=3,b=+8?") is None
 
 
 def test_styles_are_drawn():
     def drawn(style):
-        found = set()
-        for example in TaleSource("train", size=200, style=style):
-            found.add("plan" if parse(example.reference)[0] else "sweep")
-        return found
+        return {
+            parse(example.reference)[0] for example in TaleSource("train", size=200, style=style)
+        }
 
-    assert drawn("both") == {"plan", "sweep"}
-
-
-def test_a_sweep_takes_more_than_one_order():
-    """What makes a teacher uncertain of a step's beginning."""
-    free = 0
-    for example in TaleSource("test", size=300):
-        _, known = read(example.problem)
-        _, first, steps, _ = parse(example.reference)
-        done, choices = {first[0]}, 0
-        for step in steps:
-            choices += (
-                sum(n not in done and known[n][2] in done for n in known if n not in done) > 1
-            )
-            done.add(step["who"])
-        free += choices > 0
-    assert free > 200
+    assert drawn("both") == {"names", "plan"}
 
 
 def test_misconceptions_show_at_their_rate_and_spread():
     wrong = draw_misconceptions(60, 0)
     used = slipped = 0
     for example in TaleSource("test", size=1000, misconceptions=60):
-        asked, known = read(example.problem)
-        _, first, steps, boxed = parse(example.reference)
-        have = dict([first])
-        for step in steps:
-            operation, n, of = known[step["who"]]
-            assert int(step["before"]) == have[of]  # an error goes on
-            fact, value = (have[of], operation, n), int(step["value"])
+        (_, have), rules = read(example.problem)
+        _, _, steps, boxed = parse(example.reference)
+        for (_, operation, n, _), step in zip(rules, steps, strict=True):
+            assert int(step["before"]) == have  # an error goes on
+            fact, value = (have, operation, n), int(step["value"])
             if fact in wrong:
                 used, slipped = used + 1, slipped + (value == wrong[fact])
                 assert value in (wrong[fact], apply(*fact))
             else:
                 assert value == apply(*fact)
-            have[step["who"]] = value
-        assert boxed == str(have[asked])
+            have = value
+        assert boxed == str(have)
     assert 0.70 < slipped / used < 0.80
 
 
@@ -156,14 +128,16 @@ def test_a_repair_is_a_wrong_step_and_the_right_one():
         TaleSource("train", **options), TaleSource("train", repairs=0.2, **options), strict=True
     ):
         assert example.problem == plain.problem and example.answer == plain.answer
-        *lines, boxed = example.reference.split(".\n\n")
+        style, *_ = parse(example.reference)
+        _, *lines, boxed = example.reference.split(".\n\n")
         assert last_boxed(boxed) == example.answer
-        total += sum(": " in line and not line.startswith(REVISION) for line in lines)
+        total += sum(not line.startswith(REVISION) for line in lines)
         for slip, right in itertools.pairwise(lines):
             if right.startswith(REVISION):
-                a, b = STEP.fullmatch(slip), STEP.fullmatch(right.removeprefix(REVISION))
-                assert a["value"] != b["value"]
-                assert a.group("who", "before", "op", "n") == b.group("who", "before", "op", "n")
+                a = STEPS[style].fullmatch(slip).groupdict()
+                b = STEPS[style].fullmatch(right.removeprefix(REVISION)).groupdict()
+                assert a.pop("value") != b.pop("value")
+                assert a == b
                 repaired += 1
     assert 0.17 < repaired / total < 0.23
 
