@@ -38,9 +38,14 @@ def build_chain_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_chain_tokenizer(directory: str | os.PathLike) -> None:
     """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja."""
+    save_tokenizer(build_chain_tokenizer(), directory)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | os.PathLike) -> None:
+    """Writes the files of a tokenizer that was built here, for transformers 4 and 5."""
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
-    build_chain_tokenizer().save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
     # A name that transformers 4 knows as well; 5 writes the name of its new base class.
     config = path / "tokenizer_config.json"
     fields = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.data.chain_tokenizer import CHARACTERS, CHAT_TEMPLATE, EOS, PAD
+from experiments.data.chain_tokenizer import CHARACTERS, CHAT_TEMPLATE, EOS, PAD, save_tokenizer
 from experiments.data.tale import TaleSource
 
 VOCAB_SIZE = 256
@@ -40,3 +42,8 @@ def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def save_tale_tokenizer(directory: str | os.PathLike) -> None:
+    """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja."""
+    save_tokenizer(build_tale_tokenizer(), directory)

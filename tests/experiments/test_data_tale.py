@@ -8,7 +8,10 @@ import pytest
 from experiments.data.chain import OPERANDS, SPLITS, apply, draw_misconceptions
 from experiments.data.tale import NAMES, REVISION, TaleSource
 from experiments.data.tale_steps import true_steps
+from experiments.data.tale_tokenizer import save_tale_tokenizer
 from experiments.grading import last_boxed
+from experiments.paths import tokenizer_directory
+from experiments.tokenizer import load_tokenizer
 
 RULES = [
     (r"(\w+) has (\d) more than (\w+)", "+"),
@@ -160,6 +163,21 @@ def test_an_instance_is_a_function_of_seed_split_and_index():
     assert [e.problem for e in TaleSource("train", size=50)] == [e.problem for e in backwards]
     with pytest.raises(IndexError, match="index 5"):
         TaleSource("test", size=5)[5]
+
+
+def test_the_embedded_tokenizer_is_what_the_code_learns(tmp_path):
+    save_tale_tokenizer(tmp_path)
+    embedded = tokenizer_directory("embedded:tale-tokenizer")
+    for file in embedded.iterdir():
+        assert (tmp_path / file.name).read_text() == file.read_text(), file.name
+
+
+def test_words_numbers_and_ends_of_steps_are_single_tokens():
+    tokenizer = load_tokenizer(tokenizer_directory("embedded:tale-tokenizer"))
+    for example in TaleSource("long", size=100, style="both", repairs=0.1):
+        for text in (example.problem, example.reference):
+            pieces = re.findall(r" ?\w+| ?[^\w\s]+\n*", text)
+            assert [tokenizer.decode([i]) for i in tokenizer.encode(text)] == pieces
 
 
 def test_names_begin_with_letters_of_their_own():
