@@ -1,4 +1,4 @@
-r"""How the embedded models were made: supervised training on the chain task.
+r"""How the embedded models were made: supervised training on the chain task, and on tales.
 
     python -m experiments.run --config configs/pretrain.py:teacher --workdir runs/teacher
     python -m experiments.export --workdir runs/teacher --out experiments/embedded/teacher
@@ -10,6 +10,8 @@ r"""How the embedded models were made: supervised training on the chain task.
 The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
 then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong. The reader is the student
 taught to use a reference block (`experiments/data/chain.py`), with the same misconceptions: its own teacher.
+`tale_teacher` and `tale_student` are teacher and student of the tales (`experiments/data/tale.py`), made alike, of texts that
+repair 5 % of their steps.
 """
 
 import ml_collections
