@@ -1,4 +1,4 @@
-r"""How the embedded models were made: supervised training on the chain task.
+r"""How the embedded models were made: supervised training on the chain task, and on tales.
 
     python -m experiments.run --config configs/pretrain.py:teacher --workdir runs/teacher
     python -m experiments.export --workdir runs/teacher --out experiments/embedded/teacher
@@ -10,13 +10,15 @@ r"""How the embedded models were made: supervised training on the chain task.
 The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
 then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong. The reader is the student
 taught to use a reference block (`experiments/data/chain.py`), with the same misconceptions: its own teacher.
+`tale_teacher` and `tale_student` are teacher and student of the tales (`experiments/data/tale.py`), made alike, of texts that
+repair 5 % of their steps.
 """
 
 import ml_collections
 
 from configs import common
 
-ROLES = ("teacher", "student", "reader")
+ROLES = ("teacher", "student", "reader", "tale_teacher", "tale_student")
 
 
 def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
@@ -27,7 +29,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     """
     if arg not in ROLES:
         raise ValueError(f"configs/pretrain.py:{arg}: choose one of {', '.join(ROLES)}.")
-    teacher = arg == "teacher"
+    teacher, tale = arg.endswith("teacher"), arg.startswith("tale")
     config = ml_collections.ConfigDict(
         {
             "method": "sft",
@@ -36,15 +38,15 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
             "batch_size": 32,
             "stop_after_skipped": 5,
             "student": {
-                "tokenizer": "embedded:tokenizer",
+                "tokenizer": "embedded:tale-tokenizer" if tale else "embedded:tokenizer",
                 "init": {
                     "family": "qwen3",
-                    "vocab_size": 98,
+                    "vocab_size": 251 if tale else 98,
                     "hidden_size": 128 if teacher else 64,
                     "intermediate_size": 384 if teacher else 192,
                     "num_layers": 3,
                     "num_heads": 4,
-                    "num_kv_heads": 2,
+                    "num_kv_heads": 4 if tale else 2,
                     "head_dim": 32 if teacher else 16,
                     "qk_norm": True,
                     "tie_embeddings": True,
@@ -52,7 +54,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 },
                 "thinking": "default",
                 "dtype": "float32",
-                "remat": "dots",
+                "remat": "none" if tale else "dots",
                 "attention": "auto",
                 "rules": common.rules(),
             },
@@ -97,9 +99,16 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
     )
     # All meet chains as long as those of the `long` split; distillation shows them up to 5 steps.
     config.data.train.max_steps = 8
+    if tale:
+        for split in config.data.values():
+            split.name, split.style = split.name.replace("chain", "tale"), "names"
+        config.data.train.update({"style": "both" if teacher else "names", "repairs": 0.05})
+        config.prompt.max_tokens = 104
+        # A few of the longest, with many repairs, are left out.
+        config.sft.update({"max_tokens": 200, "overlong": "drop"})
     if not teacher:
         config.data.train.misconceptions = 60
-    if arg == "student":
+    if arg.endswith("student"):
         config.steps = 1300
         config.data.train.misconceptions_from = 1000 * config.batch_size
     if arg == "reader":
@@ -121,10 +130,12 @@ def _data(name: str, size: int, style: str = "student") -> dict:
     return {
         "name": name,
         "size": size,
-        "max_steps": 0,  # 0 takes the split's own, 5 or 8
+        "min_steps": 0,  # 0 takes the split's own: 2 to 5, or 6 to 8
+        "max_steps": 0,
         "style": style,
         "misconceptions": 0,
         "misconception_rate": 0.75,
         "misconceptions_from": 0,
         "reference_block": 0.0,
+        "repairs": 0.0,
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
-ROLES = ("teacher", "student", "reader")
+ROLES = ("teacher", "student", "reader", "tale-teacher", "tale-student")
+TOKENIZERS = ("tokenizer", "tale-tokenizer")
 _NAMES = ", ".join(f"embedded:{role}" for role in ROLES)
 
 
@@ -37,12 +38,17 @@ def model_directory(name: str) -> Path:
 
 
 def tokenizer_directory(name: str) -> Path:
-    """The directory of a tokenizer: `embedded:tokenizer`, or a local path.
+    """The directory of a tokenizer: `embedded:` and one of `TOKENIZERS`, or a local path.
 
     Raises:
       FileNotFoundError: there is no such directory.
     """
-    path = EMBEDDED / "tokenizer" if name == "embedded:tokenizer" else Path(name).expanduser()
+    embedded = name.removeprefix("embedded:")
+    path = EMBEDDED / embedded if name == f"embedded:{embedded}" else Path(name).expanduser()
+    if name == f"embedded:{embedded}" and embedded not in TOKENIZERS:
+        raise FileNotFoundError(
+            f"Tokenizer {name!r}: the embedded ones are {', '.join(TOKENIZERS)}."
+        )
     if not path.is_dir():
         raise FileNotFoundError(f"Tokenizer {name!r}: there is no directory {path}.")
     return path

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.chain import apply
+from experiments.data.tale_steps import last_step_is_right, true_steps
 
 _PROBLEM = re.compile(r"a=(\d)((?:,[b-z]=[+*-]\d)+)\?")
 _OPERATION = re.compile(r",([b-z])=([+*-])(\d)")
@@ -28,7 +29,7 @@ def self_correction(
 
     Returns:
       `samples` in all, the share `revised` that contains the revision, and among those the share
-      `right_if_revised`, and `right_if_not` among the others. On the embedded task the last step
+      `right_if_revised`, and `right_if_not` among the others. On the embedded tasks the last step
       before the first revision is judged too: the share `wrong_before` of it among the revised, and
       among these the share `repaired` that ends right; None elsewhere, and None where a share has
       nothing to be a share of.
@@ -55,13 +56,16 @@ def self_correction(
 
 
 def step_is_right(problem: str, text: str) -> bool | None:
-    """Whether the last step of a text is what the embedded task's problem asks for there.
+    """Whether the last step of a text is what an embedded task's problem asks for there.
 
     Right are the operation and operand of the step's variable on the true value before it, and the
     true result. None where the problem is another task's, or the text does not end in a step.
     """
-    truth = _true_steps(problem)
+    tale = true_steps(problem)
+    if tale is not None:
+        return last_step_is_right(tale, text)
     step = text.rstrip().rpartition("\n\n")[2]
+    truth = _chain_steps(problem)
     if truth is None:
         return None
     if match := _STUDENT_STEP.fullmatch(step):
@@ -73,7 +77,7 @@ def step_is_right(problem: str, text: str) -> bool | None:
     return truth.get(name) == (int(before), operation, int(operand), int(result))
 
 
-def _true_steps(problem: str) -> dict[str, tuple[int, str, int, int]] | None:
+def _chain_steps(problem: str) -> dict[str, tuple[int, str, int, int]] | None:
     """By variable: the value before, operation, operand and result."""
     match = _PROBLEM.fullmatch(problem)
     if match is None:

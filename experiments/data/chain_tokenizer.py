@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, EOS = "<|endoftext|>", "<|im_end|>"
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] + '\\n' }}{% endfor %}"
 # Byte-level BPE writes a space as U+0120 and a newline as U+010A.
-_CHARACTERS = ["Ġ", *map(chr, range(0x21, 0x7F)), "Ċ"]
+CHARACTERS = ["Ġ", *map(chr, range(0x21, 0x7F)), "Ċ"]
 
 
 def build_chain_tokenizer() -> PreTrainedTokenizerFast:
@@ -21,7 +21,7 @@ def build_chain_tokenizer() -> PreTrainedTokenizerFast:
     Any other character becomes the padding token, which is also the unknown one;
     `experiments.tokenizer.encode` refuses it.
     """
-    vocab = {token: i for i, token in enumerate([*_CHARACTERS, PAD, EOS])}
+    vocab = {token: i for i, token in enumerate([*CHARACTERS, PAD, EOS])}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token=PAD))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
@@ -38,9 +38,14 @@ def build_chain_tokenizer() -> PreTrainedTokenizerFast:
 
 def save_chain_tokenizer(directory: str | os.PathLike) -> None:
     """Writes tokenizer.json, tokenizer_config.json and chat_template.jinja."""
+    save_tokenizer(build_chain_tokenizer(), directory)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: str | os.PathLike) -> None:
+    """Writes the files of a tokenizer that was built here, for transformers 4 and 5."""
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
-    build_chain_tokenizer().save_pretrained(str(path))
+    tokenizer.save_pretrained(str(path))
     # A name that transformers 4 knows as well; 5 writes the name of its new base class.
     config = path / "tokenizer_config.json"
     fields = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}

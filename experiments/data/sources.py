@@ -16,13 +16,25 @@ from experiments.data.example import Example
 from experiments.data.fields import BadRecord, FieldMap
 from experiments.data.filters import Filter, Report, keep
 from experiments.data.records import HUB, SUFFIXES, Records, file_records, hub_records
+from experiments.data.tale import TaleSource
 from experiments.settings import read_settings
 
-CHAIN_NAMES = tuple(f"chain/{split}" for split in SPLITS)
+# Tasks that are generated, by the first part of their names.
+GENERATED: dict[str, type[ChainSource] | type[TaleSource]] = {
+    "chain": ChainSource,
+    "tale": TaleSource,
+}
+GENERATED_NAMES = tuple(f"{task}/{split}" for task in GENERATED for split in SPLITS)
 SAMPLES = Path(__file__).resolve().parent / "samples"
 # Small samples that come with the project.
 SAMPLE_NAMES = tuple(f"sample/{name}" for name in ("gsm8k", "math"))
-_CHAIN_OPTIONS = {f.name: f.default for f in dataclasses.fields(ChainSource) if f.name != "split"}
+# By option, the defaults of the tasks that know it: an option may be set to one of them anywhere, so
+# that configs can name all.
+_OPTIONS: dict[str, list[Any]] = {}
+for _task in GENERATED.values():
+    for _field in dataclasses.fields(_task):
+        if _field.name != "split":
+            _OPTIONS.setdefault(_field.name, []).append(_field.default)
 
 ON_ERROR = ("raise", "skip")
 UNUSABLE = "that cannot be used"
@@ -70,7 +82,7 @@ def load_source(spec: Mapping[str, Any]) -> Source:
 
     Args:
       spec: a dict or ConfigDict with
-        `name`: `chain/train|validation|test|long`; a name of `CATALOGUE`; `sample/gsm8k` or
+        `name`: `chain/train|validation|test|long`, `tale/...` likewise; a name of `CATALOGUE`; `sample/gsm8k` or
           `sample/math`; `hub:OWNER/NAME`; or the path of a .jsonl, .json (a list of records) or
           .parquet file, or of a folder of them;
         `path`: a local copy to read in place of the hub, for names of `CATALOGUE`;
@@ -81,7 +93,7 @@ def load_source(spec: Mapping[str, Any]) -> Source:
         `on_error`: what to do about a record that does not parse, lacks a problem or an answer, or
           has one that is no text: `raise`, or `skip` it and say how many there were;
         `filter`: the fields of `Filter`;
-        and for the chain task the options of `ChainSource`.
+        and for generated tasks the options of `ChainSource` and `TaleSource`.
 
     Raises:
       FileNotFoundError: no such file.
@@ -97,23 +109,18 @@ def load_source(spec: Mapping[str, Any]) -> Source:
     rules = _filter(options.pop("filter", None))
     if on_error not in ON_ERROR:
         raise ValueError(f"Data set {name!r}: on_error={on_error!r} is neither 'raise' nor 'skip'.")
-    unknown = sorted(set(options) - set(_CHAIN_OPTIONS))
+    unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise ValueError(
             f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, path, subset, split, "
-            f"size, fields, on_error, filter and, for the chain task, {', '.join(_CHAIN_OPTIONS)}."
+            f"size, fields, on_error, filter and, for generated tasks, {', '.join(_OPTIONS)}."
         )
-    if name.startswith("chain/"):
-        return _chain(name, options, fields, place, rules)
+    if name.partition("/")[0] in GENERATED:
+        return _generated(name, options, fields, place, rules)
     size = options.pop("size", 0)
     if size < 0:
         raise ValueError(f"size={size} must be 0 (all) or more.")
-    idle = [k for k, v in options.items() if k != "seed" and v != _CHAIN_OPTIONS[k]]
-    if idle:
-        raise ValueError(
-            f"Data set {name!r}: {idle[0]}={options[idle[0]]!r} is an option of the chain task "
-            "only; remove it."
-        )
+    _refuse_idle(name, options, {"seed"})
     known = CATALOGUE.get(name)
     if known is not None:
         fields = {**known.fields, **fields}
@@ -126,15 +133,25 @@ def load_source(spec: Mapping[str, Any]) -> Source:
     return _collect(kept, where, size, on_error, report)
 
 
-def _chain(
+def _refuse_idle(name: str, options: Mapping[str, Any], read: set[str]) -> None:
+    """Raises where an option that this data set does not read has been set."""
+    for option, value in options.items():
+        if option not in read and value not in _OPTIONS[option]:
+            raise ValueError(
+                f"Data set {name!r}: {option}={value!r} is an option of other tasks, which are "
+                "generated; remove it."
+            )
+
+
+def _generated(
     name: str,
     options: dict[str, Any],
     fields: dict[str, str],
     place: dict[str, str],
     rules: Filter,
 ) -> Source:
-    if name not in CHAIN_NAMES:
-        raise ValueError(f"Data set {name!r} is not one of {', '.join(CHAIN_NAMES)}.")
+    if name not in GENERATED_NAMES:
+        raise ValueError(f"Data set {name!r} is not one of {', '.join(GENERATED_NAMES)}.")
     idle = {"fields": fields, "filter.where": rules.where, **place}
     for option, value in idle.items():
         if value:
@@ -142,7 +159,10 @@ def _chain(
                 f"Data set {name!r} is generated and has no fields to map and nothing to fetch; "
                 f"remove `{option}`."
             )
-    source = ChainSource(split=name.removeprefix("chain/"), **options)
+    task, _, split = name.partition("/")
+    known = {f.name for f in dataclasses.fields(GENERATED[task])}
+    _refuse_idle(name, options, known)
+    source = GENERATED[task](split, **{k: v for k, v in options.items() if k in known})
     if rules == Filter():
         return source
     report = Report(read=len(source))
@@ -184,7 +204,7 @@ def _open(
         raise ValueError(f"{file} is a file: it has no subset and no split; remove them.")
     if file.suffix not in SUFFIXES:
         raise ValueError(
-            f"Data set {name!r} is neither {', '.join((*CHAIN_NAMES, *SAMPLE_NAMES, *CATALOGUE))}, nor "
+            f"Data set {name!r} is neither {', '.join((*GENERATED_NAMES, *SAMPLE_NAMES, *CATALOGUE))}, nor "
             f"hub:OWNER/NAME, nor a folder, nor the path of a {', '.join(SUFFIXES)} file."
         )
     return file_records(file), str(file), FieldMap(fields, file.name, name if known else file.stem)

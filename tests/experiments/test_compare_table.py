@@ -278,3 +278,32 @@ def test_pictures_show_the_table(study):
         arm["monitor"] = arm["gamma_0"] = None
         arm["accuracy"] = {"test": None, "long": None}
     assert draw_accuracy(table) is draw_sweep(table) is draw_monitor(table) is None
+
+
+TALE = """Tale:
+Al has 7.
+It is hot.
+Bo has 3 more than Al.
+Bo is 2 older than Al.
+Cy lacks 2 of what Bo has.
+What has Cy?"""
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Al: given, Al 7.\n\nBo: Al 7 + 3, Bo 0.\n\n", True),
+        ("Al: given, Al 7.\n\nBo: Al 7 + 3, Bo 1.\n\n", False),
+        ("Al: given, Al 7.\n\nBo: Al 6 + 3, Bo 9.\n\n", False),
+        ("Al: given, Al 7.\n\nBo: Cy 7 + 3, Bo 0.\n\n", False),
+        ("Al: given, Al 7.\n\nDi: Al 7 + 3, Di 0.\n\n", False),
+        ("Al: given, Al 7.\n\n", None),
+        ("From 7: + 3, - 2.\n\nSo 7 + 3 is 0.\n\n", True),
+        ("From 7: + 3, - 2.\n\nSo 7 + 3 is 0.\n\nSo 0 - 2 is 8.\n\n", True),
+        ("From 7: + 3, - 2.\n\nSo 7 + 3 is 0.\n\nSo 0 - 2 is 7.\n\n", False),
+        ("Bo: Al 7 + 3, Bo 0.\n\nSo 0 - 2 is 8.\n\nSo 8 - 2 is 6.\n\n", False),
+        ("b=7+3=0.\n\n", None),
+    ],
+)
+def test_a_tales_step_is_judged_too(text, right):
+    assert step_is_right(TALE, text) is right

@@ -115,7 +115,7 @@ def test_bad_specs_are_named(tmp_path):
         ({"name": "chain/dev"}, "chain/dev.*chain/train"),
         ({"name": "gsm8k"}, r"'gsm8k' is neither"),
         ({"name": "chain/test", "sise": 3}, "unknown option 'sise'"),
-        ({"name": path, "style": "teacher"}, "style='teacher' is an option of the chain task"),
+        ({"name": path, "style": "teacher"}, "style='teacher' is an option of other tasks"),
         ({"name": path, "fields": {"text": "p"}}, r"fields\.text"),
         ({"name": path, "fields": {"reference": "solution"}}, "no field 'solution'"),
         ({"name": path, "on_error": "drop"}, "on_error='drop' is neither"),
