@@ -71,8 +71,10 @@ def _synthesize(rest: list[str], workdir: str, out: str) -> list[str]:
 
 
 def _study(rest: list[str], workdir: str, out: str) -> list[str]:
-    file = rest[rest.index("--config") + 1].partition(":")[0]
-    return ["--config", f"{file}:smoke", "--workdir", out]
+    file, _, variant = rest[rest.index("--config") + 1].partition(":")
+    # Other models and another task; the other variants run the same code.
+    smoke = "tales-smoke" if variant == "tales" else "smoke"
+    return ["--config", f"{file}:{smoke}", "--workdir", out]
 
 
 def _collect(rest: list[str], workdir: str, out: str) -> list[str]:
