@@ -6,7 +6,7 @@
     python -m experiments.compare --config configs/studies/motab.py:smoke --workdir runs/study-smoke
 
 The first has 1,024 prompts and the ablations, `few` has 64 prompts, `tales` has 128 of the task in sentences,
-and the ablations that need its longer steps. An arm is a config file, its argument,
+and a part of the ablations. An arm is a config file, its argument,
 and what the arm sets on top (`set`). The other fields, and how arms are made comparable:
 `configs/studies/common.py`. What is claimed, and what came out: docs/studies/motab.md.
 """
