@@ -15,11 +15,13 @@ steps and goes on by itself, with its misconceptions and in spite of the answer:
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import hashlib
 import random
 import string
 from collections.abc import Iterator
+from typing import ClassVar
 
 from experiments.data.example import Example
 
@@ -30,10 +32,9 @@ STYLES = ("student", "teacher", "both")
 REFERENCE_BLOCK = "R:{reference}\n#\n{problem}"
 SPLITS = ("train", "validation", "test", "long")
 # A tenth of all problems each, told apart by a hash of the text; the rest is for training.
-_HASH_BUCKETS = {"validation": (0,), "test": (1,), "long": (1,), "train": tuple(range(2, 10))}
+HASH_BUCKETS = {"validation": (0,), "test": (1,), "long": (1,), "train": tuple(range(2, 10))}
 _STEPS = {"train": (2, 5), "validation": (2, 5), "test": (2, 5), "long": (6, 8)}
 _SIZES = {"train": 1_000_000, "validation": 1_000, "test": 1_000, "long": 1_000}
-_MAX_STEPS = len(string.ascii_lowercase) - 1
 
 # A digit, an operation and an operand.
 Fact = tuple[int, str, int]
@@ -54,62 +55,62 @@ def draw_misconceptions(count: int, seed: int) -> dict[Fact, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ChainSource:
-    """Instances of the chain task: item `i` is a function of (seed, split, i) and the options.
+class ArithmeticSource(abc.ABC):
+    """Problems of one-step facts modulo 10: what chains and tales share.
 
     The question itself depends on seed, split, index and the step range alone, so that two sources
-    that differ in style, misconceptions or blocks solve the same questions.
+    that differ in the other options solve the same questions.
 
     Attributes:
       split: `train`, `validation`, `test` (disjoint whatever the seeds: a hash of the
         question's text decides) or `long` (more steps than trained on; also apart from training).
       size: number of instances; 0 takes a million for training and a thousand otherwise.
       seed: another seed gives other problems.
-      min_steps, max_steps: operations per problem, at most 25; 0 takes 2 to 5, and 6 to 8 for `long`.
-      style: style of the reference: `student`, `teacher`, or `both` at random.
+      min_steps, max_steps: operations per problem, at most `LIMIT`; 0 takes 2 to 5, and 6 to 8 for `long`.
+      style: style of the reference, one of `STYLES`; `both` draws one of the others.
       misconceptions: how many one-step facts the reference's author holds wrong, of 240. An error
         propagates to the reference's boxed answer; `Example.answer` stays true.
       misconception_rate: probability that a misconceived fact comes out wrong when used.
       misconception_seed: which facts, and their wrong results.
       misconceptions_from: index of the first instance that suffers from misconceptions.
-      reference_block: share of instances whose problem begins with a reference block: n whole steps
-        of the right solution, n uniform in 0..steps, and the true answer in a box. The reference
-        then repeats the n steps and goes on from there with its author's misconceptions.
 
     Raises:
       ValueError: names the option that is out of range.
     """
+
+    STYLES: ClassVar[tuple[str, ...]]
+    LIMIT: ClassVar[int]
+    # Options that are probabilities.
+    SHARES: ClassVar[tuple[str, ...]] = ("misconception_rate",)
 
     split: str
     size: int = 0
     seed: int = 0
     min_steps: int = 0
     max_steps: int = 0
-    style: str = "student"
+    style: str = ""
     misconceptions: int = 0
     misconception_rate: float = 0.75
     misconception_seed: int = 0
     misconceptions_from: int = 0
-    reference_block: float = 0.0
 
     def __post_init__(self):
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r} is not one of {SPLITS}.")
-        if self.style not in STYLES:
-            raise ValueError(f"style={self.style!r} is not one of {STYLES}.")
+        if self.style not in self.STYLES:
+            raise ValueError(f"style={self.style!r} is not one of {self.STYLES}.")
         if self.size < 0:
             raise ValueError(f"size={self.size} must be 0 (all) or more.")
         low, high = self.steps
-        if not 1 <= low <= high <= _MAX_STEPS:
+        if not 1 <= low <= high <= self.LIMIT:
             raise ValueError(
-                f"min_steps={low} and max_steps={high} must satisfy 1 <= min <= max <= {_MAX_STEPS}."
+                f"min_steps={low} and max_steps={high} must satisfy 1 <= min <= max <= {self.LIMIT}."
             )
         if not 0 <= self.misconceptions <= 240:
             raise ValueError(f"misconceptions={self.misconceptions} must lie in 0..240.")
-        if not 0 <= self.misconception_rate <= 1:
-            raise ValueError(f"misconception_rate={self.misconception_rate} must lie in 0..1.")
-        if not 0 <= self.reference_block <= 1:
-            raise ValueError(f"reference_block={self.reference_block} must lie in 0..1.")
+        for name in self.SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in 0..1.")
         wrong = draw_misconceptions(self.misconceptions, self.misconception_seed)
         object.__setattr__(self, "_wrong", wrong)
 
@@ -125,13 +126,44 @@ class ChainSource:
     def __iter__(self) -> Iterator[Example]:
         return map(self.__getitem__, range(len(self)))
 
-    def __getitem__(self, index: int) -> Example:
+    @abc.abstractmethod
+    def __getitem__(self, index: int) -> Example: ...
+
+    def _check(self, index: int) -> None:
         if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is not in a chain source of {len(self)} instances.")
+            raise IndexError(f"index {index} is not in a source of {len(self)} instances.")
+
+    def _wrong_at(self, index: int) -> dict[Fact, int]:
+        return self._wrong if index >= self.misconceptions_from else {}  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass(frozen=True)
+class ChainSource(ArithmeticSource):
+    """Instances of the task: item `i` is a function of (seed, split, i) and the options.
+
+    Attributes:
+      reference_block: share of instances whose problem begins with a reference block: n whole steps
+        of the right solution, n uniform in 0..steps, and the true answer in a box. The reference
+        then repeats the n steps and goes on from there with its author's misconceptions.
+      others: as in `ArithmeticSource`.
+
+    Raises:
+      ValueError: names the option that is out of range.
+    """
+
+    STYLES = STYLES
+    LIMIT = len(string.ascii_lowercase) - 1
+    SHARES = ("misconception_rate", "reference_block")
+
+    style: str = "student"
+    reference_block: float = 0.0
+
+    def __getitem__(self, index: int) -> Example:
+        self._check(index)
         rng = random.Random(f"chain/{self.split}/{self.seed}/{index}")
         start, chain = self._draw_problem(rng)
         style = rng.choice(("student", "teacher")) if self.style == "both" else self.style
-        wrong = self._wrong if index >= self.misconceptions_from else {}  # type: ignore[attr-defined]
+        wrong = self._wrong_at(index)
         answer = start
         for operation, operand in chain:
             answer = apply(answer, operation, operand)
@@ -153,7 +185,7 @@ class ChainSource:
         while True:
             start, steps = rng.randrange(10), rng.randint(*self.steps)
             chain = [(rng.choice(operations), rng.choice(OPERANDS)) for _ in range(steps)]
-            if hash_bucket(_write_problem(start, chain)) in _HASH_BUCKETS[self.split]:
+            if hash_bucket(_write_problem(start, chain)) in HASH_BUCKETS[self.split]:
                 return start, chain
 
     def _draw_shown(self, index: int, steps: int) -> int | None:

@@ -26,6 +26,11 @@ def build_chain_tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (PAD, EOS)])
+    return wrap(backend)
+
+
+def wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer for transformers, with `PAD`, `EOS` and `CHAT_TEMPLATE`."""
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.data.catalogue import CATALOGUE, Known
-from experiments.data.chain import SPLITS, ChainSource
+from experiments.data.chain import SPLITS, ArithmeticSource, ChainSource
 from experiments.data.example import Example
 from experiments.data.fields import BadRecord, FieldMap
 from experiments.data.filters import Filter, Report, keep
@@ -20,7 +20,7 @@ from experiments.data.tale import TaleSource
 from experiments.settings import read_settings
 
 # Tasks that are generated, by the first part of their names.
-GENERATED: dict[str, type[ChainSource] | type[TaleSource]] = {
+GENERATED: dict[str, type[ArithmeticSource]] = {
     "chain": ChainSource,
     "tale": TaleSource,
 }

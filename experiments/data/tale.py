@@ -21,15 +21,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
 
 from experiments.data.chain import (
+    HASH_BUCKETS,
     OPERANDS,
     OPERATIONS,
-    SPLITS,
+    ArithmeticSource,
     Fact,
     apply,
-    draw_misconceptions,
     hash_bucket,
 )
 from experiments.data.example import Example
@@ -50,10 +49,6 @@ PHRASES = {
 }
 _WEATHER = ("It is hot.", "It rains.", "It is late.")
 _AGES = ("{who} is {n}.", "{who} is {n} older than {of}.")
-_BUCKETS = {"validation": (0,), "test": (1,), "long": (1,), "train": tuple(range(2, 10))}
-_STEPS = {"train": (2, 5), "validation": (2, 5), "test": (2, 5), "long": (6, 8)}
-_SIZES = {"train": 1_000_000, "validation": 1_000, "test": 1_000, "long": 1_000}
-_MAX_STEPS = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,76 +59,30 @@ class _Tale:
 
 
 @dataclasses.dataclass(frozen=True)
-class TaleSource:
+class TaleSource(ArithmeticSource):
     """Instances of the task: item `i` is a function of (seed, split, i) and the options.
 
-    The question depends on seed, split, index and the step range alone.
-
     Attributes:
-      split: `train`, `validation`, `test` (disjoint whatever the seeds) or `long` (more steps than trained
-        on; also apart from training).
-      size: number of instances; 0 takes a million for training and a thousand otherwise.
-      seed: another seed gives other problems.
-      min_steps, max_steps: operations of a problem, at most 12; 0 takes 2 to 5, and 6 to 8 for `long`.
-      style: of the reference: `names`, `plan`, or `both`, which draws one of them.
-      misconceptions, misconception_rate, misconception_seed, misconceptions_from: as in `ChainSource`.
       repairs: probability that a step of the reference slips and is repaired at once.
+      others: as in `ArithmeticSource`.
 
     Raises:
       ValueError: names the option that is out of range.
     """
 
-    split: str
-    size: int = 0
-    seed: int = 0
-    min_steps: int = 0
-    max_steps: int = 0
+    STYLES = STYLES
+    LIMIT = 12
+    SHARES = ("misconception_rate", "repairs")
+
     style: str = "names"
-    misconceptions: int = 0
-    misconception_rate: float = 0.75
-    misconception_seed: int = 0
-    misconceptions_from: int = 0
     repairs: float = 0.0
 
-    def __post_init__(self):
-        if self.split not in SPLITS:
-            raise ValueError(f"split={self.split!r} is not one of {SPLITS}.")
-        if self.style not in STYLES:
-            raise ValueError(f"style={self.style!r} is not one of {STYLES}.")
-        if self.size < 0:
-            raise ValueError(f"size={self.size} must be 0 (all) or more.")
-        low, high = self.steps
-        if not 1 <= low <= high <= _MAX_STEPS:
-            raise ValueError(
-                f"min_steps={low} and max_steps={high} must satisfy 1 <= min <= max <= {_MAX_STEPS}."
-            )
-        for name in ("misconception_rate", "repairs"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in 0..1.")
-        if not 0 <= self.misconceptions <= 240:
-            raise ValueError(f"misconceptions={self.misconceptions} must lie in 0..240.")
-        wrong = draw_misconceptions(self.misconceptions, self.misconception_seed)
-        object.__setattr__(self, "_wrong", wrong)
-
-    @property
-    def steps(self) -> tuple[int, int]:
-        """Fewest and most operations of a problem, defaults filled in."""
-        low, high = _STEPS[self.split]
-        return self.min_steps or low, self.max_steps or high
-
-    def __len__(self) -> int:
-        return self.size or _SIZES[self.split]
-
-    def __iter__(self) -> Iterator[Example]:
-        return map(self.__getitem__, range(len(self)))
-
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is not in a tale source of {len(self)} instances.")
+        self._check(index)
         rng = random.Random(f"tale/{self.split}/{self.seed}/{index}")
         tale, problem = self._draw(rng)
         style = rng.choice(STYLES[:2] if self.style == "both" else (self.style,))
-        wrong = self._wrong if index >= self.misconceptions_from else {}  # type: ignore[attr-defined]
+        wrong = self._wrong_at(index)
         answer = tale.start
         for operation, n in tale.chain:
             answer = apply(answer, operation, n)
@@ -153,7 +102,7 @@ class TaleSource:
             chain = tuple((rng.choice(operations), rng.choice(OPERANDS)) for _ in range(steps))
             tale = _Tale(names, rng.randrange(10), chain)
             problem = _tell(tale, rng)
-            if hash_bucket(problem) in _BUCKETS[self.split]:
+            if hash_bucket(problem) in HASH_BUCKETS[self.split]:
                 return tale, problem
 
     def _solve(self, tale: _Tale, style: str, wrong: dict[Fact, int], rng: random.Random) -> str:

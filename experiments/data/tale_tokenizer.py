@@ -7,7 +7,7 @@ import os
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from experiments.data.chain_tokenizer import CHARACTERS, CHAT_TEMPLATE, EOS, PAD, save_tokenizer
+from experiments.data.chain_tokenizer import CHARACTERS, EOS, PAD, save_tokenizer, wrap
 from experiments.data.tale import TaleSource
 
 VOCAB_SIZE = 256
@@ -34,14 +34,7 @@ def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
     )
     source = TaleSource("train", size=examples, max_steps=8, style="both", repairs=0.05)
     backend.train_from_iterator((f"{e.problem}\n{e.reference}" for e in source), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        unk_token=PAD,
-        eos_token=EOS,
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+    return wrap(backend)
 
 
 def save_tale_tokenizer(directory: str | os.PathLike) -> None:
