@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import motab
 from experiments import config_check
@@ -13,6 +15,9 @@ from experiments.loop import run
 from experiments.methods import RECIPES
 
 from .documents import PAGES, ROOT, anchors, commands, links, read
+
+# Run by other code, never typed.
+INTERNAL = ("grading_worker",)
 
 
 def python_blocks(page: str) -> list[str]:
@@ -51,15 +56,80 @@ def test_the_method_that_the_docs_add_trains(tmp_path, monkeypatch):
     assert results["synthesis"]["tokens"]["student"] > 0
 
 
-def test_every_field_named_on_a_command_line_exists():
-    fields = re.findall(r"--config\.([\w.]+)=", read(Path("README.md")))
-    assert len(fields) > 10
-    config = motab.get_config()
-    for field in fields:
-        node = config
-        for name in field.split("."):
-            assert name in node, field
-            node = node[name]
+def config_of(flag: str) -> ConfigDict:
+    """The config that `--config FILE[:ARG]` names."""
+    file, _, arg = flag.partition(":")
+    module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+    return module.get_config(arg)
+
+
+def has(config: ConfigDict, field: str) -> bool:
+    """Whether `config` has a field of this dotted name."""
+    node = config
+    for name in field.split("."):
+        if not isinstance(node, ConfigDict) or name not in node:
+            return False
+        node = node[name]
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_command_sets_fields_that_its_config_has(page):
+    for command in commands(page):
+        flags = dict(zip(command, [*command[1:], ""], strict=True))
+        fields = [a.partition("=")[0] for a in command if a.startswith("--config.")]
+        if fields and "FILE" not in flags["--config"]:
+            config = config_of(flags["--config"])
+            unknown = [f for f in fields if not has(config, f.removeprefix("--config."))]
+            assert not unknown, " ".join(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_a_field_named_by_itself_is_one_of_some_config(page):
+    configs = [
+        config_of(name)
+        for name in (
+            "configs/motab.py",
+            "configs/motab.py:online",
+            "configs/atesd.py",
+            "configs/topd.py",
+            "configs/grpo.py",
+            "configs/studies/motab.py",
+        )
+    ]
+    for field in re.findall(r"--config\.([\w.]+)=", read(page)):
+        assert any(has(config, field) for config in configs), field
+
+
+def test_the_readme_shows_how_to_set_fields():
+    assert len(re.findall(r"--config\.([\w.]+)=", read(Path("README.md")))) > 4
+
+
+def test_the_readme_can_be_read_in_one_sitting():
+    assert len(read(Path("README.md")).splitlines()) <= 160
+
+
+def test_every_config_and_variant_is_described():
+    named = set(re.findall(r"^\| `(configs/[\w/.:]+)` \|", read(Path("docs/configs.md")), re.M))
+    there = set()
+    for path in sorted((ROOT / "configs").rglob("*.py")):
+        if "def get_config" in path.read_text():
+            file = path.relative_to(ROOT).as_posix()
+            module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+            arguments = module.ROLES if file.endswith("pretrain.py") else module.ARGUMENTS
+            variants = (a for a in arguments if a != "smoke" and not a.endswith("-smoke"))
+            there |= {f"{file}:{a}" if a else file for a in variants}
+    assert named == there
+
+
+def test_every_command_is_described():
+    described = {command[2] for command in commands(Path("docs/commands.md"))}
+    rooms = ROOT.glob("experiments/*/__main__.py")
+    there = {f"experiments.{path.parent.name}" for path in rooms}
+    for path in ROOT.glob("experiments/*.py"):
+        if '__name__ == "__main__"' in path.read_text() and path.stem not in INTERNAL:
+            there.add(f"experiments.{path.stem}")
+    assert there <= described, f"docs/commands.md says nothing of {sorted(there - described)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -6,6 +6,8 @@ import ast
 import importlib
 import importlib.util
 import os
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -58,6 +60,40 @@ def test_a_notebook_is_valid_and_kept_without_outputs(path):
     assert "pip" in code[0].source
     for cell in code:
         compile(cell.source, path.name, "exec")
+
+
+def install(path: Path, directory: Path, monkeypatch, installed: set[str]) -> list[list[str]]:
+    """The commands that the first code cell runs in `directory`, where `motab` is missing."""
+    ran: list[list[str]] = []
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name if name in installed else None
+    )
+    cell = next(c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    exec(compile(cell.source, path.name, "exec"), {})
+    return ran
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_installs_the_clone_and_keeps_jax(path, tmp_path, monkeypatch):
+    (ran,) = install(path, ROOT / "notebooks", monkeypatch, {"jax", "jaxlib"})
+    assert ran[1:5] == ["-m", "pip", "install", "-q"]
+    assert Path(ran[5]).resolve() == ROOT
+    assert ran[6:] == [f"jax=={version('jax')}", f"jaxlib=={version('jaxlib')}"]
+    (ran,) = install(path, ROOT / "notebooks", monkeypatch, set())
+    assert len(ran) == 6, "without a jax there is none to keep"
+    assert install(path, tmp_path, monkeypatch, {"motab"}) == []
+    with pytest.raises(RuntimeError, match="set REPOSITORY"):
+        install(path, tmp_path, monkeypatch, set())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_text_of_a_notebook_has_no_escapes_of_its_file(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            assert "\\n" not in cell.source.replace("\\nu", "")
+            assert "\\\\" not in cell.source, "a backslash twice is a line break in TeX"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
