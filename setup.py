@@ -5,7 +5,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 # Tests and notebooks are not installed.
-ROOMS = ("atesd", "configs", "distill", "experiments", "models", "motab", "topd")
+ROOMS = (
+    "atesd",
+    "configs",
+    "distill",
+    "experiments",
+    "grpo",
+    "mixtures",
+    "models",
+    "motab",
+    "topd",
+)
 
 TRACKING = ["tensorboardX>=2.6", "wandb>=0.21"]
 
@@ -22,7 +32,8 @@ setup(
     ),
     package_data={
         **{room: ["py.typed"] for room in ROOMS if room != "configs"},
-        "experiments": ["py.typed", "embedded/*/*", "data/samples/*", "report/page.*"],
+        "experiments": ["py.typed", "data/samples/*", "report/page.*"],
+        "models": ["py.typed", "embedded/*/*"],
     },
     install_requires=[
         "absl-py>=2.0",

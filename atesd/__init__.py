@@ -1,7 +1,7 @@
 """ATESD: a controller decides how much of the reference the teacher sees (arXiv 2605.11458)."""
 
-from atesd import beta
-from atesd.controller import ControllerState, decide, init_controller, observe
+from atesd.control import beta
+from atesd.control.controller import ControllerState, decide, init_controller, observe
 from atesd.exposure import References, ReferenceWidths, expose, pack_references
 from atesd.loss import LossSettings, exposed_scores
 from atesd.references import Reference, split_reference, tokenise_reference

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from atesd.references import ReferenceTokens
-from distill.assembly import assemble
+from distill.rollouts.assembly import assemble
 from distill.trajectories import Source, Trajectories
-from models.decode import put
+from models.decoding.decode import put
 
 _SMALLEST_BUCKET = 16
 # The product a n in float32 lies up to 2^-23 of itself below the one that is meant, and .3 * 10

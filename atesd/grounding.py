@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 import models
 from atesd.exposure import References, reference_responses
-from distill.log_probs import token_log_probs
+from distill.losses.log_probs import token_log_probs
 from models.parameters import Params
 
 

@@ -1,7 +1,7 @@
 """The distillation loss of OPSD and ATESD: student and teacher on one text, behind two contexts.
 
 Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458). The logits
-of all tokens never exist at once (`distill.chunked`).
+of all tokens never exist at once (`distill.losses.chunked`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 import models
 from atesd.exposure import References, expose
-from distill.chunked import log_probs, map_logits, readout, weighted_sum
-from distill.context import gather, teacher_view
-from distill.divergence import DIVERGENCES, forward_kl, summands
+from distill.losses.chunked import log_probs, map_logits, readout, weighted_sum
+from distill.losses.context import gather, teacher_view
+from distill.losses.divergence import DIVERGENCES, forward_kl, summands
 from distill.trajectories import Trajectories
 from models.parameters import Params
 
@@ -31,7 +31,7 @@ class LossSettings:
 
     Attributes:
       divergence: `forward_kl` KL(teacher, student), `reverse_kl` or `jsd`, over the full vocabulary.
-      jsd_beta: of `jsd`, as in `distill.signal.Signal`.
+      jsd_beta: of `jsd`, as in `distill.losses.signal.Signal`.
       temperature: both models' logits are divided by it.
       clip: `none`; `summand`, every vocabulary entry's summand is capped from above before they are
         summed, as in OPSD's code, so that the loss may be negative; or `token`, their sum is.

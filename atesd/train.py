@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import distill.step
+import distill.train.update
 import models
-from atesd.controller import decide, init_controller, is_decision, observe
+from atesd.control.controller import decide, init_controller, is_decision, observe
 from atesd.exposure import References, expose
 from atesd.grounding import reference_log_probs
 from atesd.loss import LossSettings, RowScores, exposed_scores, group_means
 from atesd.settings import ControllerSettings
-from distill.sharding import round_up
-from distill.state import TrainState
+from distill.train.sharding import round_up
+from distill.train.state import TrainState
 from distill.trajectories import Source, Trajectories
 from models.parameters import Params
 
@@ -66,7 +66,7 @@ class ExposedBatch(flax.struct.PyTreeNode):
 
 
 class ExposedSums(flax.struct.PyTreeNode):
-    """A batch's loss: the mean over rows of means over tokens. See `distill.step.Sums`."""
+    """A batch's loss: the mean over rows of means over tokens. See `distill.train.update.Sums`."""
 
     scores: RowScores
     groups: int = flax.struct.field(pytree_node=False)
@@ -86,7 +86,7 @@ class ExposedSums(flax.struct.PyTreeNode):
         return jnp.sum(self.scores.tokens_B)
 
     @property
-    def metrics(self) -> distill.step.Metrics:
+    def metrics(self) -> distill.train.update.Metrics:
         """Scalars, and what the controller observes as arrays [G] under names that end in `_G`."""
         s = self.scores
         means = {
@@ -107,7 +107,7 @@ class ExposedSums(flax.struct.PyTreeNode):
 
 TrainStep = Callable[
     [TrainState, Params | None, tuple[ExposedBatch, ExposedBatch | None]],
-    tuple[TrainState, distill.step.Metrics],
+    tuple[TrainState, distill.train.update.Metrics],
 ]
 
 
@@ -153,7 +153,7 @@ def make_train_step(
       held-out problems with responses of the initial student: every `hold` updates the student's
       NLL of its references is measured, and where `reward_loss = "probe"` the loss at
       `probe_exposure`, too. It may be None where the policy does not learn. Metrics, besides those of
-      `distill.step.make_train_step` and `atesd.controller.observe`: `mismatch` (Eq. 4),
+      `distill.train.update.make_train_step` and `atesd.control.controller.observe`: `mismatch` (Eq. 4),
       `disagreement`, `confidence`, `clipped`, `empty_responses`; where they are measured `probe_nll`
       and `probe_loss`; with a learned policy `grounding_now` (q of this batch).
 
@@ -184,7 +184,7 @@ def make_train_step(
     def loss_fn(params, teacher_params, batch, exposure_G) -> ExposedSums:
         return ExposedSums(scores(params, teacher_params, batch, exposure_G), groups)
 
-    update = distill.step.make_train_step(loss_fn, optimizer, student_config)
+    update = distill.train.update.make_train_step(loss_fn, optimizer, student_config)
 
     def measure_probe(
         params: Params, teacher_params: Params, probe: ExposedBatch
@@ -205,7 +205,7 @@ def make_train_step(
         state: TrainState,
         teacher_params: Params | None,
         batches: tuple[ExposedBatch, ExposedBatch | None],
-    ) -> tuple[TrainState, distill.step.Metrics]:
+    ) -> tuple[TrainState, distill.train.update.Metrics]:
         batch, probe = batches
         theirs: Any = {
             "frozen": state.params if base_inside and teacher_params is None else teacher_params,
@@ -252,7 +252,7 @@ def make_train_step(
                 lambda average, x: average + (1 - teacher.decay) * (x - average), theirs, new.params
             )
             # A batch that changes no weights leaves their average alone, too.
-            method_state["teacher_params"] = distill.step.where(
+            method_state["teacher_params"] = distill.train.update.where(
                 metrics["skipped"] + metrics["idle"] == 0, averaged, theirs
             )
         if probe is not None:

@@ -83,9 +83,9 @@ def shared() -> dict:
 def observation() -> dict:
     """Who is told besides the workdir's files, and which updates are traced: none, by default."""
     return {
-        # wandb: "off", "offline" or "online". Needs the extra [tracking]: see experiments/tracking.py.
+        # wandb: "off", "offline" or "online". Needs the extra [tracking]: see experiments/workdir/tracking.py.
         "tracking": {"tensorboard": False, "wandb": "off", "project": "motab", "name": ""},
-        # Of `steps` updates from `first` on: see experiments/trace.py. 0 is off.
+        # Of `steps` updates from `first` on: see experiments/machine/profiler.py. 0 is off.
         "profile": {"first": 3, "steps": 0},
     }
 

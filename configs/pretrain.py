@@ -1,16 +1,16 @@
 r"""How the embedded models were made: supervised training on the chain task, and on tales.
 
     python -m experiments.run --config configs/pretrain.py:teacher --workdir runs/teacher
-    python -m experiments.export --workdir runs/teacher --out experiments/embedded/teacher
+    python -m experiments.export --workdir runs/teacher --out models/embedded/teacher
     python -m experiments.run --config configs/pretrain.py:student --workdir runs/student
-    python -m experiments.export --workdir runs/student --out experiments/embedded/student
+    python -m experiments.export --workdir runs/student --out models/embedded/student
     python -m experiments.run --config configs/pretrain.py:reader --workdir runs/reader
-    python -m experiments.export --workdir runs/reader --out experiments/embedded/reader
+    python -m experiments.export --workdir runs/reader --out models/embedded/reader
 
 The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
 then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong. The reader is the student
-taught to use a reference block (`experiments/data/chain.py`), with the same misconceptions: its own teacher.
-`tale_teacher` and `tale_student` are teacher and student of the tales (`experiments/data/tale.py`), made alike, of texts that
+taught to use a reference block (`experiments/tasks/chain.py`), with the same misconceptions: its own teacher.
+`tale_teacher` and `tale_student` are teacher and student of the tales (`experiments/tasks/tale.py`), made alike, of texts that
 repair 5 % of their steps.
 """
 

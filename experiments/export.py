@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.checkpoints import restore_params
-from experiments.pair import lora_of
-from experiments.paths import model_directory, tokenizer_directory
-from experiments.tokenizer import eos_ids, load_tokenizer
-from experiments.workdir import CHECKPOINTS, read_config, read_results
+from experiments.checkpoints.checkpoints import restore_params
+from experiments.pair.pair import lora_of
+from experiments.workdir.workdir import CHECKPOINTS, read_config, read_results
 from models import Llama3RopeScaling, ModelConfig, load_config, merge, save_pretrained
+from models.embedded import model_directory, tokenizer_directory
+from models.text.tokenizer import eos_ids, load_tokenizer
 
 DTYPES = ("float32", "bfloat16", "float16")
 GENERATION = "generation_config.json"

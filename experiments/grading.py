@@ -17,7 +17,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.data.example import Example
+from experiments.tasks.example import Example
 
 TIME_LIMIT_SECONDS = 5.0
 # A final answer is short. Longer text is not looked at: parsing time grows faster than length.

@@ -30,10 +30,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from rich.console import Console
 
-from experiments.compiled import keep_compiled
-from experiments.local_steps import local_test, table
-from experiments.parse_flags import parse_flags
-from experiments.workdir import environment, plain, write_atomic
+from experiments.command.flags import parse_flags
+from experiments.diagnose.local_steps import local_test, table
+from experiments.machine.compilation import keep_compiled
+from experiments.machine.environment import environment
+from experiments.workdir.workdir import plain, write_atomic
 
 RESULTS = "local_test.json"
 

@@ -18,9 +18,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from experiments.evaluate import SAMPLES
-from experiments.statistics import paired_difference
-from experiments.workdir import plain, write_atomic
+from experiments.evaluate.evaluation import SAMPLES
+from experiments.evaluate.intervals import paired_difference
+from experiments.workdir.workdir import plain, write_atomic
 
 Problem = tuple[str, str]
 

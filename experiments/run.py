@@ -13,11 +13,11 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.compiled import keep_compiled
-from experiments.interruption import RESUMABLE, Interrupted
-from experiments.loop import run
-from experiments.parse_flags import parse_flags
-from experiments.process_flags import join_processes
+from experiments.command.flags import parse_flags
+from experiments.command.process_flags import join_processes
+from experiments.machine.compilation import keep_compiled
+from experiments.machine.interruption import RESUMABLE, Interrupted
+from experiments.train.loop import run
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/CONFIG[-ARG] by default")

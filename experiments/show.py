@@ -24,7 +24,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results import read_run
+from experiments.workdir.results import read_run
 
 STYLES = {
     "student": "bright_blue",

@@ -11,14 +11,14 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.compiled import keep_compiled
-from experiments.config_check import check_config
-from experiments.interruption import RESUMABLE, Interrupted, interruptible
+from experiments.command.flags import parse_flags
+from experiments.command.process_flags import join_processes
+from experiments.config.checks import check_config
+from experiments.machine.compilation import keep_compiled
+from experiments.machine.interruption import RESUMABLE, Interrupted, interruptible
 from experiments.methods import make_recipe
-from experiments.pair import load_pair
-from experiments.parse_flags import parse_flags
-from experiments.process_flags import join_processes
-from experiments.synthesis import synthesise
+from experiments.pair.pair import load_pair
+from experiments.rollouts.synthesis import synthesise
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _OUT = flags.DEFINE_string("out", None, "the JSONL file; an interrupted one is completed")

@@ -1,9 +1,9 @@
 """Language models as pure functions on pytrees."""
 
-from models.checkpoint import load_config, load_pretrained
-from models.checkpoint_export import save_pretrained
 from models.config import Llama3RopeScaling, LoraConfig, ModelConfig
-from models.generate import Generation, generate
+from models.decoding.generate import Generation, generate
+from models.huggingface.checkpoint import load_config, load_pretrained
+from models.huggingface.export import save_pretrained
 from models.lora import add_adapters, merge, trainable
 from models.parameters import abstract, count, declare, init, shardings
 from models.transformer import forward, forward_hidden, logits

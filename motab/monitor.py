@@ -6,9 +6,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from distill.scores import TokenScores
-from distill.step_values import StepState, init_steps, read_token
-from distill.steps import StepTable
+from distill.losses.scores import TokenScores
+from distill.steps.table import StepTable
+from distill.steps.values import StepState, init_steps, read_token
 from motab.settings import MotabSettings
 
 

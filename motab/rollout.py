@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.scores import score_tokens
-from distill.steps import StepTable
+from distill.losses.scores import score_tokens
+from distill.steps.table import StepTable
 from distill.trajectories import Trajectories
-from models.decode import Cache, Cursor, decode, extend, init_cache, prefill, put, unstack
+from models.decoding.decode import Cache, Cursor, decode, extend, init_cache, prefill, put, unstack
+from models.decoding.sampling import Sampling
+from models.decoding.slots import Slots, run, whole_batch
 from models.parameters import Params
-from models.sampling import Sampling
-from models.slots import Slots, run, whole_batch
 from motab.credit import find_backtrack
 from motab.monitor import monitor
 from motab.rollout_state import Record, RolloutState, begin, progress

@@ -6,11 +6,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from distill.losses.scores import TokenScores
 from distill.roles import Role, role_key
-from distill.scores import TokenScores
-from distill.steps import StepTable
-from models.decode import Cache, Cursor
-from models.slots import Progress, Rows
+from distill.steps.table import StepTable
+from models.decoding.decode import Cache, Cursor
+from models.decoding.slots import Progress, Rows
 from motab.monitor import MonitorState, init_monitor
 
 

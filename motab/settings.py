@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from distill.divergence import DIVERGENCES
+from distill.losses.divergence import DIVERGENCES
 
 SIGNALS = ("likelihood", *DIVERGENCES)
 BOUNDARIES = ("adaptive", "static")

@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import optax
 
-import distill.step
+import distill.train.update
 import models
-from distill.loss import LossSums, trajectory_loss
-from distill.signal import Signal
-from distill.state import TrainState
+from distill.losses.signal import Signal
+from distill.losses.trajectory_loss import LossSums, trajectory_loss
+from distill.train.state import TrainState
 from distill.trajectories import Trajectories
 from models.parameters import Params
 from motab.settings import MotabSettings
 
-TrainStep = Callable[[TrainState, Params, Trajectories], tuple[TrainState, distill.step.Metrics]]
+TrainStep = Callable[
+    [TrainState, Params, Trajectories], tuple[TrainState, distill.train.update.Metrics]
+]
 
 
 def make_train_step(
@@ -29,7 +31,7 @@ def make_train_step(
 
     It consumes trajectories and never samples. Which tokens train was decided when they were
     stitched (`settings.loss_on`, `settings.safe_loss`); the teacher is run only where `safe_loss` is
-    a divergence, and may be None elsewhere. `micro_batches` is `distill.step.make_train_step`'s.
+    a divergence, and may be None elsewhere. `micro_batches` is `distill.train.update.make_train_step`'s.
     """
     signal = (
         None
@@ -47,4 +49,4 @@ def make_train_step(
             signal,
         )
 
-    return distill.step.make_train_step(loss_fn, optimizer, student_config, micro_batches)
+    return distill.train.update.make_train_step(loss_fn, optimizer, student_config, micro_batches)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from distill.sharding import AXES, make_mesh
+from distill.train.sharding import AXES, make_mesh
 
 # Arrays of this many numbers and more must be divided. The tiny models' norm scales are smaller.
 LARGEST_WHOLE = 512

@@ -41,6 +41,6 @@ def write_model(directory: Path, name: str) -> Path:
     out = directory / name
     out.mkdir(parents=True)
     (out / "config.json").write_text(json.dumps(config))
-    for file in (ROOT / "experiments" / "embedded" / "tokenizer").iterdir():
+    for file in (ROOT / "models" / "embedded" / "tokenizer").iterdir():
         shutil.copy(file, out)
     return out

@@ -11,7 +11,7 @@ HARDWARE = {
     "/models/": "weights of several gigabytes, and accelerators",
     "...": "what the reader adds: several hosts, or a model",
     "qwen3_": "weights of several gigabytes, and accelerators",
-    "experiments.bench": "environments of other libraries; tests/experiments/test_bench.py runs its parts",
+    "experiments.bench": "environments of other libraries; tests/experiments/bench/test_bench.py runs its parts",
     "experiments.bench_engine": "a quiet machine",
     "experiments.bench_exposure": "a quiet machine",
     "experiments.bench_windows": "a quiet machine",

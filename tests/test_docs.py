@@ -10,9 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import motab
-from experiments import config_check
-from experiments.loop import run
+from experiments.config import checks as config_check
 from experiments.methods import RECIPES
+from experiments.train.loop import run
 
 from .documents import PAGES, ROOT, anchors, commands, links, read
 

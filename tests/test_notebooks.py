@@ -134,7 +134,7 @@ def test_a_pair_of_ones_own(tmp_path):
     """Copies of the embedded models in place of downloaded ones: local directories."""
     import shutil
 
-    embedded = ROOT / "experiments" / "embedded"
+    embedded = ROOT / "models" / "embedded"
     for role in ("student", "teacher"):
         shutil.copytree(embedded / role, tmp_path / "models" / role)
     source = (

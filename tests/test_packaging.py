@@ -108,8 +108,8 @@ def test_the_wheel_in_a_clean_environment(installed, tmp_path):
     executable, site = installed
     code = """
 import motab, atesd, topd, models
-from experiments.paths import model_directory
-from experiments.tokenizer import load_tokenizer
+from models.embedded import model_directory
+from models.text.tokenizer import load_tokenizer
 from configs.motab import get_config
 config, params = models.load_pretrained(model_directory(get_config().student.path))
 print(models.__file__, config.family, len(load_tokenizer(model_directory("embedded:teacher"))))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from distill.roles import Role, role_key
-from models.sampling import row_keys
+from models.decoding.sampling import row_keys
 
 # Attempts of `Role.PROBE` for draws of positions. Those of windows start at 2.
 _LOW, _ANY = 0, 1

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.chunked import readout, weighted_sum
-from distill.signal import Signal, token_divergence
+from distill.losses.chunked import readout, weighted_sum
+from distill.losses.signal import Signal, token_divergence
 from distill.trajectories import Trajectories
 from models.attention import attention, grouped_attention
 from models.parameters import Params
@@ -28,7 +28,7 @@ from topd.targets import Targets, make_targets
 
 
 class GuidedSums(flax.struct.PyTreeNode):
-    """A batch's loss. See `distill.step.Sums`.
+    """A batch's loss. See `distill.train.update.Sums`.
 
     Attributes:
       mean: L_OPD, a mean over response tokens, plus lambda L_traj, a mean over guided windows. It

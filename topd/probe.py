@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.chunked import log_probs, map_logits, readout
-from distill.signal import Signal, token_divergence
+from distill.losses.chunked import log_probs, map_logits, readout
+from distill.losses.signal import Signal, token_divergence
 from distill.trajectories import Source, Trajectories
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-import distill.step
+import distill.train.update
 import models
-from distill.signal import Signal
-from distill.state import TrainState
+from distill.losses.signal import Signal
+from distill.train.state import TrainState
 from distill.trajectories import Trajectories
 from models.parameters import Params
 from topd.buffer import Buffer, init_buffer, push, threshold
@@ -44,7 +44,9 @@ class NearFuture(flax.struct.PyTreeNode):
     gradient_ratio: jax.Array
 
 
-TrainStep = Callable[[TrainState, Params, ProbedBatch], tuple[TrainState, distill.step.Metrics]]
+TrainStep = Callable[
+    [TrainState, Params, ProbedBatch], tuple[TrainState, distill.train.update.Metrics]
+]
 
 
 def init_method_state(settings: GuidanceSettings) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def make_train_step(
     its windows are then compared with all that it holds.
 
     Returns:
-      The step. Metrics, besides those of `distill.step.make_train_step` and `GuidedSums`: `windows`, a
+      The step. Metrics, besides those of `distill.train.update.make_train_step` and `GuidedSums`: `windows`, a
       count; `distance`, mean D_OT at candidates; `candidate_loss`, theirs; with the rule
       `transport` `low_distance`, the mean over the buffer, `threshold` (0 as long as there is none) and
       `high`, the share of the windows above it; and `gradient_ratio` where it is measured.
@@ -81,7 +83,7 @@ def make_train_step(
             guided_BxW, signal, settings, shares,
         )  # fmt: skip
 
-    update = distill.step.make_train_step(loss_fn, optimizer)
+    update = distill.train.update.make_train_step(loss_fn, optimizer)
 
     def gradient_ratio(
         params: Params, teacher_params: Params, batch: ProbedBatch, guided_BxW: jax.Array
@@ -97,7 +99,7 @@ def make_train_step(
 
     def train_step(
         state: TrainState, teacher_params: Params, batch: ProbedBatch
-    ) -> tuple[TrainState, distill.step.Metrics]:
+    ) -> tuple[TrainState, distill.train.update.Metrics]:
         probe, here = batch.probe, state.method_state[STATE]
         valid = probe.starts.valid_BxW
         count = jnp.sum(valid)
@@ -136,7 +138,7 @@ def make_train_step(
             seen["gradient_ratio"] = here.gradient_ratio
         new, metrics = update(state, teacher_params, batch, guided)
         # Of a batch whose loss is not finite nothing is kept.
-        here = distill.step.where(metrics["skipped"] == 0, here, state.method_state[STATE])
+        here = distill.train.update.where(metrics["skipped"] == 0, here, state.method_state[STATE])
         method_state = {**state.method_state, STATE: here}
         return new.replace(method_state=method_state), {**metrics, **seen}
 

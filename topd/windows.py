@@ -19,9 +19,9 @@ import models
 from distill.roles import Role, role_key
 from distill.trajectories import Source, Trajectories
 from models.attention import attention
-from models.decode import Cache, Cursor, decode, extend, unstack
+from models.decoding.decode import Cache, Cursor, decode, extend, unstack
+from models.decoding.sampling import Sampling
 from models.parameters import Params
-from models.sampling import Sampling
 from models.sharding import constrain
 from models.transformer import block, embed, rms_norm
 from topd.candidates import Starts

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.describe import describe
-from experiments.bench.plan import measurements
+from experiments.bench.order import measurements
 from experiments.bench.processes import (
     ROOT,
     Result,

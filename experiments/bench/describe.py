@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.processes import Result
-from experiments.workdir import environment
+from experiments.machine.environment import environment
 
 
 def describe(results: Sequence[Result]) -> dict[str, Any]:

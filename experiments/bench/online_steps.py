@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.machine.environment import environment
 from experiments.methods.online import Online
-from experiments.pair import Pair, load_pair, start_student
-from experiments.recipe import Recipe
-from experiments.workdir import environment
+from experiments.pair.pair import Pair, load_pair, start_student
+from experiments.rollouts.recipe import Recipe
 
 MakeRecipe = Callable[[Any, Pair], Recipe]
 

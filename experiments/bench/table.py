@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.bench.processes import Result
-from experiments.bench.statistics import number, ratio, spread
+from experiments.bench.ratios import number, ratio, spread
 from experiments.bench.targets import TARGETS, Target, find
 
 

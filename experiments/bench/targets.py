@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments.bench.processes import Result
-from experiments.bench.statistics import Spread, ratio, spread
+from experiments.bench.ratios import Spread, ratio, spread
 
 Results = Sequence[Result]
 # None where what it needs was not measured.

@@ -20,11 +20,11 @@ MODULES = {
 }
 # By variant.
 MOTAB = {
-    "": "motab",
-    "static batches": "motab",
-    "parts": "motab_parts",
-    "literal": "motab_literal",
-    "literal, batched": "motab_literal",
+    "": "motab.batches",
+    "static batches": "motab.batches",
+    "parts": "motab.parts",
+    "literal": "motab.literal",
+    "literal, batched": "motab.literal",
 }
 
 

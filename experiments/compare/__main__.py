@@ -17,10 +17,10 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.command.flags import parse_flags
 from experiments.compare.execute import compare
-from experiments.compiled import keep_compiled
-from experiments.interruption import RESUMABLE, Interrupted
-from experiments.parse_flags import parse_flags
+from experiments.machine.compilation import keep_compiled
+from experiments.machine.interruption import RESUMABLE, Interrupted
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "the study's directory")

@@ -8,11 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.checkpoints import restore_params
+from experiments.checkpoints.checkpoints import restore_params
 from experiments.data.sources import load_source
-from experiments.measure import measure
-from experiments.pair import load_pair, start_student
-from experiments.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
+from experiments.evaluate.measure import measure
+from experiments.pair.pair import load_pair, start_student
+from experiments.workdir.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
 
 BEST = "best.json"
 TEST_SETS = ("test", "long")

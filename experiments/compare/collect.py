@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.compare.markdown import NONE, aligned, duration, estimate
-from experiments.workdir import write_atomic
+from experiments.compare.table.markdown import NONE, aligned, duration, estimate
+from experiments.workdir.workdir import write_atomic
 
 _PART = re.compile(
     r"(<!-- study (\S+?)(?:: ([\w, -]+))? -->\n).*?(<!-- end of study -->)", re.DOTALL

@@ -19,20 +19,20 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import loop
-from experiments.compare.best import BEST, measure_best
-from experiments.compare.plan import (
+from experiments.compare.arms import (
     Plan,
     make_plan,
     seed_directory,
     selection_directory,
 )
-from experiments.compare.report import write_report
+from experiments.compare.best import BEST, measure_best
 from experiments.compare.selection import Choice, choose
+from experiments.compare.table.report import write_report
 from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
-from experiments.interruption import check, interruptible
-from experiments.synthesis import SYNTHESIS
-from experiments.workdir import (
+from experiments.machine.interruption import check, interruptible
+from experiments.rollouts.synthesis import SYNTHESIS
+from experiments.train import loop
+from experiments.workdir.workdir import (
     RESULTS,
     Workdir,
     config_differences,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from experiments.compare.plan import Plan, selection_directory
-from experiments.workdir import METRICS, read_log
+from experiments.compare.arms import Plan, selection_directory
+from experiments.workdir.workdir import METRICS, read_log
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from distill.sharding import make_mesh
+from distill.train.sharding import make_mesh
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_recipe
 from experiments.methods.sft import Sft
-from experiments.pair import load_pair, start_student
-from experiments.workdir import write_atomic
+from experiments.pair.pair import load_pair, start_student
+from experiments.workdir.workdir import write_atomic
 
 FILE = "batch.json"
 # Trajectories that are measured, at least.

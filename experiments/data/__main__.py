@@ -20,9 +20,9 @@ from rich.table import Table
 from experiments.data.fields import FIELDS
 from experiments.data.filters import Filter
 from experiments.data.sources import FileSource, Source, load_source
-from experiments.paths import tokenizer_directory
-from experiments.tokenizer import encode, load_tokenizer
-from experiments.workdir import write_atomic
+from experiments.workdir.workdir import write_atomic
+from models.embedded import tokenizer_directory
+from models.text.tokenizer import encode, load_tokenizer
 
 _FILTER = {f.name: f for f in dataclasses.fields(Filter)}
 

@@ -14,11 +14,10 @@ import grain
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from experiments.data.example import Example
 from experiments.data.sources import FileSource, Source, keep_good
-from experiments.tokenizer import encode_response
+from experiments.tasks.example import Example
+from models.text.tokenizer import Render, encode_response
 
-Render = Callable[[str], list[int]]
 BatchT = TypeVar("BatchT")
 # One background thread reads ahead; fast tokenizers must not be shared between several.
 _READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)

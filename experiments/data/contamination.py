@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from experiments.data.example import Example
+from experiments.tasks.example import Example
 
 # Words, numbers and operators, a factorial's mark among them; spaces, punctuation and TeX's braces
 # and dollars do not matter.

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.data.example import Example
 from experiments.grading import last_boxed
+from experiments.tasks.example import Example
 
 # Where a field is looked for, in this order, when the map does not name it. The others are left
 # out then.

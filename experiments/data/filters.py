@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from experiments.data.contamination import Contamination, words
-from experiments.data.example import Example
+from experiments.tasks.example import Example
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from experiments.config.settings import read_settings
 from experiments.data.catalogue import CATALOGUE, Known
-from experiments.data.chain import SPLITS, ArithmeticSource, ChainSource
-from experiments.data.example import Example
 from experiments.data.fields import BadRecord, FieldMap
 from experiments.data.filters import Filter, Report, keep
 from experiments.data.records import HUB, SUFFIXES, Records, file_records, hub_records
-from experiments.data.tale import TaleSource
-from experiments.settings import read_settings
+from experiments.tasks.chain import SPLITS, ArithmeticSource, ChainSource
+from experiments.tasks.example import Example
+from experiments.tasks.tale import TaleSource
 
 # Tasks that are generated, by the first part of their names.
 GENERATED: dict[str, type[ArithmeticSource]] = {

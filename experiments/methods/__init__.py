@@ -14,10 +14,10 @@ from experiments.methods.online import Online
 from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
 from experiments.methods.topd import TopdRecipe
-from experiments.pair import Pair
-from experiments.positions import check_rollout
-from experiments.recipe import Recipe
-from experiments.workdir import Workdir
+from experiments.pair.pair import Pair
+from experiments.rollouts.positions import check_rollout
+from experiments.rollouts.recipe import Recipe
+from experiments.workdir.workdir import Workdir
 
 RECIPES: dict[str, Callable[[Any, Pair], Recipe]] = {
     "motab": MotabRecipe,

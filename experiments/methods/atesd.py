@@ -25,18 +25,18 @@ import optax
 import atesd
 from atesd.exposure import reference_counts
 from atesd.references import ReferenceTokens
-from distill.sharding import check_rows
-from distill.step import Metrics
+from distill.train.sharding import check_rows
+from distill.train.update import Metrics
 from distill.trajectories import Trajectories
+from experiments.config.settings import read_settings
 from experiments.data.batches import PromptBatch, prompt_batches
-from experiments.data.example import Example
 from experiments.data.sources import load_source
-from experiments.exposed_prompts import ExposedPrompts
-from experiments.methods.own_samples import OwnSamples, RolloutSettings
-from experiments.pair import Pair, start_student, with_initial_student
-from experiments.processes import place_rows
-from experiments.recipe import TrainStep
-from experiments.settings import read_settings
+from experiments.machine.processes import place_rows
+from experiments.methods.exposed_prompts import ExposedPrompts
+from experiments.pair.pair import Pair, start_student, with_initial_student
+from experiments.rollouts.own_samples import OwnSamples, RolloutSettings
+from experiments.rollouts.recipe import TrainStep
+from experiments.tasks.example import Example
 from models.parameters import Params
 
 # Rounds of a run's own rollouts count from 0; none of them shares noise with these.

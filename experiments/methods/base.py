@@ -7,12 +7,12 @@ from typing import Any
 import jax
 
 import models
-from distill.optimizer import OptimizerSettings, make_optimizer, make_schedule
-from distill.sharding import check_rows, state_shardings, whole
-from distill.state import TrainState, create_state
-from experiments.pair import Pair
-from experiments.processes import place_rows
-from experiments.settings import read_settings
+from distill.train.optimizer import OptimizerSettings, make_optimizer, make_schedule
+from distill.train.sharding import check_rows, state_shardings, whole
+from distill.train.state import TrainState, create_state
+from experiments.config.settings import read_settings
+from experiments.machine.processes import place_rows
+from experiments.pair.pair import Pair
 from models.parameters import Params
 
 

@@ -12,7 +12,7 @@
 Offline (`synthesis.mode`), `trajectories_per_prompt` texts of a prompt are sampled once, with the
 initial weights, and are the same in every epoch, as in a data set. Online a prompt gets fresh ones
 whenever it comes up, GKD's teacher included. With `loss = "divergence"`, `config.signal` holds the
-fields of `distill.signal.Signal`; with `likelihood` there is no such section.
+fields of `distill.losses.signal.Signal`; with `likelihood` there is no such section.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import distill.step
-from distill.loss import LossSums, trajectory_loss
-from distill.mixing import on_policy_rows
-from distill.signal import Signal
-from distill.step import Metrics
+import distill.train.update
+from distill.losses.signal import Signal
+from distill.losses.trajectory_loss import LossSums, trajectory_loss
+from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
-from experiments.data.example import Example
 from experiments.grading import verdict
-from experiments.methods.policies import (
+from experiments.pair.pair import Pair
+from experiments.rollouts.policies import (
     SOURCES,
     check_mode,
     check_rollout,
     make_policy,
 )
-from experiments.pair import Pair
-from experiments.recipe import Recipe, TrainStep
+from experiments.rollouts.recipe import Recipe, TrainStep
+from experiments.tasks.example import Example
+from mixtures.mixing import on_policy_rows
 from models.parameters import Params
 
 
@@ -103,7 +103,7 @@ class DistillationRecipe(Recipe):
                 self.pair.teacher_config, self.signal,
             )  # fmt: skip
 
-        return distill.step.make_train_step(
+        return distill.train.update.make_train_step(
             loss_fn, optimizer, self.pair.student_config, self.config.optimizer.micro_batches
         )
 

@@ -1,6 +1,6 @@
 """GRPO as a recipe: the student answers in groups, and right answers are the reward.
 
-`config.grpo` are the fields of `distill.policy_gradient.GrpoSettings`. A group are the
+`config.grpo` are the fields of `grpo.policy_gradient.GrpoSettings`. A group are the
 `synthesis.trajectories_per_prompt` responses to a prompt; `batch_size` counts responses. The reward
 is 1 where the final answer is right (`experiments.grading.grade`) and 0 elsewhere; a truncated
 response is graded like any other. With `synthesis.sync_every` above 1 older weights write the text,
@@ -20,26 +20,26 @@ import jax
 import numpy as np
 import optax
 
-import distill.step
-from distill.policy_gradient import (
+import distill.train.update
+from distill.train.state import TrainState
+from distill.train.update import Metrics
+from distill.trajectories import Trajectories
+from experiments.config.settings import read_settings
+from experiments.data.batches import PromptBatch
+from experiments.grading import verdict
+from experiments.machine.processes import fetch
+from experiments.pair.pair import Pair, with_initial_student
+from experiments.rollouts.own_samples import OwnSamples
+from experiments.rollouts.recipe import TrainStep
+from experiments.tasks.example import Example
+from grpo.policy_gradient import (
     GrpoSettings,
     SurrogateSums,
     group_advantages,
     policy_gradient_loss,
 )
-from distill.state import TrainState
-from distill.step import Metrics
-from distill.trajectories import Trajectories
-from experiments.data.batches import PromptBatch
-from experiments.data.example import Example
-from experiments.grading import verdict
-from experiments.methods.own_samples import OwnSamples
-from experiments.pair import Pair, with_initial_student
-from experiments.processes import fetch
-from experiments.recipe import TrainStep
-from experiments.settings import read_settings
+from models.decoding.sampling import Sampling
 from models.parameters import Params
-from models.sampling import Sampling
 
 
 class GrpoRecipe(OwnSamples):
@@ -88,7 +88,7 @@ class GrpoRecipe(OwnSamples):
         return trajectories, jax.ShapeDtypeStruct((rows,), np.float32)
 
     def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
-        """One update on (trajectories, rewards [B]); metrics of `distill.step`'s and the sums'."""
+        """One update on (trajectories, rewards [B]); metrics of `distill.train.update`'s and the sums'."""
         pair, settings = self.pair, self.settings
 
         def loss_fn(
@@ -110,7 +110,7 @@ class GrpoRecipe(OwnSamples):
                 pair.vocab_size,
             )
 
-        update = distill.step.make_train_step(
+        update = distill.train.update.make_train_step(
             loss_fn, optimizer, pair.student_config, self.config.optimizer.micro_batches
         )
 

@@ -9,16 +9,16 @@ import numpy as np
 import optax
 
 import motab
-from distill.step import Metrics
-from distill.steps import make_step_table
+from distill.steps.table import make_step_table
+from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.data.example import Example
-from experiments.methods.policies import write
-from experiments.pair import Pair
-from experiments.readable import readable_trajectories
-from experiments.recipe import Recipe, TrainStep
-from experiments.settings import read_settings
-from experiments.tokenizer import encode, token_bytes
+from experiments.config.settings import read_settings
+from experiments.pair.pair import Pair
+from experiments.rollouts.policies import write
+from experiments.rollouts.readable import readable_trajectories
+from experiments.rollouts.recipe import Recipe, TrainStep
+from experiments.tasks.example import Example
+from models.text.tokenizer import encode, token_bytes
 
 
 class MotabRecipe(Recipe):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill.state import TrainState
+from distill.train.state import TrainState
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
-from experiments.pair import Pair
-from experiments.recipe import Recipe
-from experiments.synthesis import SYNTHESIS, synthesise
-from experiments.trajectory_batches import TrajectoryBatches
+from experiments.pair.pair import Pair
+from experiments.rollouts.recipe import Recipe
+from experiments.rollouts.synthesis import SYNTHESIS, synthesise
+from experiments.rollouts.trajectory_batches import TrajectoryBatches
 
 
 class Offline(Base):

@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 
-from distill.state import TrainState
-from distill.sync import init_method_state, refreshing, rollout_params
+from distill.train.state import TrainState
+from distill.train.sync import init_method_state, refreshing, rollout_params
 from distill.trajectories import Trajectories
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
+from experiments.machine.processes import fetch
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome, Readable
-from experiments.pair import Pair
-from experiments.processes import fetch
-from experiments.recipe import Recipe
+from experiments.pair.pair import Pair
+from experiments.rollouts.recipe import Recipe
 from models.parameters import Params
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import jax
 
-from distill.state import TrainState
+from distill.train.state import TrainState
 from models.parameters import Params
 
 Readable = Callable[[], list[dict[str, Any]]]

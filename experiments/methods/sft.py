@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-import distill.step
-from distill.loss import LossSums, trajectory_loss
-from distill.state import TrainState
+import distill.train.update
+from distill.losses.trajectory_loss import LossSums, trajectory_loss
+from distill.train.state import TrainState
 from distill.trajectories import Source, Trajectories
 from experiments.data.batches import CompletionBatch, completion_batches
 from experiments.data.sources import load_source
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
-from experiments.pair import Pair
+from experiments.pair.pair import Pair
 from models.parameters import Params
 
 
@@ -39,7 +39,7 @@ class Sft(Base):
             return trajectory_loss(params, pair.student_config, trajectories)
 
         self._train = self.jit_step(
-            distill.step.make_train_step(
+            distill.train.update.make_train_step(
                 loss_fn, self.optimizer, pair.student_config, config.optimizer.micro_batches
             )
         )

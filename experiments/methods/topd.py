@@ -1,7 +1,7 @@
 """TOPD as a recipe: the student's own rollouts, a look into their near futures, and a guided loss.
 
-    rollout    the student's sampling: fields of `experiments.methods.own_samples.RolloutSettings`
-    signal     the OPD loss: fields of `distill.signal.Signal`
+    rollout    the student's sampling: fields of `experiments.rollouts.own_samples.RolloutSettings`
+    signal     the OPD loss: fields of `distill.losses.signal.Signal`
     windows    the fields of `topd.WindowSettings`: where windows open, and how they are written
     transport  the fields of `topd.TransportSettings`: how far two windows are apart
     guidance   the fields of `topd.GuidanceSettings`: what windows do to the loss
@@ -19,19 +19,19 @@ import numpy as np
 import optax
 
 import topd
-from distill.sharding import batch_multiple
-from distill.signal import Signal
-from distill.step import Metrics
+from distill.losses.signal import Signal
+from distill.train.sharding import batch_multiple
+from distill.train.update import Metrics
 from distill.trajectories import Trajectories
+from experiments.config.settings import read_settings
 from experiments.data.batches import PromptBatch
-from experiments.data.example import Example
-from experiments.methods.own_samples import OwnSamples, RolloutSettings
-from experiments.pair import Pair
-from experiments.readable import readable_rows
-from experiments.recipe import TrainStep
-from experiments.settings import read_settings
-from experiments.tokenizer import decode
+from experiments.pair.pair import Pair
+from experiments.rollouts.own_samples import OwnSamples, RolloutSettings
+from experiments.rollouts.readable import readable_rows
+from experiments.rollouts.recipe import TrainStep
+from experiments.tasks.example import Example
 from models.parameters import Params
+from models.text.tokenizer import decode
 
 
 class TopdRecipe(OwnSamples):

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.report.page import make_page
-from experiments.results import read_run
-from experiments.workdir import write_atomic
+from experiments.workdir.results import read_run
+from experiments.workdir.workdir import write_atomic
 
 PAGE = "report.html"
 

@@ -11,12 +11,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from experiments.picture import report_panels
-from experiments.progress import duration
+from experiments.command.progress import duration
 from experiments.report import panels
+from experiments.report.picture import report_panels
 from experiments.report.svg import inline_svg, page_colour
-from experiments.results import Run
-from experiments.workdir import flatten
+from experiments.workdir.results import Run
+from experiments.workdir.workdir import flatten
 
 SOURCES = ("student", "flawed", "revision", "teacher")
 _SMALL = (2.5, 1.8)
@@ -26,7 +26,7 @@ def make_page(runs: Sequence[Run], trajectories: int = 12, samples: int = 6) -> 
     """The whole page. Whatever comes from a run is escaped.
 
     Args:
-      runs: as `experiments.results.read_run` reads them.
+      runs: as `experiments.workdir.results.read_run` reads them.
       trajectories: sampled trajectories shown of a run.
       samples: graded samples shown of a run, after training: half of them wrong ones.
 

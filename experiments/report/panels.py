@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.colours import BLUE, GREEN, ORANGE, RED
-from experiments.columns import column
-from experiments.results import Run
+from experiments.report.colours import BLUE, GREEN, ORANGE, RED
+from experiments.report.columns import column
+from experiments.workdir.results import Run
 
 # A run's colour wherever several are shown.
 RUN_COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")

@@ -15,8 +15,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from experiments.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
-from experiments.picture import style
+from experiments.report.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
+from experiments.report.picture import style
 
 # Colours that stand for one of the page's, which is known to its reader's browser alone.
 _INK, _SURFACE = "#010203", "#040506"

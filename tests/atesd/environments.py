@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from atesd import beta
-from atesd.controller import decide, init_controller, observe
+from atesd.control import beta
+from atesd.control.controller import decide, init_controller, observe
 
 LONGEST_DELAY = 15
 

@@ -28,11 +28,11 @@ from atesd import (
     make_train_step,
     pack_references,
 )
-from atesd.moments import Moments
+from atesd.control.moments import Moments
 from atesd.references import ReferenceTokens
-from distill.assembly import assemble
-from distill.sharding import batch_sharding, state_shardings, whole
-from distill.state import create_state
+from distill.rollouts.assembly import assemble
+from distill.train.sharding import batch_sharding, state_shardings, whole
+from distill.train.state import create_state
 from distill.trajectories import Source
 
 VOCAB, PROMPT, RESPONSE, ROWS, STEPS = 32, 5, 9, 8, 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from atesd import beta
+from atesd.control import beta
 
 SHAPES = [(1.0, 1.0), (1.69, 1.69), (1.9, 1.45), (2.4, 1.4), (1.01, 7.5), (30.0, 12.0), (9.0, 80.0)]
 SAMPLE = jax.jit(beta.sample)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atesd import beta
-from atesd.controller import decide, init_controller, is_decision, observe
+from atesd.control import beta
+from atesd.control.controller import decide, init_controller, is_decision, observe
 from atesd.settings import ControllerSettings
 
 from . import controller_reference as reference

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atesd.credit import add_decision, collect, credit, due, init_completed, init_pending, rewards
+from atesd.control.credit import (
+    add_decision,
+    collect,
+    credit,
+    due,
+    init_completed,
+    init_pending,
+    rewards,
+)
 from atesd.settings import ControllerSettings
 
 from . import controller_reference as reference

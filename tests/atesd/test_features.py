@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atesd.features import READINGS, build, init_readings, num_features, read
-from atesd.moments import add, divide, init_moments, std
+from atesd.control.features import READINGS, build, init_readings, num_features, read
+from atesd.control.moments import add, divide, init_moments, std
 from atesd.settings import ControllerSettings
 
 from . import controller_reference as reference

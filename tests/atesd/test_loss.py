@@ -22,11 +22,11 @@ from atesd.loss import (
     group_means,
     groups_by_difficulty,
 )
-from distill import chunked
-from distill.divergence import DIVERGENCES, forward_kl
+from distill.losses import chunked
+from distill.losses.divergence import DIVERGENCES, forward_kl
 
-from ..distill import test_chunked
-from ..distill.compiled_arrays import largest_array
+from ..distill.losses import test_chunked
+from ..distill.losses.compiled_arrays import largest_array
 from ..motab import tiny
 from . import tiny_exposed
 

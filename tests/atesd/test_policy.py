@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atesd.policy import advantages, init_policy, policy_loss, policy_optimizer, shapes
+from atesd.control.policy import advantages, init_policy, policy_loss, policy_optimizer, shapes
 from atesd.settings import ControllerSettings
 
 from . import controller_reference as reference

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import distill.step
+import distill.train.update
 import models
 from atesd import LossSettings, TeacherSettings, decide, init_controller, observe
-from distill.chunked import readout, weighted_sum
-from distill.context import gather, teacher_view
-from distill.divergence import forward_kl
-from distill.state import create_state
+from distill.losses.chunked import readout, weighted_sum
+from distill.losses.context import gather, teacher_view
+from distill.losses.divergence import forward_kl
+from distill.train.state import create_state
 
 from . import tiny_exposed
 from .tiny_exposed import RESPONSE, STUDENT, TEACHER
@@ -83,7 +83,7 @@ def opsd_loss(params, teacher, trajectories, contexts, lengths):
     return Opsd(loss, jnp.sum(tokens), {})
 
 
-opsd = jax.jit(distill.step.make_train_step(opsd_loss, OPTIMIZER))
+opsd = jax.jit(distill.train.update.make_train_step(opsd_loss, OPTIMIZER))
 
 
 @pytest.mark.parametrize("exposure", ["1", "0"])

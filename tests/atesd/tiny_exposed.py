@@ -14,7 +14,7 @@ import numpy as np
 import models
 from atesd import ExposedBatch, ReferenceWidths, pack_references
 from atesd.references import ReferenceTokens
-from distill.assembly import assemble
+from distill.rollouts.assembly import assemble
 from distill.trajectories import Source
 
 from ..motab import tiny

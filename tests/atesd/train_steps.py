@@ -15,7 +15,7 @@ from atesd import (
     init_method_state,
     make_train_step,
 )
-from distill.state import create_state
+from distill.train.state import create_state
 
 from ..motab import tiny
 from . import tiny_exposed

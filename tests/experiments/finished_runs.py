@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.workdir import read_log
+from experiments.workdir.workdir import read_log
 
 
 def train_log(workdir: Path) -> list[dict]:

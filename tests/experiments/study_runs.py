@@ -1,4 +1,4 @@
-"""Studies without training: run directories that look like those of `experiments.loop`."""
+"""Studies without training: run directories that look like those of `experiments.train.loop`."""
 
 from __future__ import annotations
 

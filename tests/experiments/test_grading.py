@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import grading
-from experiments.data.chain import ChainSource
 from experiments.data.sources import load_source
 from experiments.grading import grade, grade_choice, last_boxed
+from experiments.tasks.chain import ChainSource
 
 from ..real_files import DATA
 from .labelled_solutions import BOXED

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from models import load_config
-from models.tensor_layout import tensor_shapes
+from models.huggingface.layout import tensor_shapes
 
 GOLDENS = Path(__file__).parent / "goldens"
 NEW_TOKENS = 64

@@ -13,9 +13,9 @@ from sharded_models import difference, loss_and_gradients, named
 from tiny_models import tiny_config, tiny_params
 
 import models
-from distill.optimizer import OptimizerSettings, make_optimizer
-from distill.sharding import state_shardings
-from distill.state import create_state
+from distill.train.optimizer import OptimizerSettings, make_optimizer
+from distill.train.sharding import state_shardings
+from distill.train.state import create_state
 from models.lora import is_adapter
 
 

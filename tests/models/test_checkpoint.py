@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_models import tiny_config, tiny_params
 
-import models.checkpoint_export
+import models.huggingface.export
 from models import load_pretrained, save_pretrained
-from models.checkpoint_export import TOKENIZER_FILES
+from models.huggingface.export import TOKENIZER_FILES
 
 
 @pytest.fixture
@@ -252,7 +252,7 @@ def test_interrupted_save_leaves_the_old_checkpoint(saved, monkeypatch):
     def full_disk(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(models.checkpoint_export, "save_file", full_disk)
+    monkeypatch.setattr(models.huggingface.export, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(jax.tree.map(lambda x: x + 1, params), config, path)
     assert {p.name: p.read_bytes() for p in path.iterdir()} == before

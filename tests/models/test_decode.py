@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny_config, tiny_params
 
 from models import forward, forward_hidden
-from models.decode import (
+from models.decoding.decode import (
     Cursor,
     capacities,
     decode,
@@ -20,7 +20,7 @@ from models.decode import (
     resize_cache,
     unstack,
 )
-from models.sampling import Sampling, row_keys
+from models.decoding.sampling import Sampling, row_keys
 
 TOLERANCE = 2e-5
 LENGTH = 24

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny_config
 
 from models import Llama3RopeScaling, ModelConfig, load_config
-from models.huggingface import config_from_json, config_to_json
+from models.huggingface.config import config_from_json, config_to_json
 
 SIZES = {
     "vocab_size": 64,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy_sampling import reference
 from scipy.stats import chisquare
 
-from models.sampling import Sampling, filter_logits, first_argmax, row_keys, sample
+from models.decoding.sampling import Sampling, filter_logits, first_argmax, row_keys, sample
 
 
 def probabilities(logits, sampling: Sampling):

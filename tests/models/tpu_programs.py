@@ -19,13 +19,13 @@ from jax.sharding import AxisType, Mesh
 
 import models
 import motab
-from distill.sharding import AXES, batch_sharding, state_shardings, whole
-from distill.state import create_state
-from distill.steps import make_step_table
-from distill.teacher_scores import score_trajectories
+from distill.losses.teacher_scores import score_trajectories
+from distill.steps.table import make_step_table
+from distill.train.sharding import AXES, batch_sharding, state_shardings, whole
+from distill.train.state import create_state
 from distill.trajectories import Trajectories
 from models.attention import choose_kernel, splash_attention
-from models.slots import Rows
+from models.decoding.slots import Rows
 
 VOCAB, ROWS, WIDTH, PROMPT = 2048, 8, 320, 64
 KERNEL = "tpu_custom_call"

@@ -18,9 +18,9 @@ from mesh_checks import assert_close, assert_divided, assert_placed, mesh_of
 
 import models
 import motab
-from distill.sharding import batch_sharding, state_shardings, whole
-from distill.state import create_state
-from distill.steps import make_step_table
+from distill.steps.table import make_step_table
+from distill.train.sharding import batch_sharding, state_shardings, whole
+from distill.train.state import create_state
 
 VOCAB, STEPS = 32, 3
 TOKENS = [b"", b"a", b"b", b".", b"\n", b"\n\n", b".\n", b".\n\n"] + [b"c"] * (VOCAB - 8)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import motab
-from distill.state import create_state
+from distill.train.state import create_state
 from distill.trajectories import Source
 
 from . import tiny

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.steps import make_step_table
+from distill.steps.table import make_step_table
 
 EOS = 0
 TOKENS = [

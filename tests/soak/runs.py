@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from experiments.workdir import read_log, read_results
+from experiments.workdir.workdir import read_log, read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = 2

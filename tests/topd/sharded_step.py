@@ -9,10 +9,10 @@ import optax
 from jax.sharding import PartitionSpec
 
 import models
-from distill.assembly import assemble
-from distill.sharding import batch_sharding, make_mesh, state_shardings
-from distill.signal import Signal
-from distill.state import create_state
+from distill.losses.signal import Signal
+from distill.rollouts.assembly import assemble
+from distill.train.sharding import batch_sharding, make_mesh, state_shardings
+from distill.train.state import create_state
 from distill.trajectories import Source, Trajectories
 from topd import (
     GuidanceSettings,

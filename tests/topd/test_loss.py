@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import models
-from distill.signal import Signal
+from distill.losses.signal import Signal
 from topd import GuidanceSettings, TransportSettings, guided_loss, make_targets
 from topd.loss import attend_in_windows, window_sight
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from distill.state import create_state
+from distill.train.state import create_state
 from topd import (
     GuidanceSettings,
     ProbedBatch,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from distill.roles import Role, role_key
-from models.decode import extend, init_cache
-from models.sampling import row_keys
+from models.decoding.decode import extend, init_cache
+from models.decoding.sampling import row_keys
 from topd import GuidanceSettings, TransportSettings, WindowSettings, make_probe, windows
 
 from . import tiny_probed as tp

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import models
-from distill.assembly import assemble
-from distill.loss import trajectory_loss
-from distill.signal import Signal
+from distill.losses.signal import Signal
+from distill.losses.trajectory_loss import trajectory_loss
+from distill.rollouts.assembly import assemble
 from distill.trajectories import Source, Trajectories
 from topd import (
     GuidanceSettings,

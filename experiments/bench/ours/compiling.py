@@ -23,7 +23,7 @@ def measure(session: Session) -> None:
 
 def _first_step(session: Session) -> None:
     """One batch of synthesis and one update of `configs/motab.py`, once, from loaded modules on."""
-    # A directory of its own, as `experiments.compiled` sets up the default one.
+    # A directory of its own, as `experiments.machine.compilation` sets up the default one.
     jax.config.update("jax_enable_compilation_cache", True)
     jax.config.update("jax_compilation_cache_dir", f"{session.request['scratch']}/compiled")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -32,7 +32,7 @@ def _first_step(session: Session) -> None:
     from configs import motab
     from experiments.methods.motab import MotabRecipe
     from experiments.methods.online import Online
-    from experiments.pair import load_pair, start_student
+    from experiments.pair.pair import load_pair, start_student
 
     # Online, a step is a batch's synthesis and an update: the main job's programs.
     config = motab.get_config("online").lock()
@@ -54,12 +54,12 @@ def _depth(session: Session) -> None:
     import jax.numpy as jnp
 
     import models
-    from distill.assembly import assemble
-    from distill.loss import trajectory_loss
-    from distill.optimizer import OptimizerSettings, make_optimizer
-    from distill.signal import Signal
-    from distill.state import create_state
-    from distill.step import make_train_step
+    from distill.losses.signal import Signal
+    from distill.losses.trajectory_loss import trajectory_loss
+    from distill.rollouts.assembly import assemble
+    from distill.train.optimizer import OptimizerSettings, make_optimizer
+    from distill.train.state import create_state
+    from distill.train.update import make_train_step
     from distill.trajectories import Source
     from experiments.bench.workloads import MODELS
 

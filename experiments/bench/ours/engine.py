@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import models
-from experiments import bench_engine
+from experiments.bench import engine as bench_engine
 from experiments.bench.peers.bench_protocol import Session
 
 

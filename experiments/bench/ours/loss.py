@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.chunked import readout, weighted_sum
-from distill.divergence import reverse_kl
+from distill.losses.chunked import readout, weighted_sum
+from distill.losses.divergence import reverse_kl
 from experiments.bench.peers.bench_protocol import Session
 
 _ROWS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distill.packing import first_fit_decreasing
+from distill.train.packing import first_fit_decreasing
 from experiments.bench.peers.bench_protocol import Session
 
 WIDTH = 2048

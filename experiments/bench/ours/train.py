@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.assembly import assemble
-from distill.loss import trajectory_loss
-from distill.optimizer import OptimizerSettings, make_optimizer
-from distill.rollout import make_rollout
-from distill.signal import Signal
-from distill.state import create_state
-from distill.step import make_train_step
+from distill.losses.signal import Signal
+from distill.losses.trajectory_loss import trajectory_loss
+from distill.rollouts.assembly import assemble
+from distill.rollouts.one_writer import make_rollout
+from distill.train.optimizer import OptimizerSettings, make_optimizer
+from distill.train.state import create_state
+from distill.train.update import make_train_step
 from distill.trajectories import Source, Trajectories
 from experiments.bench.ours import roofline
 from experiments.bench.peers.bench_protocol import Session
-from models.sampling import Sampling
+from models.decoding.sampling import Sampling
 
 
 def measure(session: Session) -> None:

@@ -1,0 +1,1 @@
+"""Divergences, estimators, and losses over trajectories."""

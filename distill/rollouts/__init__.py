@@ -1,0 +1,1 @@
+"""Rollouts of one model, and how a text becomes trajectories."""

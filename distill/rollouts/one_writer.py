@@ -1,0 +1,107 @@
+"""One model writes the whole response: on-policy rollouts, or a teacher's traces."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.roles import Role, role_key
+from distill.rollouts.assembly import assemble, check_train
+from distill.trajectories import Source, Trajectories
+from models.decoding.decode import Cache, put
+from models.decoding.generate import WritingState
+from models.decoding.generate import make_slots as make_writing
+from models.decoding.sampling import Sampling
+from models.decoding.slots import Rows, Slots, run, whole_batch
+from models.parameters import Params
+
+SOURCES = {Role.STUDENT: Source.STUDENT, Role.TEACHER: Source.TEACHER}
+
+Rollout = Callable[[Params, jax.Array, jax.Array, jax.Array, jax.Array], Trajectories]
+
+
+def make_slots(
+    config: models.ModelConfig,
+    sampling: Sampling,
+    max_tokens: int,
+    eos_ids: Sequence[int],
+    role: Role = Role.STUDENT,
+    vocab_size: int | None = None,
+    train: str = "divergence",
+) -> Slots:
+    """One model writing responses, in parts; they end in `Trajectories`.
+
+    Args:
+      sampling: temperature and filters; its `vocab_size` and the argument both hold.
+      max_tokens: a response ends here if no end of sequence came before.
+      eos_ids: tokens that end a response.
+      role: whose text it is: decides the noise and the `Source` of the tokens. The student's is
+        that of MOTAB's student: with gamma_0 = 0 the trajectories are the same.
+      vocab_size: only ids below it are sampled: those that both models and the tokenizer know.
+      train: `likelihood`, `divergence` or `none`: the weight that response tokens carry.
+
+    Raises:
+      ValueError: no end-of-sequence token, no budget, a role that writes nothing, or an unknown
+        `train`.
+    """
+    if not eos_ids:
+        raise ValueError("eos_ids is empty: no text could end before its budget.")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens} must be at least 1.")
+    if role not in SOURCES:
+        raise ValueError(f"role={role!r}: choose Role.STUDENT or Role.TEACHER.")
+    check_train(train)
+    vocab = min(x for x in (config.vocab_size, vocab_size, sampling.vocab_size) if x is not None)
+    writing = make_writing(
+        config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, tuple(eos_ids)
+    )
+
+    def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:
+        keys = jax.vmap(lambda key: role_key(key, role, 0))(rows.keys_B)
+        return writing.begin(caches, rows.replace(keys_B=keys))
+
+    def finish(state: WritingState) -> Trajectories:
+        first, written = state.cursor.origin_B, state.written
+        text = jnp.pad(state.prompts_BxP, ((0, 0), (0, max_tokens)))
+        text = put(text, written.tokens_BxN, first, written.lengths_B)
+        writers = jnp.full_like(text, SOURCES[role])
+        return assemble(text, writers, first, first + written.lengths_B, train)
+
+    return dataclasses.replace(writing, begin=begin, finish=finish)
+
+
+def make_rollout(
+    config: models.ModelConfig,
+    sampling: Sampling,
+    max_tokens: int,
+    eos_ids: Sequence[int],
+    role: Role = Role.STUDENT,
+    vocab_size: int | None = None,
+    train: str = "divergence",
+) -> Rollout:
+    """Builds the pure function by which one model writes responses; arguments of `make_slots`.
+
+    Returns:
+      `rollout(params, prompts [B, P], prompt_lengths [B], sample_ids [B], key) ->
+      Trajectories [B, P + max_tokens]`, to be jitted by the caller.
+
+    Raises:
+      ValueError: as `make_slots`.
+    """
+    slots = make_slots(config, sampling, max_tokens, eos_ids, role, vocab_size, train)
+
+    def rollout(
+        params: Params,
+        prompts: jax.Array,
+        prompt_lengths: jax.Array,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> Trajectories:
+        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+        return run(slots, params, rows)
+
+    return rollout

@@ -1,0 +1,1 @@
+"""Reasoning steps: where they end, and what they are worth."""

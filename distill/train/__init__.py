@@ -1,0 +1,1 @@
+"""The optimizer's step, its state and its shardings."""

@@ -1,0 +1,1 @@
+"""MOTAB's synthesis, whole, in parts, and as a literal loop."""

@@ -1,0 +1,188 @@
+"""What a run shows while it goes on, and the table it ends with."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from experiments.machine.processes import is_first
+
+# The pace is that of the last minute, so that compiling does not weigh on it for long.
+_WINDOW_SECONDS = 60.0
+_ROWS = ("before", "after", "teacher")
+_SHARES = {
+    "backtracked": "trajectories backtracked",
+    "accepted": "student's steps accepted",
+    "kept": "trajectories kept",
+    "reward": "mean reward",
+}
+_SOURCES = ("student", "flawed", "revision", "teacher")
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line now and then. Use as a context manager.
+
+    What is printed to the same console meanwhile appears above the bar.
+
+    Args:
+      total: steps of the whole run.
+      start: steps done already, in a resumed run.
+      label: what is going on.
+      console: where to show it; standard output by default.
+      every_seconds: between two plain lines.
+      clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        start: int = 0,
+        label: str = "train",
+        console: Console | None = None,
+        every_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._total = total
+        self._label = label
+        self._console = console or Console(quiet=not is_first())
+        self._every_seconds = every_seconds
+        self._clock = clock
+        self._shown: dict[str, float] = {}
+        self._history: collections.deque[tuple[float, int]] = collections.deque()
+        self._last_line = -float("inf")
+        self._bar: RichProgress | None = None
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.fields[status]}"),
+                console=self._console,
+                expand=True,
+                refresh_per_second=4,
+            )
+            self._task = self._bar.add_task(label, total=total, completed=start, status="")
+
+    def update(
+        self,
+        step: int,
+        tokens_per_second: float | None = None,
+        loss: float | None = None,
+        accuracy: float | None = None,
+    ) -> None:
+        """Shows that `step` is done. What is not given stays as it was."""
+        given = {"tokens_per_second": tokens_per_second, "loss": loss, "accuracy": accuracy}
+        self._shown |= {name: float(x) for name, x in given.items() if x is not None}
+        now = self._clock()
+        self._history.append((now, step))
+        while len(self._history) > 2 and now - self._history[0][0] > _WINDOW_SECONDS:
+            self._history.popleft()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, status=self._status())
+        elif now - self._last_line >= self._every_seconds or step == self._total:
+            self._last_line = now
+            text = f"{self._label} {step}/{self._total}  {self._status()}".rstrip()
+            # One line stays one line in a log file, whatever width is taken for its terminal.
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end at the pace of the last minute; None before there is a pace."""
+        if not self._history:
+            return None
+        (first, start), (last, step) = self._history[0], self._history[-1]
+        if last <= first or step <= start:
+            return None
+        return (self._total - step) * (last - first) / (step - start)
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _status(self) -> str:
+        shown, eta = self._shown, self.eta_seconds()
+        parts = []
+        if "tokens_per_second" in shown:
+            parts.append(f"{shown['tokens_per_second']:,.0f} tok/s")
+        if eta is not None:
+            parts.append(f"ETA {duration(eta)}")
+        if "loss" in shown:
+            parts.append(f"loss {shown['loss']:.4f}")
+        if "accuracy" in shown:
+            parts.append(f"accuracy {100 * shown['accuracy']:.1f} %")
+        return "  ".join(parts)
+
+
+def summary_table(results: Mapping[str, Any]) -> RenderableType:
+    """The outcome of a run: accuracy before, after and of the teacher, and what it trained on.
+
+    Args:
+      results: as in results.json: `before`, `after` and perhaps `teacher`, each with accuracy,
+        interval, n, mean_length (tokens) and truncation_rate; perhaps `synthesis` with `tokens` by
+        source and any of the shares `backtracked`, `accepted` and `kept`.
+    """
+    table = Table(box=box.SIMPLE_HEAD, title="Results", title_justify="left")
+    table.add_column("")
+    for name in ("accuracy", "95 % interval", "n", "mean length", "truncated"):
+        table.add_column(name, justify="right")
+    rows = [(name, results.get(name)) for name in _ROWS]
+    rows += [(f"{name}, longer", row) for name, row in results.get("long", {}).items()]
+    for name, row in rows:
+        if row:
+            low, high = row["interval"]
+            table.add_row(
+                name,
+                _percent(row["accuracy"]),
+                f"{100 * float(low):.1f} to {100 * float(high):.1f}",
+                f"{row['n']}",
+                f"{float(row['mean_length']):.1f} tokens",
+                _percent(row["truncation_rate"]),
+            )
+    lines = []
+    before, after = results.get("before"), results.get("after")
+    if before and after:
+        gain = 100 * (float(after["accuracy"]) - float(before["accuracy"]))
+        lines.append(f"  change: {gain:+.1f} points")
+    synthesis = results.get("synthesis")
+    if synthesis:
+        lines += [
+            f"  {label}: {_percent(synthesis[name])}"
+            for name, label in _SHARES.items()
+            if name in synthesis
+        ]
+        tokens = synthesis["tokens"]
+        total = sum(tokens.values())
+        shares = [
+            f"{source} {tokens[source]:,} ({_percent(tokens[source] / max(total, 1))})"
+            for source in _SOURCES
+            if tokens.get(source)
+        ]
+        lines.append(f"  tokens: {', '.join(shares) or 'none'}")
+    if "wall_seconds" in results and "compile_seconds" in results:
+        seconds = duration(float(results["wall_seconds"]))
+        compiling = duration(float(results["compile_seconds"]))
+        lines.append(f"  wall time: {seconds}, of which XLA compiled for {compiling}")
+    return Group(table, *lines)
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * float(share):.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """As in 1:02:03 or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

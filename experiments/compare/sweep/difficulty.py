@@ -1,0 +1,46 @@
+"""How hard the test problems are for the student before training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data.sources import load_source
+from experiments.evaluate.measure import measure
+from experiments.pair.pair import load_pair, start_student
+from experiments.workdir.workdir import write_atomic
+
+TERCILES = ("easy", "medium", "hard")
+FILE = "difficulty.json"
+# Answers per problem.
+SAMPLES = 8
+
+
+def success_shares(config: Any, workdir: Path) -> dict[str, float]:
+    """The initial student's share of right answers, of `SAMPLES`, by problem of `data.test`.
+
+    Measured once: kept in the workdir.
+    """
+    path = workdir / FILE
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    pair = load_pair(config)
+    examples = list(load_source(config.data.test))
+    student = start_student(pair, config)
+    _, samples = measure(config, pair, student, pair.student_config, examples, SAMPLES)
+    verdicts: dict[str, list[bool]] = {}
+    for sample in samples:
+        verdicts.setdefault(sample["id"], []).append(bool(sample["right"]))
+    shares = {problem: float(np.mean(right)) for problem, right in verdicts.items()}
+    write_atomic(path, (json.dumps(shares) + "\n").encode())
+    return shares
+
+
+def terciles(shares: dict[str, float]) -> dict[str, list[str]]:
+    """Problems from easy to hard in three parts of equal size; the order of the data breaks ties."""
+    order = sorted(shares, key=lambda problem: -shares[problem])
+    parts = np.array_split(np.array(order, object), len(TERCILES))
+    return {name: list(part) for name, part in zip(TERCILES, parts, strict=True)}

@@ -1,0 +1,1 @@
+"""How a config is read and checked."""

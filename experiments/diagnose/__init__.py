@@ -1,0 +1,1 @@
+"""What a pair of models does before any training: `python -m experiments.diagnose`."""

@@ -1,0 +1,1 @@
+"""Sampling, grading and intervals: `python -m experiments.evaluate`."""

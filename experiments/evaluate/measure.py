@@ -1,0 +1,52 @@
+"""Evaluation as a run's config asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.evaluate.evaluation import evaluate
+from experiments.machine.interruption import check
+from experiments.pair.pair import Pair
+from experiments.tasks.example import Example
+from models import ModelConfig
+from models.parameters import Params
+
+
+def measure(
+    config: Any,
+    pair: Pair,
+    params: Params,
+    architecture: ModelConfig,
+    examples: Sequence[Example],
+    samples: int | None = None,
+    as_teacher: bool = False,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A summary and every graded sample, as `evaluate` gives them, by `config.evaluation`.
+
+    Args:
+      samples: per problem, in place of the config's.
+      as_teacher: with the teacher's prompts instead of the student's.
+
+    Raises:
+      Interrupted: a signal asked the process to end.
+    """
+    e = config.evaluation
+    return evaluate(
+        params,
+        architecture,
+        pair.tokenizer,
+        examples,
+        n=e.samples if samples is None else samples,
+        max_new_tokens=e.max_tokens,
+        temperature=e.temperature,
+        top_p=e.top_p,
+        batch_size=e.batch_size,
+        seed=config.seed,
+        eos=pair.eos_ids,
+        render=pair.teacher_render if as_teacher else pair.render,
+        prompt_width=config.prompt.max_tokens,
+        on_batch=lambda done, total: check(
+            f"{done} of {total} samples were graded, and begin anew; all that was finished is kept."
+        ),
+    )

@@ -1,0 +1,57 @@
+"""What an evaluation has graded so far, on disk, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.workdir.workdir import plain, write_atomic
+
+log = logging.getLogger(__name__)
+
+
+class Part:
+    """Records by place, a line each, behind a line that says what they are records of.
+
+    Attributes:
+      known: what an earlier call has left, if it evaluated the same.
+
+    Args:
+      path: of the file; another evaluation's is begun anew.
+      made_of: model, data and settings, as JSON.
+    """
+
+    def __init__(self, path: Path, made_of: Mapping[str, Any]):
+        self.path = path
+        self.known: dict[int, dict[str, Any]] = {}
+        header = json.dumps(plain(made_of), sort_keys=True).encode() + b"\n"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and lines[0] != header:
+            log.warning("%s is of another evaluation: beginning anew.", path)
+        elif lines:
+            for line in lines[1:]:
+                try:
+                    place, record = json.loads(line)
+                    self.known[int(place)] = dict(record)
+                except (ValueError, TypeError):  # torn by a kill
+                    continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, header + b"".join(map(_line, self.known.items())))
+        self._file = path.open("ab")
+
+    def add(self, records: Mapping[int, Mapping[str, Any]]) -> None:
+        """Keeps records that were just graded."""
+        self._file.write(b"".join(map(_line, records.items())))
+        self._file.flush()
+
+    def done(self) -> None:
+        """The whole is written elsewhere."""
+        self._file.close()
+        self.path.unlink()
+
+
+def _line(item: tuple[int, Mapping[str, Any]]) -> bytes:
+    return json.dumps([item[0], plain(item[1])]).encode() + b"\n"

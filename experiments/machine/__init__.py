@@ -1,0 +1,1 @@
+"""What a run asks of its machine: processes, devices, signals, compiled programs."""

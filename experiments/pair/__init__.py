@@ -1,0 +1,1 @@
+"""Student and teacher, with the tokenizers that they must share."""

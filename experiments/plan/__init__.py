@@ -1,0 +1,1 @@
+"""What a run needs on a mesh: `python -m experiments.plan`."""

@@ -1,0 +1,381 @@
+"""The plan of a run: what its arrays weigh on a device, and what its programs take."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+import models
+from distill.losses.chunked import Readout, block_count
+from distill.losses.trajectory_loss import LossSums, trajectory_loss
+from distill.train.sharding import AXES, batch_multiple, batch_sharding, make_mesh, round_up
+from distill.train.sync import init_method_state, refreshing
+from distill.train.update import make_train_step
+from distill.trajectories import Trajectories
+from experiments.machine.placement import (
+    placement_table,
+    placements,
+    readable_bytes,
+    state_groups,
+    total,
+)
+from experiments.methods import make_recipe
+from experiments.methods.base import Base
+from experiments.pair.pair import Pair, abstract_pair
+from experiments.plan.hlo import Cost, program_cost
+from experiments.rollouts.recipe import Recipe
+from models.attention import choose_kernel
+from models.decoding.slots import Rows, Slots
+from models.parameters import Params
+
+PROGRAMS = ("train", "rollout", "prefill")
+
+
+class _Planned(Base):
+    """A method's state, as shapes."""
+
+    def __init__(self, config: Any, pair: Pair, recipe: Recipe | None):
+        super().__init__(config, pair)
+        self.recipe = recipe
+
+    def method_state(self, params: Params) -> dict[str, Any]:
+        if self.recipe is None or self.config.synthesis.mode != "online":
+            return {}
+        lag = self.config.synthesis.get("sync_every", 1)
+        return {**init_method_state(params, lag), **self.recipe.method_state(params)}
+
+    def lower(self, inputs: Any) -> Any:
+        """The train step, lowered."""
+        student = self.pair.student_config
+        if self.recipe is None:
+
+            def loss_fn(params: Params, trajectories: Trajectories) -> LossSums:
+                return trajectory_loss(params, student, trajectories)
+
+            parts = self.config.optimizer.micro_batches
+            step = make_train_step(loss_fn, self.optimizer, student, parts)
+            return self.jit_step(step).lower(self.abstract(), inputs)
+        step = self.recipe.train_step(self.optimizer)
+        if self.config.synthesis.mode == "online":
+            step = refreshing(step, self.config.synthesis.get("sync_every", 1))
+        return self.jit_step(step).lower(self.abstract(), self.recipe.pair.teacher_params, inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program, per device: bytes that it adds to what lies there, and its cost."""
+
+    temporary: int
+    output: int
+    cost: Cost
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes on one device, unless they are said to be in all.
+
+    Attributes:
+      groups: what lies on the devices throughout, by name: in all, and on a device.
+      decoding: the copies of the parameters that a rollout decodes with.
+      row: of all that a rollout holds of a row, on each of the devices that hold it.
+      batch_parts: devices along the batch: each holds every so many-th part of the rows.
+      programs: by name.
+    """
+
+    groups: dict[str, tuple[int, int]]
+    decoding: int
+    row: int
+    batch_parts: int
+    programs: dict[str, Program]
+
+    @property
+    def held(self) -> int:
+        """What lies on a device throughout."""
+        return sum(held for _, held in self.groups.values())
+
+    def slots(self, memory: float) -> int:
+        """Rows that can be written at the same time where a device has so many bytes."""
+        chunk = self.programs.get("rollout")
+        free = memory - self.held - self.decoding - (chunk.temporary if chunk else 0)
+        return max(0, math.floor(free / self.row)) * self.batch_parts if self.row else 0
+
+
+def make_plan(
+    config: Any,
+    sizes: Mapping[str, int],
+    devices: Sequence[Any],
+    memory_gb: float | None,
+    programs: Sequence[str],
+    console: Console,
+) -> Plan:
+    """Plans a run and prints it.
+
+    Raises:
+      FileNotFoundError: a model's directory or its config.json is missing.
+      ValueError: the config is wrong, the mesh does not fill the devices or divide the arrays, or a
+        program is unknown.
+    """
+    for name in programs:
+        if name not in PROGRAMS:
+            raise ValueError(f"--programs: {name!r} is not one of {PROGRAMS}.")
+    mesh = make_mesh(sizes, devices)
+    if mesh is None:  # a mesh says which device is meant
+        mesh = Mesh(np.asarray(devices).reshape(1, 1, 1), AXES)
+    pair = abstract_pair(config, mesh)
+    recipe = None if config.method == "sft" else make_recipe(config, pair)
+    pair = pair if recipe is None else recipe.pair  # whose teacher may be the student
+    planned = _Planned(config, pair, recipe)
+    state = planned.abstract()
+    arrays = state_groups(state, pair.teacher_params)
+    console.print(placement_table(mesh, arrays))
+    groups = {name: total(placements(tree)) for name, tree in arrays.items()}
+    rows, text = _rows_of(config, recipe, mesh), _width(config, recipe)
+    writers = [] if recipe is None else [
+        _Writer(slots, *_rollout_shapes(slots, pair, state.params, config, rows))
+        for slots in recipe.slots
+    ]  # fmt: skip
+    plan = Plan(
+        groups=groups,
+        # One kind of writer is at work at a time.
+        decoding=max((total(placements(w.params))[1] for w in writers), default=0),
+        row=max((_row_bytes(w.state, rows, mesh) for w in writers), default=0),
+        batch_parts=batch_multiple(mesh),
+        programs={},
+    )
+    for writer in writers:
+        positions = config.prompt.max_tokens + writer.slots.max_tokens
+        caches = _cache_rows(writer.slots, pair, positions)
+        _print_rollout(console, plan, caches, positions, rows)
+    inputs = _inputs(config, recipe, mesh, text)
+    kernel = choose_kernel(pair.student_config, text - 1)
+    where = f"{config.batch_size} x {text} tokens, attention {kernel!r}"
+    todo: list[tuple[str, str, Callable[[], Any]]] = []
+    todo.append(("train", f"train step, {where}", lambda: planned.lower(inputs)))
+    for writer in writers:
+        what = f"rollout, {writer.slots.chunk_tokens} tokens of {rows} rows, caches full"
+        todo.append(("rollout", what, functools.partial(_lower_chunk, writer)))
+        what = f"prefill of {rows} prompts, {config.prompt.max_tokens} tokens"
+        todo.append(
+            ("prefill", what, functools.partial(_lower_prefill, writer, config, rows, mesh))
+        )
+    blocks = _blocks(config, pair, text)
+    for name, title, lower in todo:
+        if name in programs:
+            program = _compile(lower, blocks if name == "train" else 1)
+            _print_program(console, title, program, blocks if name == "train" else None)
+            before = plan.programs.get(name)
+            if before is None or program.temporary > before.temporary:
+                plan.programs[name] = program
+    _print_memory(console, plan, memory_gb)
+    return plan
+
+
+def _rows_of(config: Any, recipe: Recipe | None, mesh: Mesh) -> int:
+    """Rows of a rollout."""
+    wanted = config.batch_size if recipe is None else config.synthesis.slots or config.batch_size
+    return round_up(wanted, mesh)
+
+
+def _width(config: Any, recipe: Recipe | None) -> int:
+    """Tokens of a training row."""
+    if recipe is None:
+        return config.sft.max_tokens
+    return config.synthesis.get("pack_to", 0) or config.prompt.max_tokens + recipe.max_total
+
+
+def _inputs(config: Any, recipe: Recipe | None, mesh: Mesh, width: int) -> Any:
+    shape = config.batch_size, width
+
+    def array(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    i, f = array(jnp.int32), array(jnp.float32)
+    trajectories = Trajectories(i, i, f, f, i, i)
+    inputs = trajectories if recipe is None else recipe.abstract_inputs(trajectories)
+    return _placed(inputs, batch_sharding(mesh))
+
+
+def _placed(tree: Any, sharding: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Writer:
+    """A rollout in parts, and shapes: parameters as decoding wants them, a state with full caches."""
+
+    slots: Slots
+    params: Any
+    state: Any
+
+
+def _rollout_shapes(
+    slots: Slots, pair: Pair, params: Params, config: Any, rows: int
+) -> tuple[Any, Any]:
+    both = params, pair.teacher_params
+    prepared = jax.jit(slots.prepare).lower(both).compile()
+    shapes = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(slots.prepare, both), prepared.output_shardings,
+    )  # fmt: skip
+    width = config.prompt.max_tokens
+
+    def begin() -> Any:
+        ones = jnp.ones(rows, jnp.int32)
+        keys = jnp.broadcast_to(jax.random.key(0), (rows,))
+        caches = slots.init_caches(rows, width + slots.max_tokens)
+        fresh = Rows(jnp.zeros((rows, width), jnp.int32), ones, keys, ones, 0 * ones)
+        return slots.pinned(slots.begin(caches, fresh))
+
+    compiled = jax.jit(begin).lower().compile()
+    state = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(begin), compiled.output_shardings,
+    )  # fmt: skip
+    return shapes, state
+
+
+def _cache_rows(slots: Slots, pair: Pair, length: int) -> dict[str, int]:
+    """Bytes of a row's keys and values, by model."""
+    alone = pair.teacher_config != pair.student_config and slots.configs == (pair.teacher_config,)
+    names = ("teacher",) if alone else ("student", "teacher")
+    return {
+        name: 2 * c.num_layers * c.num_kv_heads * c.head_dim * length * jnp.dtype(c.dtype).itemsize
+        for name, c in zip(names, slots.configs, strict=False)
+    }
+
+
+def _row_bytes(state: Any, rows: int, mesh: Mesh) -> int:
+    """Bytes of a row of a rollout's state, on each device that holds a part of it."""
+    held = sum(p.held for p in placements(state))
+    return held * batch_multiple(mesh) // rows
+
+
+def _lower_chunk(writer: _Writer) -> Any:
+    slots = writer.slots
+
+    def chunk(params: Any, state: Any) -> Any:
+        return slots.pinned(slots.chunk(params, state))
+
+    return jax.jit(chunk, donate_argnums=1).lower(writer.params, writer.state)
+
+
+def _lower_prefill(writer: _Writer, config: Any, rows: int, mesh: Mesh) -> Any:
+    slots, width, place = writer.slots, config.prompt.max_tokens, batch_sharding(mesh)
+    prompts = jax.ShapeDtypeStruct((rows, width), jnp.int32, sharding=place)
+    lengths = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
+
+    def prefill(params: Any, prompts: jax.Array, lengths: jax.Array) -> Any:
+        return slots.prefill(params, prompts, lengths, slots.init_caches(rows, width))
+
+    return jax.jit(prefill).lower(writer.params, prompts, lengths)
+
+
+def _blocks(config: Any, pair: Pair, width: int) -> int:
+    """Blocks of the head's logits, of which those with a trained token are formed."""
+    rows = config.batch_size // config.optimizer.micro_batches
+
+    def shapes(c: models.ModelConfig | None) -> Any:
+        if c is None:
+            return None
+        hidden = jax.ShapeDtypeStruct((rows, width - 1, c.hidden_size), c.dtype)
+        return Readout(hidden, jax.ShapeDtypeStruct((c.vocab_size, c.hidden_size), c.dtype), c)  # type: ignore[arg-type]
+
+    return block_count(shapes(pair.student_config), shapes(pair.teacher_config))
+
+
+def _compile(lower: Callable[[], Any], blocks: int) -> Program:
+    start = time.monotonic()
+    compiled = lower().compile()
+    memory = compiled.memory_analysis()
+    return Program(
+        temporary=memory.temp_size_in_bytes,
+        output=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        cost=program_cost(compiled.as_text(), blocks),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _print_rollout(
+    console: Console, plan: Plan, cache_rows: dict[str, int], positions: int, rows: int
+) -> None:
+    caches = ", ".join(f"{name} {readable_bytes(n)}" for name, n in cache_rows.items())
+    for line in (
+        f"Keys and values of a row of {positions:,} positions, in all: {caches}",
+        f"A row of the rollout, caches and all, on each device that has a part of it: "
+        f"{readable_bytes(plan.row)}",
+        f"{rows:,} rows, on a device: {readable_bytes(plan.row * rows // plan.batch_parts)}",
+        f"Copies of the parameters to decode with, on a device: {readable_bytes(plan.decoding)}",
+    ):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+
+
+def _print_program(
+    console: Console, title: str, program: Program, blocks: int | None = None
+) -> None:
+    cost = program.cost
+    lines = [
+        f"temporaries {readable_bytes(program.temporary)}, new outputs "
+        f"{readable_bytes(program.output)}, {cost.flops:.3g} FLOPs",
+        "collectives: "
+        + (
+            ", ".join(
+                f"{cost.collectives[kind]:,} {kind} {readable_bytes(sent)}"
+                for kind, sent in sorted(cost.sent.items())
+            )
+            or "none"
+        ),
+    ]
+    if cost.unknown_loops and blocks is None:
+        lines.append(f"loops of unknown length, counted once: {cost.unknown_loops}")
+    elif cost.unknown_loops:
+        lines.append(
+            f"the loss forms logits in {blocks} blocks, all of them counted; those in which nothing "
+            "trains cost nothing"
+        )
+    if cost.kernels:
+        names = ", ".join(f"{n:,} {name}" for name, n in sorted(cost.kernels.items()))
+        lines.append(f"not counted are the FLOPs of kernels: {names}")
+    console.print(f"\n  {title}; on a device (compiled in {program.seconds:.0f} s)", soft_wrap=True, highlight=False)  # fmt: skip
+    for line in lines:
+        console.print(f"    {line}", soft_wrap=True, highlight=False)
+
+
+def _print_memory(console: Console, plan: Plan, memory_gb: float | None) -> None:
+    peak = {"held throughout": plan.held}
+    if (train := plan.programs.get("train")) is not None:
+        peak["in the train step"] = plan.held + train.temporary + train.output
+    rest = plan.held + plan.decoding
+    for name in ("rollout", "prefill"):
+        if (program := plan.programs.get(name)) is not None:
+            peak[f"in the {name}, without its rows"] = rest + program.temporary
+    console.print("\n  A device needs", highlight=False)
+    for name, n in peak.items():
+        console.print(f"    {readable_bytes(n):>9}  {name}", highlight=False)
+    if memory_gb is None:
+        console.print("  With --device_memory=GB: whether that fits, and how many rows do.")
+        return
+    memory = memory_gb * 1e9
+    train = plan.programs.get("train")
+    if train is not None:
+        fits = peak["in the train step"] <= memory
+        console.print(
+            f"  The train step {'fits' if fits else 'does not fit'} in {memory_gb:g} GB.",
+            highlight=False,
+        )
+    if plan.row:
+        console.print(
+            f"  Rows that can be written at the same time, at the longest text: "
+            f"{plan.slots(memory):,}",
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip

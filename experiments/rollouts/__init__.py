@@ -1,0 +1,1 @@
+"""Trajectories: how they are written, kept and read again."""

@@ -1,0 +1,169 @@
+"""Teacher scores of a file of trajectories, computed once and kept beside it.
+
+`FILE.teacher/00000.safetensors` and so on hold the scores of a batch of trajectories each, one after
+the other, in the order in which `TrajectoryBatches` numbers them. Every one says what it was made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from distill.losses.teacher_scores import check_cacheable, score_trajectories
+from distill.train.packing import Segment, pack_segments
+from distill.train.sharding import batch_sharding
+from distill.trajectories import TeacherScores
+from experiments.command.progress import Progress
+from experiments.machine.interruption import check
+from experiments.machine.processes import fetch, first_does, place_rows
+from experiments.rollouts.recipe import Recipe
+from experiments.rollouts.synthesis import fingerprint
+from experiments.workdir.workdir import write_atomic
+from models.embedded import model_directory
+
+_FIELDS = ("sampled_BxT", "ids_BxTxK", "log_probs_BxTxK", "tail_BxT")
+
+
+class KeptScores:
+    """Random access to the teacher's scores of every trajectory.
+
+    What is missing is computed when this is made, a batch at a time; an interrupted call goes on.
+
+    Args:
+      lengths: tokens of every trajectory.
+      segment: the trajectory of an index.
+      width: tokens of the longest one, or more.
+
+    Raises:
+      ValueError: the recipe's loss needs what scores do not hold; or the scores there are were made
+        of another teacher, tokenizer, prompt or file.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        recipe: Recipe,
+        path: Path,
+        lengths: Sequence[int],
+        segment: Callable[[int], Segment],
+        width: int,
+    ):
+        if recipe.signal is None:
+            raise ValueError(
+                "synthesis.cache_teacher=True, but the loss asks the teacher nothing that could be "
+                "kept. Set it to False."
+            )
+        check_cacheable(recipe.signal)
+        self._directory = path.with_name(path.name + ".teacher")
+        self._per_file = config.batch_size
+        self._lengths = lengths
+        made_of = _made_of(config, recipe, path)
+        first_does(lambda: self._directory.mkdir(exist_ok=True))
+        missing = [
+            number
+            for number in range(-(-len(lengths) // self._per_file))
+            if not _is_there(self._file(number), made_of)
+        ]
+        if missing:
+            self._compute(recipe, segment, width, missing, made_of)
+
+    def __getitem__(self, index: int) -> TeacherScores:
+        number, place = divmod(index, self._per_file)
+        first = number * self._per_file
+        start = sum(self._lengths[first : first + place])
+        stop = start + self._lengths[index]
+        with safe_open(self._file(number), framework="numpy") as file:
+            return TeacherScores(**{x: file.get_slice(x)[start:stop] for x in _FIELDS})
+
+    def _file(self, number: int) -> Path:
+        return self._directory / f"{number:05}.safetensors"
+
+    def _compute(
+        self,
+        recipe: Recipe,
+        segment: Callable[[int], Segment],
+        width: int,
+        missing: Sequence[int],
+        made_of: Mapping[str, Any],
+    ) -> None:
+        pair = recipe.pair
+        score = jax.jit(
+            score_trajectories,
+            static_argnames=("config", "top_k", "vocab_size"),
+            out_shardings=None if pair.mesh is None else batch_sharding(pair.mesh),
+        )
+        with Progress(len(missing), label="teacher scores") as progress:
+            for done, number in enumerate(missing, 1):
+                start = number * self._per_file
+                stop = min(start + self._per_file, len(self._lengths))
+                here = [segment(index) for index in range(start, stop)]
+                # The last batch repeats its last trajectory, to be as large as the others.
+                padded = here + here[-1:] * (self._per_file - len(here))
+                t = place_rows(pack_segments([[x] for x in padded], width), pair.mesh)
+                scores = score(
+                    pair.teacher_params,
+                    pair.teacher_config,
+                    t.tokens_BxT,
+                    t.positions_BxT,
+                    t.segment_ids_BxT,
+                    top_k=made_of["top_k"],
+                    vocab_size=made_of["vocab_size"],
+                )
+                arrays = {}
+                for name in _FIELDS:
+                    rows = np.asarray(fetch(getattr(scores, name)))
+                    pieces = [row[: len(x.tokens)] for row, x in zip(rows, here, strict=False)]
+                    arrays[name] = np.concatenate(pieces)
+                content = save(arrays, {"made_of": json.dumps(made_of)})
+                first_does(functools.partial(write_atomic, self._file(number), content))
+                progress.update(done)
+                if done < len(missing):
+                    check(f"{done} of {len(missing)} missing files of teacher scores are written.")
+
+
+def _made_of(config: Any, recipe: Recipe, path: Path) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=12)
+    with path.open("rb") as file:
+        while piece := file.read(2**22):
+            digest.update(piece)
+    pair = recipe.pair
+    assert recipe.signal is not None and pair.teacher_config is not None
+    return {
+        "teacher": fingerprint(model_directory(config.teacher.path)),
+        "teacher_dtype": config.teacher.dtype,
+        "tokenizer": fingerprint(pair.student_directory)["tokenizer"],
+        "prompt": config.prompt.to_dict(),
+        "trajectories": digest.hexdigest(),
+        "top_k": recipe.signal.top_k,
+        "vocab_size": min(pair.student_config.vocab_size, pair.teacher_config.vocab_size),
+        "batch_size": config.batch_size,
+    }
+
+
+def _is_there(path: Path, made_of: Mapping[str, Any]) -> bool:
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = json.loads((file.metadata() or {})["made_of"])
+    except (SafetensorError, KeyError, ValueError):
+        raise ValueError(
+            f"{path} is no file of teacher scores. Remove it; it is then computed anew."
+        ) from None
+    for name, expected in made_of.items():
+        if found.get(name) != expected:
+            raise ValueError(
+                f"{path} was made with another {name}: {found.get(name)}, now {expected}. Remove "
+                f"{path.parent}, so that the scores are computed anew, or set the config to what the "
+                "file says."
+            )
+    return True

@@ -1,0 +1,1 @@
+"""The embedded tasks: problems, their answers, their tokenizers."""

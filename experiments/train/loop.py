@@ -1,0 +1,308 @@
+"""The one training loop: data, updates, validation, checkpoints, metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from distill.train.state import TrainState
+from experiments.checkpoints.checkpoints import Checkpoints
+from experiments.checkpoints.room import check_room
+from experiments.command.progress import Progress, summary_table
+from experiments.config.checks import check_config
+from experiments.config.settings import read_settings
+from experiments.data.batches import fitting_prompts
+from experiments.data.sources import load_source
+from experiments.evaluate.measure import measure
+from experiments.machine.compilation import Watch
+from experiments.machine.environment import environment
+from experiments.machine.interruption import (
+    Interrupted,
+    interruptible,
+    reason,
+    requested_anywhere,
+)
+from experiments.machine.placement import placement_table, state_groups
+from experiments.machine.processes import fetch, first_does, is_first
+from experiments.machine.profiler import ProfileSettings, Trace
+from experiments.methods import make_method
+from experiments.methods.base import Base
+from experiments.methods.protocol import Outcome
+from experiments.pair.pair import Pair, load_pair, start_student
+from experiments.report.picture import write_report
+from experiments.rollouts.positions import check_evaluation
+from experiments.train.skipped import Skipped
+from experiments.workdir.shared import open_workdir
+from experiments.workdir.tracking import Trackers, TrackingSettings, require
+from experiments.workdir.workdir import METRICS, TRAJECTORIES, Workdir, read_log, read_results
+from models.parameters import Params
+
+# What is measured before and after training: problems as long as those trained on, and longer.
+TEST_SETS = ("test", "long")
+
+
+def run(config: Any, workdir: str | Path, console: Console | None = None) -> dict[str, Any]:
+    """Trains as the config says, resuming whatever the workdir holds, and returns the results.
+
+    Raises:
+      ValueError: the config or the workdir does not fit; see the message.
+      Interrupted: a signal asked it to end, and it has saved what it has.
+      TooManySkipped: losses or gradients were not finite, step after step.
+    """
+    check_config(config)
+    console = console or Console(quiet=not is_first())
+    with interruptible(), open_workdir(workdir, config) as directory:
+        results = read_results(directory.path)
+        if results is not None:
+            console.print(f"{directory.path} is complete; another --workdir starts anew.")
+        else:
+            results = _Run(config, directory, console).results()
+        console.print(summary_table(results))
+        console.print(f"Results, report and checkpoints: {directory.path}")
+    return results
+
+
+class _Run:
+    """One run from the latest checkpoint to the results."""
+
+    def __init__(self, config: Any, workdir: Workdir, console: Console):
+        self.config, self.workdir, self.console = config, workdir, console
+        self.started, self.compiled = time.monotonic(), Watch()
+        self.tracking = read_settings(TrackingSettings, config, "tracking")
+        self.profile = read_settings(ProfileSettings, config, "profile")
+        require(self.tracking)
+        self.pair: Pair = load_pair(config)
+        check_room(config, self.pair.student_config, workdir.checkpoints)
+        check_evaluation(config, self.pair)
+        self.data = {
+            name: list(
+                fitting_prompts(
+                    load_source(config.data[name]), self.pair.render, config.prompt.max_tokens
+                )
+            )
+            for name in ("validation", *TEST_SETS)
+            if name in config.data and config.data[name].name
+        }
+        self.method: Any = make_method(config, self.pair, workdir)
+        self.rate = self.method.schedule if isinstance(self.method, Base) else None
+        self.skipped = Skipped(config.stop_after_skipped, workdir.path, console)
+        if self.pair.mesh is not None:
+            arrays = state_groups(self.method.abstract(), self.pair.teacher_params)
+            console.print(placement_table(self.pair.mesh, arrays))
+
+    def results(self) -> dict[str, Any]:
+        """Trains to the end and writes results.json and report.png."""
+        with contextlib.ExitStack() as self.open:
+            return self._results()
+
+    def _results(self) -> dict[str, Any]:
+        checkpoint = self.config.checkpoint
+        with Checkpoints(
+            self.workdir.checkpoints, checkpoint.max_to_keep, checkpoint.keep_best
+        ) as checkpoints:
+            restored = checkpoints.restore_latest(self.method.abstract())
+            if restored is None:
+                self.workdir.cut_back(-1)
+                self._track()
+                self.seconds_before = self.compiling_before = 0.0
+                params = start_student(self.pair, self.config)
+                if "init" not in self.config.student:
+                    self._evaluate("before", params, self.pair.student_config, 0)
+                if self.pair.teacher_params is not None:
+                    self._evaluate("teacher", self.pair.teacher_params, self.pair.teacher_config, 0)
+                state = self.method.init(params)
+                del params
+                start = 0
+            else:
+                state, run_state, start = restored
+                self.workdir.cut_back(start)
+                self._track()
+                self.method.batches.set_state(run_state["batches"])
+                self.seconds_before = run_state["seconds"]
+                self.compiling_before = run_state["compile_seconds"]
+                self.skipped.set_state(run_state["skipped"])
+                self.console.print(f"Resuming after step {start} of {self.config.steps}.")
+                if run_state["to_validate"]:
+                    accuracy = self._validate(state, start)
+                    checkpoints.replace(start, state, self._run_state(), accuracy)
+            state = self._train(state, start, checkpoints)
+            checkpoints.wait()
+        self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
+
+        def finish() -> dict[str, Any]:
+            results = self._summarise()
+            self.workdir.write_results(results)
+            write_report(self.workdir.path)
+            return results
+
+        return first_does(finish) or read_results(self.workdir.path) or {}
+
+    def _track(self) -> None:
+        """From here on, whoever the config names is told what the workdir logs."""
+        if not is_first():  # one process logs
+            return
+        path = self.workdir.path
+        logs = read_log(path / METRICS), read_log(path / TRAJECTORIES)
+        trackers = Trackers(self.tracking, self.config.to_dict(), path, *logs)
+        self.workdir.tracker = self.open.enter_context(trackers)
+
+    def _train(self, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
+        every, steps = self.config.checkpoint.every, self.config.steps
+        with (
+            Progress(steps, start, console=self.console) as progress,
+            Trace(self.profile, self.workdir.path) as trace,
+        ):
+            self.clock = time.monotonic()
+            pending: tuple[int, Outcome] | None = None
+            for step in range(start, steps):
+                trace.before(step + 1)
+                outcome = self.method.step(state, next(self.method.batches), step)
+                state = outcome.state
+                trace.after(step + 1, outcome.metrics)
+                # A step's metrics are read once the next one is on its way to the device.
+                if pending is not None:
+                    self._log(*pending, progress)
+                pending = step + 1, outcome
+                due = (step + 1) % every == 0 or step + 1 == steps
+                ending = requested_anywhere()
+                if due or ending:
+                    self._log(*pending, progress)
+                    pending = None
+                    ending = self._save(state, step + 1, due, checkpoints, progress) or ending
+                    self.clock = time.monotonic()
+                if ending and step + 1 < steps:
+                    checkpoints.wait()
+                    raise Interrupted(
+                        f"{reason()}: saved after step {step + 1} of {steps}. The same command "
+                        "goes on from there."
+                    )
+        return state
+
+    def _save(
+        self,
+        state: TrainState,
+        step: int,
+        due: bool,
+        checkpoints: Checkpoints,
+        progress: Progress,
+    ) -> bool:
+        """Writes a checkpoint, validated where one is `due`; returns whether that was broken off."""
+        accuracy, broken_off = None, False
+        if due:
+            try:
+                accuracy = self._validate(state, step, progress)
+            except Interrupted:  # made up for when the run goes on
+                broken_off = True
+        checkpoints.save(step, state, self._run_state(to_validate=broken_off), accuracy)
+        return broken_off
+
+    def _run_state(self, to_validate: bool = False) -> dict[str, Any]:
+        return {
+            "batches": self.method.batches.get_state(),
+            "seconds": self._seconds(),
+            "compile_seconds": self._compile_seconds(),
+            "skipped": self.skipped.get_state(),
+            "to_validate": to_validate,
+        }
+
+    def _log(self, step: int, outcome: Outcome, progress: Progress) -> None:
+        metrics = {name: float(x) for name, x in fetch(outcome.metrics).items()}
+        now = time.monotonic()
+        seconds, self.clock = now - self.clock, now
+        metrics["seconds"] = seconds
+        metrics["tokens_per_second"] = metrics["tokens"] / seconds
+        if self.rate is not None:
+            # The schedule stands still at steps that change nothing.
+            metrics["learning_rate"] = float(self.rate(step - 1 - self.skipped.updates_missed))
+        self.workdir.append_metrics({"step": step, "kind": "train", **metrics})
+        samples = self.config.samples.every
+        if outcome.readable is not None and samples and (step - 1) % samples == 0:
+            records = outcome.readable()
+            self.workdir.append_trajectories({"step": step, **record} for record in records)
+        progress.update(step, metrics["tokens_per_second"], metrics["loss"])
+        self.skipped.count(step, metrics, outcome)
+
+    def _validate(
+        self, state: TrainState, step: int, progress: Progress | None = None
+    ) -> float | None:
+        if "validation" not in self.data:
+            return None
+        summary, _ = self._sample("validation", state.params, self.pair.student_config)
+        low, high = summary["interval"]
+        record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
+        self.workdir.append_metrics({"step": step, "kind": "validation", **record})
+        if progress is not None:
+            progress.update(step, accuracy=summary["accuracy"])
+        return summary["accuracy"]
+
+    def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
+        """Measures on the test sets. A resumed run finds the summaries in the log."""
+        for data in TEST_SETS:
+            if data not in self.data:
+                continue
+            summary, samples = self._sample(data, params, config, name == "teacher")
+            record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
+            self.workdir.write_samples(f"{name}-{data}", samples)
+            self.workdir.append_metrics(record)
+            self.console.print(
+                f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
+                f"problems ({summary['seconds']:.0f} s)"
+            )
+
+    def _sample(
+        self, data: str, params: Params, config: Any, as_teacher: bool = False
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return measure(
+            self.config, self.pair, params, config, self.data[data], as_teacher=as_teacher
+        )
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _compile_seconds(self) -> float:
+        return self.compiling_before + self.compiled.seconds
+
+    def _summarise(self) -> dict[str, Any]:
+        records = read_log(self.workdir.path / METRICS)
+        drop = ("step", "kind", "name", "data")
+        measured = {
+            (r["data"], r["name"]): {k: v for k, v in r.items() if k not in drop}
+            for r in records
+            if r["kind"] == "evaluation"
+        }
+        names = ("before", "after", "teacher")
+        results: dict[str, Any] = {name: measured.get(("test", name)) for name in names}
+        if "long" in self.data:
+            results["long"] = {name: measured.get(("long", name)) for name in names}
+        train = [r for r in records if r["kind"] == "train"]
+        results["synthesis"] = _synthesis(train)
+        results["steps"] = self.config.steps
+        results["loss_tokens"] = int(sum(r["loss_tokens"] for r in train))
+        results |= self.skipped.results()
+        results["train_seconds"] = sum(r["seconds"] for r in train)
+        results["seed"] = self.config.seed
+        results["wall_seconds"] = self._seconds()
+        results["compile_seconds"] = self._compile_seconds()
+        return results | environment()
+
+
+def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the run trained on: shares of trajectories, as far as logged, and tokens by source."""
+    if not train or "rows" not in train[0]:
+        return None
+    rows = sum(r["rows"] for r in train)
+    shares: dict[str, float] = {
+        name: sum(r[name] * r["rows"] for r in train) / rows
+        for name in ("backtracked", "dropped", "truncated", "accepted", "kept", "reward")
+        if name in train[0]
+    }
+    tokens = {
+        name.removeprefix("tokens_"): int(sum(r[name] for r in train))
+        for name in train[0]
+        if name.startswith("tokens_") and name != "tokens_per_second"
+    }
+    return {"trajectories": int(rows), **shares, "tokens": tokens}

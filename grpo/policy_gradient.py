@@ -1,0 +1,288 @@
+"""Group-relative policy gradients from a reward per response: GRPO, and what DAPO changes in its loss.
+
+A response y of a group of G to one prompt has the advantage A = (R - mean R) / std R over the group
+(GRPO, arXiv 2402.03300, section 4.1.2), and its tokens the loss (Eq. 3)
+
+  -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_weight k3,    r = p(y_t) / p_old(y_t),
+
+where p_old wrote the text: at temperature 1 and unfiltered. At r = 1 the gradient is that of the
+advantage-weighted likelihood, -A grad log p. k3 is taken of the student p and a frozen reference q
+on the tokens that p_old drew: its value estimates KL(p, q), but its gradient is that of KL(q, p),
+the *forward* KL (`distill.losses.estimators`). That is GRPO as published, and is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.losses.chunked import log_probs, readout, weighted_sum
+from distill.losses.estimators import k3
+from distill.losses.log_probs import token_log_probs
+from distill.trajectories import Trajectories
+from models.decoding.sampling import mask_padding
+from models.parameters import Params
+
+ADVANTAGES = ("std", "none")
+NORMALISATIONS = ("sequence", "token")
+
+
+@dataclasses.dataclass(frozen=True)
+class GrpoSettings:
+    """A rollout and a loss with a verifiable reward.
+
+    Attributes:
+      clip_low, clip_high: the ratio leaves no gradient below 1 - clip_low where the advantage is
+        negative, and above 1 + clip_high where it is positive. Idle where fresh weights write the
+        text: the ratio is then 1.
+      advantage: `std` divides by the group's standard deviation; `none` does not (Dr. GRPO, arXiv
+        2503.20783).
+      normalise: `sequence` is the mean over responses of the mean over their tokens, as GRPO was
+        published; `token` one mean over all tokens (DAPO, arXiv 2503.14476).
+      kl_weight: of the k3 penalty to the reference policy; 0 runs no reference.
+      student_temperature: of the rollout; must be 1.
+      max_total: most tokens of a response.
+    """
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    advantage: str = "std"
+    normalise: str = "sequence"
+    kl_weight: float = 0.0
+    student_temperature: float = 1.0
+    max_total: int = 8192
+
+    def __post_init__(self):
+        for field, allowed in (("advantage", ADVANTAGES), ("normalise", NORMALISATIONS)):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"grpo.{field}={getattr(self, field)!r}: choose one of {allowed}.")
+        if not 0 <= self.clip_low <= 1:
+            raise ValueError(f"grpo.clip_low={self.clip_low} must lie in [0, 1].")
+        for field in ("clip_high", "kl_weight"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"grpo.{field}={getattr(self, field)} must be at least 0.")
+        if self.student_temperature != 1:
+            raise ValueError(
+                f"grpo.student_temperature={self.student_temperature}: the tokens would be drawn from "
+                "a tempered distribution, while the ratio and the gradient are those of the policy "
+                "at temperature 1. Set it to 1.0."
+            )
+        if self.max_total < 1:
+            raise ValueError(f"grpo.max_total={self.max_total} must be at least 1.")
+
+
+class SurrogateSums(flax.struct.PyTreeNode):
+    """Sums over a batch, and the counts they are divided by, once.
+
+    Attributes:
+      total: `surrogate + kl_weight * kl`: what is differentiated.
+      surrogate: sum of the clipped surrogate, of tokens or of the responses' means.
+      kl: likewise of k3, in nats; None where there is no penalty.
+      count: what both are divided by: weight of all tokens, or responses that have any.
+      clipped: weight of the tokens whose ratio is clipped.
+      tokens: weight of all tokens.
+      idle_rows: responses without any.
+    """
+
+    total: jax.Array
+    surrogate: jax.Array
+    kl: jax.Array | None
+    count: jax.Array
+    clipped: jax.Array
+    tokens: jax.Array
+    idle_rows: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        """The loss; 0 where nothing trains."""
+        return self.total / jnp.maximum(self.count, 1.0)
+
+    @property
+    def metrics(self) -> dict[str, jax.Array]:
+        """`surrogate`; `clipped`, a share of tokens; `idle_rows`; `kl`, nats per token, if any."""
+        count = jnp.maximum(self.count, 1.0)
+        return {
+            "surrogate": self.surrogate / count,
+            "clipped": self.clipped / jnp.maximum(self.tokens, 1.0),
+            "idle_rows": self.idle_rows,
+            **({} if self.kl is None else {"kl": self.kl / count}),
+        }
+
+
+def group_advantages(
+    rewards_B: jax.Array, group_size: int, scale: str = "std", eps: float = 1e-6
+) -> jax.Array:
+    """Rewards [B] relative to those of their group, whose rows lie side by side.
+
+    A group whose rewards are equal has advantage 0, exactly.
+
+    Args:
+      scale: `std` divides by the group's standard deviation (of the population: by G, not G - 1)
+        plus `eps`; `none` leaves the differences.
+
+    Raises:
+      ValueError: an unknown scale, or rows that are no whole groups.
+    """
+    if scale not in ADVANTAGES:
+        raise ValueError(f"scale={scale!r}: choose one of {ADVANTAGES}.")
+    if group_size < 1 or rewards_B.shape[0] % group_size:
+        raise ValueError(f"{rewards_B.shape[0]} rewards are no whole groups of {group_size=}.")
+    groups_PxG = jnp.asarray(rewards_B, jnp.float32).reshape(-1, group_size)
+    # Rounding in the mean must not turn equal rewards into a signal.
+    equal_Px1 = jnp.all(groups_PxG == groups_PxG[:, :1], axis=1, keepdims=True)
+    centred_PxG = groups_PxG - jnp.mean(groups_PxG, axis=1, keepdims=True)
+    if scale == "std":
+        centred_PxG /= jnp.std(groups_PxG, axis=1, keepdims=True) + eps
+    return jnp.where(equal_Px1, 0.0, centred_PxG).reshape(-1)
+
+
+def clipped_surrogate(
+    log_probs_BxT: jax.Array,
+    old_log_probs_BxT: jax.Array,
+    advantages: jax.Array,
+    weights_BxT: jax.Array,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+) -> tuple[jax.Array, jax.Array]:
+    """What each token adds to the loss [B, T] before it is weighted, and whether it is clipped.
+
+    A clipped token has no gradient; neither has one without a weight, whose log-probabilities may
+    be anything.
+
+    Args:
+      log_probs_BxT, old_log_probs_BxT: of the token, in nats. The caller detaches the old ones.
+      advantages: of the responses [B], or of the tokens [B, T].
+    """
+    # Clipping is decided on logarithms, and a clipped ratio never formed: it may overflow.
+    log_ratio_BxT = jnp.where(weights_BxT != 0, log_probs_BxT - old_log_probs_BxT, 0.0)
+    advantages_BxT = advantages if advantages.ndim == 2 else advantages[:, None]
+    above_BxT = (advantages_BxT > 0) & (log_ratio_BxT > jnp.log1p(clip_high))
+    below_BxT = (advantages_BxT < 0) & (log_ratio_BxT < jnp.log1p(-clip_low))
+    clipped_BxT = above_BxT | below_BxT
+    ratio_BxT = jnp.exp(jnp.where(clipped_BxT, 0.0, log_ratio_BxT))
+    bound_BxT = jnp.where(above_BxT, 1 + clip_high, 1 - clip_low)
+    return -advantages_BxT * jnp.where(clipped_BxT, bound_BxT, ratio_BxT), clipped_BxT
+
+
+def surrogate_sums(
+    settings: GrpoSettings,
+    log_probs_BxT: jax.Array,
+    old_log_probs_BxT: jax.Array,
+    advantages_B: jax.Array,
+    weights_BxT: jax.Array,
+    reference_log_probs_BxT: jax.Array | None = None,
+) -> SurrogateSums:
+    """The loss of given log-probabilities; those of the reference are read if there is a penalty."""
+    w_BxT = weights_BxT
+    each_BxT = _token_weights(settings, w_BxT)
+    loss_BxT, (surrogate_BxT, kl_BxT, clipped_BxT) = _token_loss(
+        settings, log_probs_BxT, old_log_probs_BxT, advantages_B, w_BxT, reference_log_probs_BxT
+    )
+    responses = jnp.sum(jnp.sum(w_BxT, axis=1) > 0)
+    return SurrogateSums(
+        total=jnp.sum(each_BxT * loss_BxT),
+        surrogate=jnp.sum(each_BxT * surrogate_BxT),
+        kl=None if kl_BxT is None else jnp.sum(each_BxT * kl_BxT),
+        count=responses if settings.normalise == "sequence" else jnp.sum(w_BxT),
+        clipped=jnp.sum(w_BxT * clipped_BxT),
+        tokens=jnp.sum(w_BxT),
+        idle_rows=w_BxT.shape[0] - responses,
+    )
+
+
+def _token_weights(settings: GrpoSettings, weights_BxT: jax.Array) -> jax.Array:
+    """Of every token in the sums [B, T]."""
+    if settings.normalise == "token":
+        return weights_BxT
+    tokens_Bx1 = jnp.sum(weights_BxT, axis=1, keepdims=True)
+    return weights_BxT / jnp.where(tokens_Bx1 > 0, tokens_Bx1, 1.0)
+
+
+def _token_loss(
+    settings: GrpoSettings,
+    log_probs_BxT: jax.Array,
+    old_log_probs_BxT: jax.Array,
+    advantages: jax.Array,
+    weights_BxT: jax.Array,
+    reference_log_probs_BxT: jax.Array | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array | None, jax.Array]]:
+    """The loss of every token [B, T], and its parts: surrogate, k3, and whether it is clipped."""
+    s, w_BxT = settings, weights_BxT
+    surrogate_BxT, clipped_BxT = clipped_surrogate(
+        log_probs_BxT, old_log_probs_BxT, advantages, w_BxT, s.clip_low, s.clip_high
+    )
+    if reference_log_probs_BxT is None:
+        return surrogate_BxT, (surrogate_BxT, None, clipped_BxT)
+    kl_BxT = k3(jnp.where(w_BxT != 0, reference_log_probs_BxT - log_probs_BxT, 0.0))
+    return surrogate_BxT + s.kl_weight * kl_BxT, (surrogate_BxT, kl_BxT, clipped_BxT)
+
+
+def policy_gradient_loss(
+    params: Params,
+    config: models.ModelConfig,
+    settings: GrpoSettings,
+    trajectories: Trajectories,
+    advantages_B: jax.Array,
+    old_params: Params | None = None,
+    reference_params: Params | None = None,
+    reference_config: models.ModelConfig | None = None,
+    vocab_size: int | None = None,
+) -> SurrogateSums:
+    """The surrogate on tokens with a likelihood weight: they weigh -log p by A at a ratio of 1.
+
+    Args:
+      old_params: the weights that wrote the text; None: `params` did, and it costs no forward pass.
+      reference_params, reference_config: the frozen policy of the penalty; run if there is one.
+      vocab_size: only ids below it can have been drawn; None: all.
+
+    Raises:
+      ValueError: a penalty without a reference policy.
+    """
+    t = trajectories
+    tokens_BxT, weights_BxT = t.tokens_BxT[:, 1:], t.likelihood_weights_BxT[:, 1:]
+
+    def hidden(params: Params, config: models.ModelConfig) -> jax.Array:
+        return models.forward_hidden(
+            params, config, t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1]
+        )
+
+    def fixed(params: Params, config: models.ModelConfig) -> jax.Array:
+        scores = token_log_probs(params, config, hidden(params, config), tokens_BxT, vocab_size)
+        return jax.lax.stop_gradient(scores)
+
+    old_BxT = None if old_params is None else fixed(old_params, config)
+    reference_BxT = None
+    if settings.kl_weight > 0:
+        if reference_params is None or reference_config is None:
+            raise ValueError(f"grpo.kl_weight={settings.kl_weight} needs a reference policy.")
+        reference_BxT = fixed(reference_params, reference_config)
+
+    def per_token(logits: jax.Array, _: None, x: dict[str, Any]) -> tuple[jax.Array, Any]:
+        new = log_probs(mask_padding(logits, vocab_size), x["tokens"])
+        old = jax.lax.stop_gradient(new) if x["old"] is None else x["old"]
+        terms = x["advantages"], x["weights"], x["reference"]
+        return _token_loss(settings, new, old, *terms)[0], new
+
+    total, new_BxT = weighted_sum(
+        per_token,
+        readout(params, config, hidden(params, config)),
+        None,
+        _token_weights(settings, weights_BxT),
+        {
+            "tokens": tokens_BxT,
+            "advantages": jnp.broadcast_to(advantages_B[:, None], tokens_BxT.shape),
+            "weights": weights_BxT,
+            "old": old_BxT,
+            "reference": reference_BxT,
+        },
+    )
+    sums = surrogate_sums(
+        settings, new_BxT, new_BxT if old_BxT is None else old_BxT, advantages_B, weights_BxT,
+        reference_BxT,
+    )  # fmt: skip
+    return sums.replace(total=total)

@@ -1,0 +1,1 @@
+"""Rollouts that student, teacher and data share: ImitKD, SKD and GKD."""

@@ -1,0 +1,1 @@
+"""Cached decoding: prefill, sampling, slots."""

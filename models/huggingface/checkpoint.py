@@ -1,0 +1,285 @@
+"""Reading models from Hugging Face directories: config.json and safetensors."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes  # noqa: F401  (teaches numpy bfloat16)
+import numpy as np
+from jax.sharding import Mesh
+from safetensors import SafetensorError, safe_open
+
+from models.config import ModelConfig
+from models.huggingface.config import DTYPES, config_from_json
+from models.huggingface.layout import Index, TensorLayout, tensor_layouts, tensor_shapes
+from models.parameters import Params, shardings
+from models.sharding import Rules
+
+CONFIG_FILE = "config.json"
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_DTYPE_CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# Listed at most, when many tensors are wrong.
+_SHOWN = 5
+# No config and no index is longer, in bytes: those of the largest models have a few million.
+_MAX_JSON = 2**26
+
+
+def load_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """The `ModelConfig` of a Hugging Face directory.
+
+    Raises:
+      FileNotFoundError: there is no such directory, or no config.json in it.
+      ValueError: a field is malformed or not supported; names the file, field and value.
+    """
+    file = existing_directory(path) / CONFIG_FILE
+    return config_from_json(read_json(file), str(file))
+
+
+def load_pretrained(
+    path: str | os.PathLike[str],
+    dtype: str | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+) -> tuple[ModelConfig, Params]:
+    """Reads a Qwen3, Qwen2 or Llama model from a local Hugging Face directory.
+
+    Names, shapes and dtypes of all tensors are checked before any is read. Only safetensors are
+    read, never pickles.
+
+    Args:
+      path: directory with config.json and model.safetensors, or an index and its shards.
+      dtype: what the parameters are cast to; as on disk by default. `config.dtype`, which the
+        model computes in, is set to the same.
+      mesh: places every array by its `NamedSharding`; a process reads only its own parts.
+      rules: logical-axis rules on that mesh; `ModelConfig`'s by default.
+
+    Returns:
+      The config (with `dtype`, `mesh` and `rules` set) and the parameters, as in `declare`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: config, index, header or tensors are malformed, or not what the config asks for.
+    """
+    directory = existing_directory(path)
+    config = load_config(directory)
+    if mesh is not None:
+        config = config.replace(mesh=mesh)
+    if rules is not None:
+        config = config.replace(rules=rules)
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}; supported are {', '.join(map(repr, DTYPES))}.")
+    with contextlib.ExitStack() as stack:
+        tensors = _open_tensors(directory, stack)
+        _check_tensors(tensors, config, directory)
+        config = config.replace(dtype=dtype or _common_dtype(tensors, directory))
+        if config.tie_embeddings:
+            _check_tied_head(tensors, directory)
+        return config, _read_params(tensors, config)
+
+
+def existing_directory(path: str | os.PathLike[str]) -> Path:
+    directory = Path(path)
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            f"{directory} is not a local directory. Download a model first, for example with "
+            "huggingface_hub.snapshot_download, and pass the path that it returns."
+        )
+    return directory
+
+
+def read_json(file: Path) -> Any:
+    try:
+        if file.stat().st_size > _MAX_JSON:
+            raise ValueError(f"{file} is {file.stat().st_size} bytes long: no config of a model.")
+        text = file.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{file} does not exist.") from None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON: {error}.") from None
+
+
+class _Tensor:
+    """A tensor in an open safetensors file; its data is read where it is indexed."""
+
+    def __init__(self, handle: Any, name: str, file: Path):
+        self.slice = handle.get_slice(name)
+        self.file = file
+        self.shape = tuple(self.slice.get_shape())
+        self.dtype_code = str(self.slice.get_dtype())
+
+    def __getitem__(self, index: Index) -> np.ndarray:
+        return self.slice[index]
+
+
+def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
+    """All tensors of the checkpoint by name, from its single file or else from its index."""
+    if (directory / SINGLE_FILE).exists():
+        return _open_file(directory / SINGLE_FILE, stack)
+    if not (directory / INDEX_FILE).exists():
+        raise FileNotFoundError(
+            f"{directory} holds neither {SINGLE_FILE} nor {INDEX_FILE}. Only safetensors are read; "
+            "convert other formats with transformers' save_pretrained first."
+        )
+    weight_map = _read_index(directory / INDEX_FILE)
+    tensors: dict[str, _Tensor] = {}
+    for file_name in sorted(set(weight_map.values())):
+        found = _open_file(directory / file_name, stack)
+        listed = {name for name, file in weight_map.items() if file == file_name}
+        if listed != found.keys():
+            name = min(listed ^ found.keys())
+            problem = "is not there" if name in listed else "does not belong there"
+            raise ValueError(
+                f"{directory / file_name}: tensor {name!r} {problem} according to {INDEX_FILE}."
+            )
+        tensors |= found
+    return tensors
+
+
+def _read_index(file: Path) -> dict[str, str]:
+    index = read_json(file)
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{file}: field 'weight_map' must map tensor names to file names.")
+    for tensor, name in weight_map.items():
+        # As on either kind of system: an index is data from elsewhere.
+        plain = isinstance(name, str) and name == PurePosixPath(name).name
+        if not plain or name != PureWindowsPath(name).name or not name.endswith(".safetensors"):
+            raise ValueError(
+                f"{file}: tensor {tensor!r} lies in {name!r:.200}, which is not the name of a "
+                "safetensors file beside the index."
+            )
+    return weight_map
+
+
+def _open_file(file: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist, but the checkpoint needs it.")
+    try:
+        handle = stack.enter_context(safe_open(file, framework="numpy"))
+        return {name: _Tensor(handle, name, file) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"{file} is not a valid safetensors file: {error}.") from None
+
+
+def _check_tensors(tensors: dict[str, _Tensor], config: ModelConfig, directory: Path) -> None:
+    """Raises unless the tensors are, by name, shape and dtype, those that the config asks for."""
+    # Sizes come from a file: take as many names as can be there, and a few to report.
+    expected = dict(itertools.islice(tensor_shapes(config), len(tensors) + _SHOWN))
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise ValueError(
+            f"{directory}: {CONFIG_FILE} asks for tensors that are missing: "
+            f"{', '.join(missing[:_SHOWN])}{', ...' if len(missing) > _SHOWN else ''}."
+        )
+    for name, tensor in tensors.items():
+        if name not in expected and not _is_ignored(name, config):
+            raise ValueError(f"{tensor.file}: tensor {name!r} has no place in a {config.family}.")
+        head_shape = (config.vocab_size, config.hidden_size)
+        shape = head_shape if name == "lm_head.weight" else expected.get(name, tensor.shape)
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{tensor.file}: tensor {name!r} has shape {tensor.shape}, but {CONFIG_FILE} asks "
+                f"for {shape}."
+            )
+        if name in expected and tensor.dtype_code not in _DTYPE_CODES:
+            raise ValueError(
+                f"{tensor.file}: tensor {name!r} has dtype {tensor.dtype_code}; supported are "
+                f"{', '.join(_DTYPE_CODES)}."
+            )
+
+
+def _is_ignored(name: str, config: ModelConfig) -> bool:
+    # Old checkpoints hold the rotary frequencies, which follow from the config, and some hold the
+    # tied head a second time.
+    return name.endswith("rotary_emb.inv_freq") or (
+        name == "lm_head.weight" and config.tie_embeddings
+    )
+
+
+def _check_tied_head(tensors: dict[str, _Tensor], directory: Path) -> None:
+    """Raises if there is a head that differs from the embeddings it should be tied to."""
+    head, embed = tensors.get("lm_head.weight"), tensors["model.embed_tokens.weight"]
+    if head is None:
+        return
+    total, rows = embed.shape[0], 8192
+    for start in range(0, total, rows):
+        part = (slice(start, min(start + rows, total)), slice(None))
+        if not np.array_equal(head[part], embed[part]):
+            raise ValueError(
+                f"{directory}: 'lm_head.weight' differs from 'model.embed_tokens.weight', but "
+                f"{CONFIG_FILE} says tie_word_embeddings; set it to false there to use both."
+            )
+
+
+def _common_dtype(tensors: dict[str, _Tensor], directory: Path) -> str:
+    codes = {t.dtype_code for n, t in tensors.items() if not n.endswith("rotary_emb.inv_freq")}
+    if len(codes) > 1:
+        raise ValueError(
+            f"{directory} holds tensors of different dtypes, {', '.join(sorted(codes))}; say "
+            "which one to load them in with dtype=."
+        )
+    return _DTYPE_CODES[codes.pop()]
+
+
+def _read_params(tensors: dict[str, _Tensor], config: ModelConfig) -> Params:
+    layouts = tensor_layouts(config)
+    params: Params = {"layers": {}}
+    places = None if config.mesh is None else shardings(config, config.mesh, config.rules)
+    for path, layout in layouts.items():
+        shape = (config.num_layers, *layout.shape) if path.startswith("layers/") else layout.shape
+        read = _reader(tensors, layout, shape, config.dtype)
+        if places is None:
+            array = jnp.asarray(read((slice(None),) * len(shape)))
+        else:
+            array = jax.make_array_from_callback(shape, _at(places, path), read)
+        _insert(params, path, array)
+    return params
+
+
+def _reader(
+    tensors: dict[str, _Tensor], layout: TensorLayout, shape: tuple[int, ...], dtype: str
+) -> Callable[[Any], np.ndarray]:
+    """A function that reads any block of one parameter."""
+    stacked = len(shape) > len(layout.shape)
+    blocks: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+
+    def read(index: Index) -> np.ndarray:
+        bounds = tuple(s.indices(n)[:2] for s, n in zip(index, shape, strict=True))
+        if bounds not in blocks:  # the devices of a replicated axis ask for the same block
+            block = np.empty([stop - start for start, stop in bounds], dtype)
+            if stacked:
+                part = layout.tensor_index(index[1:])
+                for i, layer in enumerate(range(*bounds[0])):
+                    tensor = tensors[layout.name.format(layer=layer)]
+                    block[i] = layout.from_tensor(tensor[part], block.shape[1:])
+            else:
+                part = layout.tensor_index(index)
+                block[...] = layout.from_tensor(tensors[layout.name][part], block.shape)
+            blocks[bounds] = block
+        return blocks[bounds]
+
+    return read
+
+
+def _at(tree: Params, path: str) -> Any:
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def _insert(tree: Params, path: str, value: Any) -> None:
+    *parents, key = path.split("/")
+    for parent in parents:
+        tree = tree[parent]
+    tree[key] = value

@@ -1,0 +1,203 @@
+"""Writing models as Hugging Face directories: config.json, safetensors, tokenizer files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from models.config import ModelConfig
+from models.huggingface.checkpoint import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    SINGLE_FILE,
+    existing_directory,
+    read_json,
+)
+from models.huggingface.config import TOKEN_ID_FIELDS, config_to_json
+from models.huggingface.layout import TensorLayout, tensor_layouts, tensor_shapes
+from models.parameters import Params, abstract
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+)
+
+
+def save_pretrained(
+    params: Params,
+    config: ModelConfig,
+    path: str | os.PathLike[str],
+    tokenizer_from: str | os.PathLike[str] | None = None,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5 * 2**30,
+) -> None:
+    """Writes a model as a Hugging Face directory that transformers, and we, can load.
+
+    The directory appears under its name only when it is complete. A checkpoint that is already
+    there is replaced; a directory with anything else in it is left alone.
+
+    Args:
+      params: as in `declare(config)`; every shard must be addressable from this process. The
+        layout has no adapters: `models.merge` them first.
+      path: directory to write.
+      tokenizer_from: directory whose tokenizer and generation_config.json come along, and the
+        special token ids of its config.json; by default those that `path` already has.
+      dtype: what the arrays are cast to; as they are by default.
+      max_shard_bytes: weights beyond this many bytes are split over files, with an index. A
+        single larger tensor has a file of its own.
+
+    Raises:
+      ValueError: the parameters are not those of `config`, no family of transformers is, or there
+        are adapters.
+      FileExistsError: `path` holds something that is not part of a checkpoint.
+    """
+    path = Path(path)
+    config = config.replace(mesh=None)
+    if config.lora is not None:
+        raise ValueError("config.lora is set; models.merge the adapters into the base first.")
+    _check_params(params, config)
+    dtypes = {str(x.dtype) for x in jax.tree.leaves(params)}
+    if dtype is None and len(dtypes) > 1:
+        raise ValueError(f"Parameters have dtypes {sorted(dtypes)}; say which to save with dtype=.")
+    dtype = dtype or dtypes.pop()
+    _check_replaceable(path)
+    source = path if tokenizer_from is None else existing_directory(tokenizer_from)
+    values = config_to_json(config, dtype, _token_ids(source))
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    scratch.mkdir()
+    try:
+        _write_json(scratch / CONFIG_FILE, values)
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, scratch / name)
+        _write_tensors(params, config, dtype, scratch, max_shard_bytes)
+        _move(scratch, path)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _check_params(params: Params, config: ModelConfig) -> None:
+    def by_name(tree: Any) -> dict[str, Any]:
+        leaves = jax.tree.leaves_with_path(tree)
+        return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
+
+    arrays = by_name(params)
+    expected = {name: x.shape for name, x in by_name(abstract(config)).items()}
+    given = {name: tuple(x.shape) for name, x in arrays.items()}
+    for name in sorted(expected.keys() | given.keys()):
+        if expected.get(name) != given.get(name):
+            raise ValueError(
+                f"Parameter {name!r} is {given.get(name, 'missing')}, but the config asks for "
+                f"{expected.get(name, 'no such array')}."
+            )
+    for name, array in arrays.items():
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            raise ValueError(
+                f"Parameter {name!r} has shards in other processes; gather it before saving."
+            )
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file; choose another path for the checkpoint.")
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        known = entry.name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES)
+        if not known and entry.suffix != ".safetensors":
+            raise FileExistsError(
+                f"{path} holds {entry.name!r}, which is not part of a checkpoint; choose another "
+                "path, or remove it."
+            )
+
+
+def _token_ids(source: Path) -> dict[str, Any]:
+    if not (source / CONFIG_FILE).is_file():
+        return {}
+    values = read_json(source / CONFIG_FILE)
+    return {name: values[name] for name in TOKEN_ID_FIELDS if name in values}
+
+
+def _write_json(file: Path, values: Any) -> None:
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_tensors(
+    params: Params, config: ModelConfig, dtype: str, directory: Path, max_shard_bytes: int
+) -> None:
+    shards = _shards(config, np.dtype(dtype).itemsize, max_shard_bytes)
+    tensors = _tensors(params, config, dtype)
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(shards):
+        file = (
+            SINGLE_FILE if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        )
+        # transformers wants to be told that the layout is PyTorch's.
+        save_file(dict(itertools.islice(tensors, len(names))), directory / file, {"format": "pt"})
+        (directory / file).chmod((directory / CONFIG_FILE).stat().st_mode)  # not for us alone
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config)}
+        total = sum(sizes.values()) * np.dtype(dtype).itemsize
+        _write_json(
+            directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map}
+        )
+
+
+def _shards(config: ModelConfig, itemsize: int, max_bytes: int) -> list[list[str]]:
+    """Names of the tensors in every file, in the order of `tensor_shapes`."""
+    shards: list[list[str]] = [[]]
+    used = 0
+    for name, shape in tensor_shapes(config):
+        size = math.prod(shape) * itemsize
+        if shards[-1] and used + size > max_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += size
+    return shards
+
+
+def _tensors(params: Params, config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the checkpoint, one at a time, in the order of `tensor_shapes`."""
+    layouts = tensor_layouts(config)
+    for path, layout in layouts.items():
+        if not path.startswith("layers/"):
+            yield layout.name, _host(layout, params[path], dtype)
+    for layer in range(config.num_layers):
+        for path, layout in layouts.items():
+            if path.startswith("layers/"):
+                array = params["layers"][path.removeprefix("layers/")][layer]
+                yield layout.name.format(layer=layer), _host(layout, array, dtype)
+
+
+def _host(layout: TensorLayout, array: jax.Array, dtype: str) -> np.ndarray:
+    return layout.to_tensor(np.asarray(array).astype(dtype))
+
+
+def _move(scratch: Path, path: Path) -> None:
+    """Puts a finished directory in its place; the one it replaces goes last."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    if path.exists():
+        path.rename(old)
+    scratch.rename(path)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Tokenizers and prompts of Hugging Face directories."""

@@ -1,0 +1,291 @@
+"""Tokenizers of Hugging Face directories: the bytes of every token, prompts, end-of-sequence ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from models.text.tokenizer_files import (
+    GENERATION,
+    TOKENIZER_CONFIG,
+    eos_of_generation,
+    read_tokenizer,
+)
+
+# A problem as prompt tokens.
+Render = Callable[[str], list[int]]
+_BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+THINKING = ("default", "on", "off")
+# What templates call it: Qwen3 and many others; DeepSeek and Granite.
+_SWITCHES = ("enable_thinking", "thinking")
+
+
+def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a local Hugging Face directory. Never goes to the network.
+
+    Args:
+      template: path of a Jinja chat template to use in place of the directory's, if not empty.
+
+    Raises:
+      FileNotFoundError: no such directory or template, or no tokenizer.json in it.
+      ValueError: a file of it is malformed.
+    """
+    tokenizer = _load(Path(directory))
+    if template:
+        file = Path(template).expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(f"Chat template {template!r}: there is no such file.")
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _load(path: Path) -> PreTrainedTokenizerFast:
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
+    return read_tokenizer(path)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of `text` alone, no special token added.
+
+    Raises:
+      ValueError: the tokenizer has no token for some of the text.
+    """
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    unknown = tokenizer.unk_token_id
+    # A text may spell the unknown token out: some families use one token for several purposes.
+    if unknown is not None and ids.count(unknown) > text.count(str(tokenizer.unk_token)):
+        foreign = sorted({c for c in text if unknown in _encode_character(tokenizer, c)})
+        raise ValueError(
+            f"The tokenizer cannot write {foreign} in {text[:80]!r}; "
+            "use a tokenizer that covers this text, or leave the text out."
+        )
+    return ids
+
+
+def _encode_character(tokenizer: PreTrainedTokenizerBase, character: str) -> list[int]:
+    return tokenizer.encode(character, add_special_tokens=False)
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of `ids` without special tokens and without any tidying of spaces."""
+    text = tokenizer.decode(
+        [int(i) for i in ids], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return cast(str, text)
+
+
+def token_bytes(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[bytes]:
+    """The bytes that every id below `vocab_size` stands for.
+
+    Joined over a sequence they are the UTF-8 of its decoded text, except that a sentencepiece
+    decoder drops the one space it puts before the text. Special tokens and ids beyond the
+    tokenizer (a padded embedding table) stand for no bytes.
+
+    Raises:
+      ValueError: the tokenizer is neither byte-level nor sentencepiece-like, or has ids beyond
+        `vocab_size`.
+    """
+    tokens = tokenizer.get_vocab()
+    if max(tokens.values()) >= vocab_size:
+        raise ValueError(
+            f"The tokenizer has ids up to {max(tokens.values())}, the model's vocab_size is "
+            f"{vocab_size}: they do not belong together."
+        )
+    to_bytes = _token_decoder(tokenizer)
+    added = tokenizer.added_tokens_decoder
+    special = special_ids(tokenizer)
+    table = [b""] * vocab_size
+    for token, index in tokens.items():
+        if index in special:
+            continue
+        table[index] = token.encode() if index in added else to_bytes(token)
+    return table
+
+
+def _token_decoder(tokenizer: PreTrainedTokenizerBase):
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    kinds = _kinds(backend.get("decoder"))
+    if "ByteLevel" in kinds:
+        table = _unicode_to_byte()
+
+        def byte_level(token: str) -> bytes:
+            if all(c in table for c in token):
+                return bytes(table[c] for c in token)
+            return token.encode()
+
+        return byte_level
+    if kinds & {"Metaspace", "ByteFallback"}:
+
+        def sentencepiece(token: str) -> bytes:
+            fallback = _BYTE_FALLBACK.fullmatch(token) if "ByteFallback" in kinds else None
+            if fallback:
+                return bytes([int(fallback[1], 16)])
+            return token.replace("▁", " ").encode()
+
+        return sentencepiece
+    raise ValueError(
+        f"The tokenizer's decoder is {sorted(kinds) or 'absent'}; only byte-level BPE and "
+        "sentencepiece-like tokenizers are supported."
+    )
+
+
+def _kinds(decoder: dict[str, Any] | None) -> set[str]:
+    if not decoder:
+        return set()
+    if decoder["type"] == "Sequence":
+        return set().union(*(_kinds(part) for part in decoder["decoders"]))
+    return {decoder["type"]}
+
+
+def _unicode_to_byte() -> dict[str, int]:
+    # GPT-2's table: printable Latin-1 bytes stand for themselves, the others follow from U+0100.
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(kept)]
+    return {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(moved)}
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that `decode` leaves out."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerBase,
+    problem: str,
+    *,
+    prompt_format: str = "{problem}",
+    chat: bool = True,
+    system: str = "",
+    thinking: str = "default",
+) -> list[int]:
+    """Prompt ids of a problem: the one renderer of synthesis, training and evaluation.
+
+    Args:
+      tokenizer: from `load_tokenizer`.
+      problem: the problem's text.
+      prompt_format: the user's message, with `{problem}` where the problem goes; instructions
+        (`... put the final answer in \\boxed{}`) go here.
+      chat: whether to wrap the message in the tokenizer's chat template. Without, the message is
+        the whole prompt, after the tokens that the tokenizer puts before any text.
+      system: a system message before the user's; none if empty.
+      thinking: as in `chat_text`.
+
+    Raises:
+      ValueError: there is no chat template or no such switch in it, or `prompt_format` has no place
+        for the problem.
+    """
+    if "{problem}" not in prompt_format:
+        raise ValueError(f"prompt_format={prompt_format!r} does not contain '{{problem}}'.")
+    message = prompt_format.replace("{problem}", problem)
+    if chat:
+        messages = [{"role": "system", "content": system}] if system else []
+        # The template has written the special tokens already.
+        return encode(
+            tokenizer,
+            chat_text(tokenizer, [*messages, {"role": "user", "content": message}], thinking),
+        )
+    if system or thinking != "default":
+        raise ValueError(
+            f"{system=} and {thinking=} need a chat template, and chat is off. Write the whole "
+            "prompt in prompt_format."
+        )
+    ids = encode(tokenizer, message)
+    before = tokenizer.encode("", add_special_tokens=True)
+    bos = [i for i in before if i == tokenizer.bos_token_id]
+    return ids if ids[: len(bos)] == bos else bos + ids
+
+
+def chat_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    thinking: str = "default",
+) -> str:
+    """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
+
+    The text holds all special tokens: `encode` adds none, so that none is doubled.
+
+    Args:
+      messages: `role` and `content` each.
+      thinking: "on" or "off" sets the template's `enable_thinking` (some call it `thinking`);
+        "default" leaves it to the template.
+
+    Raises:
+      ValueError: there is no chat template, or it has no such switch.
+    """
+    if thinking not in THINKING:
+        raise ValueError(f"{thinking=}: choose one of {', '.join(THINKING)}.")
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "The tokenizer has no chat template. Put a chat_template.jinja beside its "
+            "tokenizer.json, name one in prompt.template, or turn chat off and write the whole "
+            "prompt in the format."
+        )
+    switches: dict[str, Any] = {}
+    if thinking != "default":
+        template = tokenizer.get_chat_template()
+        switches = {n: thinking == "on" for n in _SWITCHES if re.search(rf"\b{n}\b", template)}
+        if not switches:
+            raise ValueError(
+                f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
+                "model cannot be told. Use thinking='default'."
+            )
+    text = tokenizer.apply_chat_template(
+        [dict(message) for message in messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        **switches,
+    )
+    return cast(str, text)
+
+
+def opens_thinking(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> bool:
+    """Whether a prompt's template has written `<think>` already, which the response then lacks."""
+    return cast(str, tokenizer.decode(list(prompt))).rstrip().endswith("<think>")
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], response: str
+) -> list[int]:
+    """Ids of a text as the response to a prompt, whose end stays where it is.
+
+    A `<think>` with which both the prompt ends and the response begins is written once.
+
+    Raises:
+      ValueError: the response thinks, and the prompt has closed an empty thinking; or as `encode`.
+    """
+    if response.startswith("<think>"):
+        before = cast(str, tokenizer.decode(list(prompt)))
+        if opens_thinking(tokenizer, prompt):
+            response = response.removeprefix("<think>")
+            response = response.removeprefix(before[len(before.rstrip()) :])
+        elif before.rstrip().endswith("</think>"):
+            raise ValueError(
+                "The prompt ends in a closed </think>, and the reference begins with <think>: set "
+                "student.thinking='on', or take a reference without its thinking."
+            )
+    return encode(tokenizer, response)
+
+
+def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) -> tuple[int, ...]:
+    """Ids that end a text: `eos_token_id` of generation_config.json, else the tokenizer's.
+
+    Raises:
+      ValueError: neither names one.
+    """
+    ids = eos_of_generation(Path(model_dir), tokenizer)
+    if not ids and tokenizer.eos_token_id is not None:
+        ids = [int(tokenizer.eos_token_id)]
+    if not ids:
+        raise ValueError(
+            f"No end-of-sequence token: set eos_token_id in {Path(model_dir) / GENERATION} or "
+            f"eos_token in {TOKENIZER_CONFIG}."
+        )
+    return tuple(ids)

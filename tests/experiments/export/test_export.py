@@ -1,0 +1,197 @@
+"""Exporting a run's student, and refusing to."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+import models
+from distill.train.state import create_state
+from experiments.checkpoints.checkpoints import Checkpoints
+from experiments.export import bytes_of, export, main, model_card, student_of
+from experiments.tasks.chain_tokenizer import save_chain_tokenizer
+from experiments.workdir.workdir import Workdir
+
+CONFIG = models.ModelConfig(
+    family="qwen3", vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2,
+    num_heads=2, num_kv_heads=1, head_dim=8, qk_norm=True, tie_embeddings=True, rope_theta=5e4,
+)  # fmt: skip
+INIT = {
+    "family": "qwen3", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24,
+    "num_layers": 2, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8, "qk_norm": True,
+    "tie_embeddings": True, "rope_theta": 5e4,
+}  # fmt: skip
+
+
+def params(seed, dtype="float32"):
+    return models.init(jax.random.key(seed), CONFIG, dtype)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True)
+
+
+@pytest.fixture
+def student(tmp_path):
+    """The directory a run starts from."""
+    directory = tmp_path / "student"
+    models.save_pretrained(params(0), CONFIG, directory)
+    save_chain_tokenizer(directory)
+    return directory
+
+
+def new_run(path, config, dtype="float32"):
+    """A workdir with two checkpoints, the first the better one."""
+    with Workdir(path, config) as run, Checkpoints(run.checkpoints, keep_best=True) as saved:
+        for step, accuracy in ((10, 0.8), (20, 0.5)):
+            state = create_state(params(step, dtype), optax.adam(1e-3), {"r": jnp.zeros(3)})
+            saved.save(step, state, {}, accuracy)
+        run.write_results(
+            {
+                "before": {"accuracy": 0.4, "interval": [0.3, 0.5], "n": 64},
+                "after": {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 64, "mean_length": 12.5},
+                "teacher": None,
+                "commit": "abc",
+            }
+        )
+    return path
+
+
+def test_exports_what_was_trained(tmp_path, student, capsys):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}, "seed": 3})
+    for checkpoint, step in (("final", 20), ("best", 10), ("10", 10)):
+        out = tmp_path / f"out-{checkpoint}"
+        assert main(["--workdir", str(run), "--out", str(out), "--checkpoint", checkpoint]) == 0
+        assert f"Wrote step {step} " in capsys.readouterr().out
+        config, loaded = models.load_pretrained(out)
+        assert config == CONFIG
+        assert_same(loaded, params(step))
+        for file in student.iterdir():
+            if file.suffix != ".safetensors" and file.name != "config.json":
+                assert (out / file.name).read_bytes() == file.read_bytes()
+        assert AutoConfig.from_pretrained(out).num_hidden_layers == 2
+        card = (out / "README.md").read_text()
+        assert f"Step {step} of" in card
+        assert "| after | 0.500 | 0.400 to 0.600 | 64 | 12.5 tokens |" in card
+        assert '"seed": 3' in card
+
+
+def test_servers_find_what_they_look_for(tmp_path, student, capsys):
+    template = tmp_path / "mine.jinja"
+    template.write_text("Q {{ messages[0].content }} A")
+    run = new_run(
+        tmp_path / "run",
+        {
+            "student": {"path": str(student)},
+            "prompt": {"template": str(template)},
+            "evaluation": {"temperature": 0.6, "top_p": 0.95, "samples": 1},
+        },
+    )
+    out = tmp_path / "out"
+    flags = ["--workdir", str(run), "--out", str(out), "--dtype", "bfloat16"]
+    assert main([*flags, "--max_shard_size", "2.5KB"]) == 0
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    files = sorted(set(index["weight_map"].values()))
+    assert len(files) > 2 and files == sorted(p.name for p in out.glob("*.safetensors"))
+    config, loaded = models.load_pretrained(out)
+    assert config.dtype == "bfloat16"
+    assert_same(loaded, jax.tree.map(lambda x: x.astype("bfloat16"), params(20)))
+    generation = GenerationConfig.from_pretrained(out)
+    assert (generation.do_sample, generation.temperature, generation.top_p) == (True, 0.6, 0.95)
+    assert generation.eos_token_id == [97] and generation.pad_token_id == 96
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    message = [{"role": "user", "content": "1+1?"}]
+    assert tokenizer.apply_chat_template(message, tokenize=False) == "Q 1+1? A"
+    # A generation config of the student's own is kept; a template that is gone stops the export.
+    (student / "generation_config.json").write_text('{"eos_token_id": 5}')
+    export(run, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept/generation_config.json").read_text()) == {"eos_token_id": 5}
+    template.unlink()
+    assert main(["--workdir", str(run), "--out", str(tmp_path / "none")]) == 1
+    assert "prompt.template" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("5GB", 5 * 10**9), ("1.5 GiB", 3 * 2**29), ("200mb", 2 * 10**8), ("77", 77)],
+)
+def test_sizes(size, expected):
+    assert bytes_of(size) == expected
+    for bad in ("5TBs", "", "-1GB", "0", "GB"):
+        with pytest.raises(ValueError, match="no size such as"):
+            bytes_of(bad)
+
+
+def test_casts_only_when_told_to(tmp_path, student):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}}, dtype="bfloat16")
+    export(run, tmp_path / "as-trained")
+    assert_same(models.load_pretrained(tmp_path / "as-trained")[1], params(20, "bfloat16"))
+    export(run, tmp_path / "wide", dtype="float32")
+    wide = models.load_pretrained(tmp_path / "wide")[1]
+    assert_same(wide, jax.tree.map(lambda x: x.astype("float32"), params(20, "bfloat16")))
+
+
+def test_a_student_trained_from_scratch(tmp_path, student):
+    run = new_run(tmp_path / "run", {"student": {"init": INIT, "tokenizer": str(student)}})
+    export(run, tmp_path / "out")
+    config, loaded = models.load_pretrained(tmp_path / "out")
+    assert config == CONFIG
+    assert_same(loaded, params(20))
+
+
+def test_the_embedded_tokenizer_goes_with_an_embedded_model():
+    config, tokenizer = student_of({"student": {"init": INIT, "tokenizer": "embedded:tokenizer"}})
+    assert config == CONFIG
+    assert (tokenizer / "tokenizer.json").is_file()
+
+
+def test_llama3_scaling_of_a_student_from_scratch(student):
+    scaling = {
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    fields = {**INIT, "family": "llama", "qk_norm": False, "rope_scaling": scaling}
+    config, _ = student_of({"student": {"init": fields, "tokenizer": str(student)}})
+    assert config.rope_scaling == models.Llama3RopeScaling(**scaling)
+
+
+def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}})
+    empty = tmp_path / "empty"
+    Workdir(empty, {"student": {"path": str(student)}}).close()
+    nobody = new_run(tmp_path / "nobody", {"seed": 0})
+    other = tmp_path / "other"
+    wider = {**INIT, "hidden_size": 32}
+    new_run(other, {"student": {"init": wider, "tokenizer": str(student)}})
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "notes.txt").write_text("mine")
+    out = tmp_path / "out"
+    for flags, message in (
+        (["--workdir", run, "--out", full], "is not empty"),
+        (["--workdir", tmp_path / "absent", "--out", out], "not a run's directory"),
+        (["--workdir", student / "x", "--out", out], "not a run's directory"),
+        (["--workdir", empty, "--out", out], "no checkpoint in"),
+        (["--workdir", run, "--out", out, "--checkpoint", "15"], "no checkpoint 15 in"),
+        (["--workdir", nobody, "--out", out], "names no student"),
+        (["--workdir", other, "--out", out], "the config asks for"),
+    ):
+        assert main([str(flag) for flag in flags]) == 1
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+    assert [p.name for p in full.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "absent").exists()
+    with pytest.raises(SystemExit):
+        main(["--workdir", str(run), "--out", str(out), "--checkpoint", "latest"])
+
+
+def test_a_card_without_results():
+    card = model_card({"seed": 1}, None, 5)
+    assert "Results" not in card
+    assert json.loads(card.split("```json")[1].split("```")[0]) == {"seed": 1}

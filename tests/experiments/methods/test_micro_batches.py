@@ -1,0 +1,57 @@
+"""`optimizer.micro_batches` reaches every method's train step."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import atesd, grpo, motab, opd, pretrain, sft
+from distill.trajectories import Trajectories
+from experiments.methods import make_recipe
+from experiments.methods.base import Base
+from experiments.methods.sft import Sft
+from experiments.pair.pair import abstract_pair
+
+
+def cut(module, parts: int):
+    config = module.get_config()
+    config.optimizer.micro_batches = parts
+    return config
+
+
+@pytest.mark.parametrize("module", [motab, opd, grpo, sft])
+def test_a_batch_is_cut_into_as_many_parts(module):
+    def trace(parts: int) -> str:
+        config = cut(module, parts)
+        recipe = make_recipe(config, abstract_pair(config, None))
+        base = Base(config, recipe.pair)
+        i, f = (jax.ShapeDtypeStruct((config.batch_size, 24), x) for x in (jnp.int32, jnp.float32))
+        inputs = recipe.abstract_inputs(Trajectories(i, i, f, f, i, i))
+        step = recipe.train_step(base.optimizer)
+        return str(jax.make_jaxpr(step)(base.abstract(), recipe.pair.teacher_params, inputs))
+
+    assert "8,4,24" in trace(4).replace(" ", "") and "8,4,24" not in trace(1).replace(" ", "")
+    with pytest.raises(ValueError, match="micro_batches=5 does not divide a batch of 32 rows"):
+        trace(5)
+
+
+def test_supervised_training_has_parts_too():
+    config = pretrain.get_config("student")
+    config.optimizer.micro_batches = 5
+    pair = abstract_pair(config, None)
+    method = Sft(config, pair)
+    with pytest.raises(ValueError, match="micro_batches=5 does not divide"):
+        method._train.lower(method.abstract(), jax.eval_shape(lambda: _rows(config)))
+
+
+def _rows(config) -> Trajectories:
+    shape = config.batch_size, config.sft.max_tokens
+    i, f = jnp.zeros(shape, jnp.int32), jnp.zeros(shape)
+    return Trajectories(i, i, f, f, i, i)
+
+
+def test_atesd_takes_a_batch_as_a_whole():
+    config = cut(atesd, 2)
+    with pytest.raises(ValueError, match=r"optimizer\.micro_batches=2 with method='atesd'"):
+        make_recipe(config, abstract_pair(config, None))
