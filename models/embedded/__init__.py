@@ -1,10 +1,10 @@
-"""Where models are found by name."""
+"""The embedded models and tokenizers, and where models are found by name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-EMBEDDED = Path(__file__).resolve().parent / "embedded"
+EMBEDDED = Path(__file__).resolve().parent
 ROLES = ("teacher", "student", "reader", "tale-teacher", "tale-student")
 TOKENIZERS = ("tokenizer", "tale-tokenizer")
 _NAMES = ", ".join(f"embedded:{role}" for role in ROLES)
