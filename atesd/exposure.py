@@ -17,6 +17,7 @@ import numpy as np
 from atesd.references import ReferenceTokens
 from distill.rollouts.assembly import assemble
 from distill.trajectories import Source, Trajectories
+from models.checks import Count, check
 from models.decoding.decode import put
 
 _SMALLEST_BUCKET = 16
@@ -53,16 +54,13 @@ class References(flax.struct.PyTreeNode):
 class ReferenceWidths:
     """The most tokens that each piece of a teacher's context may have."""
 
-    head: int
-    reasoning: int
-    answer: int
-    tail: int
+    head: Count
+    reasoning: Count
+    answer: Count
+    tail: Count
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"widths.{field.name}={value} must be at least 1.")
+        check(self, "widths")
 
 
 def bucket(width: int, maximum: int) -> int:

@@ -7,7 +7,7 @@ of all tokens never exist at once (`distill.losses.chunked`).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -17,12 +17,13 @@ import models
 from atesd.exposure import References, expose
 from distill.losses.chunked import log_probs, map_logits, readout, weighted_sum
 from distill.losses.context import gather, teacher_view
-from distill.losses.divergence import DIVERGENCES, forward_kl, summands
+from distill.losses.divergence import forward_kl, summands
+from distill.losses.estimators import Divergence
 from distill.trajectories import Trajectories
+from models.checks import Share, above, check, one_of
 from models.parameters import Params
 
 CLIPS = ("none", "summand", "token")
-DIFFICULTIES = ("confidence", "reference_length")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,27 +43,15 @@ class LossSettings:
         `reference_length`, the reference's many tokens of reasoning.
     """
 
-    divergence: str = "forward_kl"
-    jsd_beta: float = 0.5
-    temperature: float = 1.0
-    clip: str = "none"
-    clip_at: float = 0.05
-    difficulty: str = "confidence"
+    divergence: Divergence = "forward_kl"
+    jsd_beta: Share = 0.5
+    temperature: Annotated[float, above(0)] = 1.0
+    clip: Annotated[str, one_of(*CLIPS)] = "none"
+    clip_at: Annotated[float, above(0)] = 0.05
+    difficulty: Annotated[str, one_of("confidence", "reference_length")] = "confidence"
 
     def __post_init__(self):
-        for field, allowed in (
-            ("divergence", DIVERGENCES),
-            ("clip", CLIPS),
-            ("difficulty", DIFFICULTIES),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"loss.{field}={getattr(self, field)!r}: choose one of {allowed}.")
-        if not 0 <= self.jsd_beta <= 1:
-            raise ValueError(f"loss.jsd_beta={self.jsd_beta} must lie in [0, 1].")
-        if not self.temperature > 0:
-            raise ValueError(f"loss.temperature={self.temperature} must be above 0.")
-        if not self.clip_at > 0:
-            raise ValueError(f"loss.clip_at={self.clip_at} must be above 0.")
+        check(self, "loss")
 
 
 class RowScores(flax.struct.PyTreeNode):

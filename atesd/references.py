@@ -11,8 +11,11 @@ import bisect
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
-UNITS = ("sentence", "token")
+from models.checks import Count, one_of, require
+
+Unit = Annotated[str, one_of("sentence", "token")]
 
 EncodeWithEnds = Callable[[str], tuple[list[int], list[int]]]
 
@@ -148,7 +151,7 @@ def tokenise_reference(
     tail: Sequence[int],
     encode_with_ends: EncodeWithEnds,
     max_reasoning: int,
-    unit: str = "sentence",
+    unit: Unit = "sentence",
 ) -> ReferenceTokens:
     """Token ids of a reference between `head` and `tail`, and where its reasoning may be cut.
 
@@ -167,10 +170,8 @@ def tokenise_reference(
     Raises:
       ValueError: an unknown `unit`, or no budget.
     """
-    if unit not in UNITS:
-        raise ValueError(f"exposure.unit={unit!r}: choose one of {UNITS}.")
-    if max_reasoning < 1:
-        raise ValueError(f"exposure.max_reasoning={max_reasoning} must be at least 1.")
+    require("exposure.unit", unit, Unit)
+    require("exposure.max_reasoning", max_reasoning, Count)
     ids, ends = encode_with_ends(reference.reasoning)
     cuts = _cuts(reference.reasoning, ends, unit)
     overlong = len(ids) > max_reasoning

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Annotated
 
-POLICIES = ("learned", "fixed", "random", "schedule")
-REWARD_LOSSES = ("train", "probe")
+from models.checks import Count, Share, above, at_least, between, check, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,61 +43,35 @@ class ControllerSettings:
         for terciles of difficulty.
     """
 
-    policy: str = "learned"
-    fixed: float = 1.0
+    policy: Annotated[str, one_of("learned", "fixed", "random", "schedule")] = "learned"
+    fixed: Share = 1.0
     schedule: tuple[tuple[int, float], ...] = ()
-    hold: int = 5
-    look_ahead: int = 20
-    discount: float = 0.95
-    lambda_gt: float = 0.5
+    hold: Count = 5
+    look_ahead: Count = 20
+    discount: Annotated[float, between(0, 1, "(]")] = 0.95
+    lambda_gt: Annotated[float, at_least(0)] = 0.5
     standardise_reward: bool = True
-    reward_loss: str = "train"
-    decisions_per_update: int = 4
-    learning_rate: float = 3e-3
-    hidden: int = 32
+    reward_loss: Annotated[str, one_of("train", "probe")] = "train"
+    decisions_per_update: Annotated[int, at_least(2)] = 4
+    learning_rate: Annotated[float, above(0)] = 3e-3
+    hidden: Count = 32
     entropy_target: float = -0.15
-    entropy_weight: float = 0.01
-    entropy_warmup: int = 20
-    exposure_min: float = 0.05
-    exposure_max: float = 0.95
-    ema_decay: float = 0.9
-    groups: int = 1
+    entropy_weight: Annotated[float, at_least(0)] = 0.01
+    entropy_warmup: Annotated[int, at_least(0)] = 20
+    exposure_min: Share = 0.05
+    exposure_max: Share = 0.95
+    ema_decay: Annotated[float, between(0, 1, "[)")] = 0.9
+    groups: Count = 1
 
     def __post_init__(self):
         # Configs hand over lists; the settings must be hashable, for jit.
         points = tuple((int(step), float(exposure)) for step, exposure in self.schedule)
         object.__setattr__(self, "schedule", points)
-        for field, allowed in (("policy", POLICIES), ("reward_loss", REWARD_LOSSES)):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"controller.{field}={getattr(self, field)!r}: choose one of {allowed}."
-                )
-        for field, low in (
-            ("hold", 1),
-            ("look_ahead", 1),
-            ("decisions_per_update", 2),
-            ("hidden", 1),
-            ("groups", 1),
-            ("lambda_gt", 0),
-            ("entropy_weight", 0),
-            ("entropy_warmup", 0),
-        ):
-            if not getattr(self, field) >= low:
-                raise ValueError(
-                    f"controller.{field}={getattr(self, field)} must be at least {low}."
-                )
-        if not self.learning_rate > 0:
-            raise ValueError(f"controller.learning_rate={self.learning_rate} must be above 0.")
-        if not 0 < self.discount <= 1:
-            raise ValueError(f"controller.discount={self.discount} must lie in (0, 1].")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"controller.ema_decay={self.ema_decay} must lie in [0, 1).")
-        if not 0 <= self.fixed <= 1:
-            raise ValueError(f"controller.fixed={self.fixed} must lie in [0, 1].")
-        if not 0 <= self.exposure_min < self.exposure_max <= 1:
+        check(self, "controller")
+        if not self.exposure_min < self.exposure_max:
             raise ValueError(
                 f"controller.exposure_min={self.exposure_min} and controller.exposure_max="
-                f"{self.exposure_max}: the range must not be empty and lie in [0, 1]."
+                f"{self.exposure_max}: the range must not be empty."
             )
         if self.policy == "learned":
             self._check_learned()

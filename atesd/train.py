@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -22,9 +22,9 @@ from atesd.settings import ControllerSettings
 from distill.train.sharding import round_up
 from distill.train.state import TrainState
 from distill.trajectories import Source, Trajectories
+from models.checks import Share, at_least, between, check, one_of
 from models.parameters import Params
 
-TEACHERS = ("frozen", "ema", "live")
 # What the controller observes, by group; held in a step's metrics until it has.
 _OBSERVED = ("loss", "mismatch", "confidence")
 
@@ -42,20 +42,13 @@ class TeacherSettings:
         (q of Eq. 8), from the first; 0 for all. It costs one forward pass over them.
     """
 
-    weights: str = "frozen"
-    decay: float = 0.999
-    probe_exposure: float = 0.5
-    grounding_rows: int = 0
+    weights: Annotated[str, one_of("frozen", "ema", "live")] = "frozen"
+    decay: Annotated[float, between(0, 1, "[)")] = 0.999
+    probe_exposure: Share = 0.5
+    grounding_rows: Annotated[int, at_least(0, "all")] = 0
 
     def __post_init__(self):
-        if self.weights not in TEACHERS:
-            raise ValueError(f"exposed.weights={self.weights!r}: choose one of {TEACHERS}.")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"exposed.decay={self.decay} must lie in [0, 1).")
-        if not 0 <= self.probe_exposure <= 1:
-            raise ValueError(f"exposed.probe_exposure={self.probe_exposure} must lie in [0, 1].")
-        if self.grounding_rows < 0:
-            raise ValueError(f"exposed.grounding_rows={self.grounding_rows} must be 0 or more.")
+        check(self, "exposed")
 
 
 class ExposedBatch(flax.struct.PyTreeNode):

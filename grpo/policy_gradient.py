@@ -14,7 +14,7 @@ the *forward* KL (`distill.losses.estimators`). That is GRPO as published, and i
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import flax.struct
 import jax
@@ -25,11 +25,11 @@ from distill.losses.chunked import log_probs, readout, weighted_sum
 from distill.losses.estimators import k3
 from distill.losses.log_probs import token_log_probs
 from distill.trajectories import Trajectories
+from models.checks import Count, Share, at_least, check, one_of, require
 from models.decoding.sampling import mask_padding
 from models.parameters import Params
 
-ADVANTAGES = ("std", "none")
-NORMALISATIONS = ("sequence", "token")
+Advantage = Annotated[str, one_of("std", "none")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,31 +49,22 @@ class GrpoSettings:
       max_total: most tokens of a response.
     """
 
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    advantage: str = "std"
-    normalise: str = "sequence"
-    kl_weight: float = 0.0
+    clip_low: Share = 0.2
+    clip_high: Annotated[float, at_least(0)] = 0.2
+    advantage: Advantage = "std"
+    normalise: Annotated[str, one_of("sequence", "token")] = "sequence"
+    kl_weight: Annotated[float, at_least(0)] = 0.0
     student_temperature: float = 1.0
-    max_total: int = 8192
+    max_total: Count = 8192
 
     def __post_init__(self):
-        for field, allowed in (("advantage", ADVANTAGES), ("normalise", NORMALISATIONS)):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"grpo.{field}={getattr(self, field)!r}: choose one of {allowed}.")
-        if not 0 <= self.clip_low <= 1:
-            raise ValueError(f"grpo.clip_low={self.clip_low} must lie in [0, 1].")
-        for field in ("clip_high", "kl_weight"):
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"grpo.{field}={getattr(self, field)} must be at least 0.")
+        check(self, "grpo")
         if self.student_temperature != 1:
             raise ValueError(
                 f"grpo.student_temperature={self.student_temperature}: the tokens would be drawn from "
                 "a tempered distribution, while the ratio and the gradient are those of the policy "
                 "at temperature 1. Set it to 1.0."
             )
-        if self.max_total < 1:
-            raise ValueError(f"grpo.max_total={self.max_total} must be at least 1.")
 
 
 class SurrogateSums(flax.struct.PyTreeNode):
@@ -115,7 +106,7 @@ class SurrogateSums(flax.struct.PyTreeNode):
 
 
 def group_advantages(
-    rewards_B: jax.Array, group_size: int, scale: str = "std", eps: float = 1e-6
+    rewards_B: jax.Array, group_size: int, scale: Advantage = "std", eps: float = 1e-6
 ) -> jax.Array:
     """Rewards [B] relative to those of their group, whose rows lie side by side.
 
@@ -128,8 +119,7 @@ def group_advantages(
     Raises:
       ValueError: an unknown scale, or rows that are no whole groups.
     """
-    if scale not in ADVANTAGES:
-        raise ValueError(f"scale={scale!r}: choose one of {ADVANTAGES}.")
+    require("scale", scale, Advantage)
     if group_size < 1 or rewards_B.shape[0] % group_size:
         raise ValueError(f"{rewards_B.shape[0]} rewards are no whole groups of {group_size=}.")
     groups_PxG = jnp.asarray(rewards_B, jnp.float32).reshape(-1, group_size)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from models.checks import Share, at_least, require
 
 
 class ImitKD(flax.struct.PyTreeNode):
@@ -53,11 +57,12 @@ class SKD(flax.struct.PyTreeNode):
 
 
 Policy = ImitKD | SKD
+_Beta = Annotated[float, at_least(0)]
 
 
 def check_policy(policy: Policy) -> None:
     """Raises a ValueError if p or beta, where it is a plain number, is out of range."""
-    if isinstance(policy, ImitKD) and isinstance(policy.p, int | float) and not 0 <= policy.p <= 1:
-        raise ValueError(f"p={policy.p} must lie in [0, 1].")
-    if isinstance(policy, SKD) and isinstance(policy.beta, int | float) and not policy.beta >= 0:
-        raise ValueError(f"beta={policy.beta} must be at least 0.")
+    if isinstance(policy, ImitKD) and isinstance(policy.p, int | float):
+        require("p", policy.p, Share)
+    if isinstance(policy, SKD) and isinstance(policy.beta, int | float):
+        require("beta", policy.beta, _Beta)

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import models
 from distill.losses.log_probs import token_log_probs
 from distill.roles import Role, role_key
-from distill.rollouts.assembly import assemble, check_train
+from distill.rollouts.assembly import Train, assemble
 from distill.rollouts.one_writer import SOURCES
 from distill.steps.table import StepTable
 from distill.steps.values import StepState, init_steps, read_tokens, restart
 from distill.trajectories import Trajectories
 from mixtures.policies import SKD, Policy, check_policy
+from models.checks import Count, Temperature, check
 from models.decoding.decode import (
     Cache,
     Cursor,
@@ -51,24 +52,15 @@ class StepRolloutSettings:
       chunk: tokens of a turn. Changes speed, not results.
     """
 
-    student_temperature: float = 1.0
-    teacher_temperature: float = 1.0
-    max_step_tokens: int = 8192
-    max_total: int = 32768
-    train: str = "divergence"
-    chunk: int = 64
+    student_temperature: Temperature = 1.0
+    teacher_temperature: Temperature = 1.0
+    max_step_tokens: Count = 8192
+    max_total: Count = 32768
+    train: Train = "divergence"
+    chunk: Count = 64
 
     def __post_init__(self):
-        check_train(self.train)
-        for field, low in (
-            ("student_temperature", 0),
-            ("teacher_temperature", 0),
-            ("max_step_tokens", 1),
-            ("max_total", 1),
-            ("chunk", 1),
-        ):
-            if not getattr(self, field) >= low:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}.")
+        check(self)
 
 
 class StepRecord(flax.struct.PyTreeNode):

@@ -67,11 +67,10 @@ def _number(x: Any, kind: type) -> bool:
 _KINDS = {
     bool: Rule(lambda x: isinstance(x, bool | np.bool_), " must be True or False."),
     int: Rule(lambda x: _number(x, numbers.Integral), " must be a whole number."),
-    float: Rule(
-        lambda x: _number(x, numbers.Real) and math.isfinite(x), " must be a finite number."
-    ),
+    float: Rule(lambda x: _number(x, numbers.Real), " must be a number."),
     str: Rule(lambda x: isinstance(x, str), " must be a string."),
 }
+_FINITE = Rule(lambda x: not isinstance(x, numbers.Real) or math.isfinite(x), " must be finite.")
 
 Count = Annotated[int, at_least(1)]
 Share = Annotated[float, between(0, 1)]
@@ -85,11 +84,12 @@ def _rules(kind: Any) -> tuple[bool, tuple[Rule, ...]]:
     members = get_args(base) if get_origin(base) in (Union, UnionType) else (base,)
     others = [m for m in members if m is not NoneType]
     kinds = [_KINDS[others[0]]] if len(others) == 1 and others[0] in _KINDS else []
-    return NoneType in members, (*kinds, *(r for r in rules if isinstance(r, Rule)))
+    # Ranges come before finiteness: what they say of NaN tells more.
+    return NoneType in members, (*kinds, *(r for r in rules if isinstance(r, Rule)), _FINITE)
 
 
 @functools.cache
-def _fields(cls: type) -> dict[str, Any]:
+def _fields(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
@@ -112,5 +112,5 @@ def check(settings: Any, section: str = "") -> None:
 
     The error names `section`, if there is one, the field, and its value.
     """
-    for name, kind in _fields(type(settings)).items():
+    for name, kind in _fields(settings.__class__).items():
         require(f"{section}.{name}" if section else name, getattr(settings, name), kind)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 from distill.losses.divergence import DIVERGENCES
-
-SIGNALS = ("likelihood", *DIVERGENCES)
-BOUNDARIES = ("adaptive", "static")
-CORRECTIONS = ("backtrack", "rewrite")
-LOSS_ON = ("eq11", "response", "correction", "before_root")
-SAFE_LOSSES = ("likelihood", *DIVERGENCES)
+from models.checks import Count, Share, Temperature, at_least, check, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +16,8 @@ class MotabSettings:
     Attributes:
       signal: what a step's value is made of, V = exp(-D): `likelihood` is the paper's (Eq. 5), the
         others replace -log q(token) by a divergence between student and teacher.
-      gamma_0, alpha: boundary gamma = gamma_0 exp(-alpha H) (Eq. 6); H in nats.
+      gamma_0, alpha: boundary gamma = gamma_0 exp(-alpha H) (Eq. 6); H in nats. Values V are at
+        most 1, and so is gamma_0.
       boundary: `adaptive`, or `static`: H = 0.
       entropy_top_k: H runs over this many most likely teacher tokens, renormalised.
       delimiter: text that ends a step.
@@ -42,54 +39,28 @@ class MotabSettings:
       chunk: student tokens between two looks of the teacher. Changes speed, not results.
     """
 
-    signal: str = "likelihood"
-    gamma_0: float = 0.3
-    alpha: float = 1.0
-    boundary: str = "adaptive"
-    entropy_top_k: int = 20
+    signal: Annotated[str, one_of("likelihood", *DIVERGENCES)] = "likelihood"
+    gamma_0: Share = 0.3
+    alpha: Annotated[float, at_least(0)] = 1.0
+    boundary: Annotated[str, one_of("adaptive", "static")] = "adaptive"
+    entropy_top_k: Count = 20
     delimiter: str = ".\n\n"
     revision_text: str = "However,\n\n"
-    student_temperature: float = 0.6
-    teacher_temperature: float = 0.6
-    max_step_tokens: int = 8192
-    max_total: int = 32768
-    max_correction: int = 32768
-    min_correction: int = 256
-    correction: str = "backtrack"
+    student_temperature: Temperature = 0.6
+    teacher_temperature: Temperature = 0.6
+    max_step_tokens: Count = 8192
+    max_total: Count = 32768
+    max_correction: Count = 32768
+    min_correction: Count = 256
+    correction: Annotated[str, one_of("backtrack", "rewrite")] = "backtrack"
     stitch: bool = True
-    loss_on: str = "eq11"
-    safe_loss: str = "likelihood"
-    jsd_beta: float = 0.5
-    chunk: int = 256
+    loss_on: Annotated[str, one_of("eq11", "response", "correction", "before_root")] = "eq11"
+    safe_loss: Annotated[str, one_of("likelihood", *DIVERGENCES)] = "likelihood"
+    jsd_beta: Share = 0.5
+    chunk: Count = 256
 
     def __post_init__(self):
-        for field, allowed in (
-            ("signal", SIGNALS),
-            ("boundary", BOUNDARIES),
-            ("correction", CORRECTIONS),
-            ("loss_on", LOSS_ON),
-            ("safe_loss", SAFE_LOSSES),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"motab.{field}={getattr(self, field)!r}: choose one of {allowed}."
-                )
-        for field, low in (
-            ("gamma_0", 0),
-            ("alpha", 0),
-            ("student_temperature", 0),
-            ("teacher_temperature", 0),
-            ("entropy_top_k", 1),
-            ("max_step_tokens", 1),
-            ("max_total", 1),
-            ("max_correction", 1),
-            ("min_correction", 1),
-            ("chunk", 1),
-        ):
-            if not getattr(self, field) >= low:
-                raise ValueError(f"motab.{field}={getattr(self, field)} must be at least {low}.")
-        if not 0 <= self.jsd_beta <= 1:
-            raise ValueError(f"motab.jsd_beta={self.jsd_beta} must lie in [0, 1].")
+        check(self, "motab")
         if self.min_correction > self.max_correction:
             raise ValueError(
                 f"motab.min_correction={self.min_correction} exceeds "

@@ -7,34 +7,9 @@ other default is ours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated
 
-CANDIDATES = ("teacher_nll", "divergence")
-STUDENT_WINDOWS = ("regenerate", "reuse")
-EMBEDDINGS = ("static", "contextual")
-COSTS = ("cosine", "euclidean")
-MARGINALS = ("uniform", "decaying")
-OBJECTIVES = ("trajectory", "cap_low", "cap_high")
-RULES = ("transport", "loss")
-PLANS = ("transport", "identity")
-CONTEXTS = ("student", "teacher")
-ROWS = ("one", "scaled", "plan")
-REDUCTIONS = ("mean", "sum")
-CAPS = ("scale", "clip")
-
-
-def _check_choices(section: str, settings: Any, **allowed: tuple[str, ...]) -> None:
-    for field, choices in allowed.items():
-        if getattr(settings, field) not in choices:
-            raise ValueError(
-                f"{section}.{field}={getattr(settings, field)!r}: choose one of {choices}."
-            )
-
-
-def _check_bounds(section: str, settings: Any, *rules: tuple[str, bool, str]) -> None:
-    for field, fits, bounds in rules:
-        if not fits:
-            raise ValueError(f"{section}.{field}={getattr(settings, field)} must be {bounds}.")
+from models.checks import Count, Share, Temperature, above, at_least, between, check, one_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,27 +32,17 @@ class WindowSettings:
         rollout's.
     """
 
-    tokens: int = 50
-    per_rollout: int = 4
-    candidates: str = "teacher_nll"
-    share: float = 0.0225
-    student: str = "regenerate"
-    temperature: float = 0.0
-    low_rows: int = 0
-    low_quantile: float = 0.5
+    tokens: Count = 50
+    per_rollout: Count = 4
+    candidates: Annotated[str, one_of("teacher_nll", "divergence")] = "teacher_nll"
+    share: Annotated[float, between(0, 1, "(]")] = 0.0225
+    student: Annotated[str, one_of("regenerate", "reuse")] = "regenerate"
+    temperature: Temperature = 0.0
+    low_rows: Annotated[int, at_least(0, "all rows")] = 0
+    low_quantile: Annotated[float, between(0, 1, "(]")] = 0.5
 
     def __post_init__(self):
-        _check_choices("windows", self, candidates=CANDIDATES, student=STUDENT_WINDOWS)
-        _check_bounds(
-            "windows",
-            self,
-            ("tokens", self.tokens >= 1, "at least 1"),
-            ("per_rollout", self.per_rollout >= 1, "at least 1"),
-            ("share", 0 < self.share <= 1, "in (0, 1]"),
-            ("temperature", self.temperature >= 0, "0 (greedy) or more"),
-            ("low_rows", self.low_rows >= 0, "0 (all rows) or more"),
-            ("low_quantile", 0 < self.low_quantile <= 1, "in (0, 1]"),
-        )
+        check(self, "windows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,24 +61,15 @@ class TransportSettings:
       iterations: of Sinkhorn's algorithm, in the log domain.
     """
 
-    embedding: str = "static"
-    cost: str = "cosine"
-    position_penalty: float = 0.0
-    marginals: str = "uniform"
-    epsilon: float = 0.05
-    iterations: int = 100
+    embedding: Annotated[str, one_of("static", "contextual")] = "static"
+    cost: Annotated[str, one_of("cosine", "euclidean")] = "cosine"
+    position_penalty: Annotated[float, at_least(0, "off")] = 0.0
+    marginals: Annotated[str, one_of("uniform", "decaying")] = "uniform"
+    epsilon: Annotated[float, above(0)] = 0.05
+    iterations: Count = 100
 
     def __post_init__(self):
-        _check_choices(
-            "transport", self, embedding=EMBEDDINGS, cost=COSTS, marginals=MARGINALS
-        )  # fmt: skip
-        _check_bounds(
-            "transport",
-            self,
-            ("position_penalty", self.position_penalty >= 0, "0 (off) or more"),
-            ("epsilon", self.epsilon > 0, "above 0"),
-            ("iterations", self.iterations >= 1, "at least 1"),
-        )
+        check(self, "transport")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,44 +101,28 @@ class GuidanceSettings:
         which cost a gradient of each; 0 for never.
     """
 
-    objective: str = "trajectory"
-    lambda_traj: float = 0.1
-    rule: str = "transport"
-    high_quantile: float = 0.75
-    buffer: int = 512
-    min_buffer: int = 16
-    least_distance: float = 1e-3
-    plan: str = "transport"
-    context: str = "student"
-    rows: str = "one"
-    reduction: str = "mean"
-    cap_share: float = 0.3
-    cap: str = "scale"
-    gradient_ratio_every: int = 0
+    objective: Annotated[str, one_of("trajectory", "cap_low", "cap_high")] = "trajectory"
+    lambda_traj: Annotated[float, at_least(0)] = 0.1
+    rule: Annotated[str, one_of("transport", "loss")] = "transport"
+    high_quantile: Share = 0.75
+    buffer: Count = 512
+    min_buffer: Count = 16
+    least_distance: Annotated[float, at_least(0)] = 1e-3
+    plan: Annotated[str, one_of("transport", "identity")] = "transport"
+    context: Annotated[str, one_of("student", "teacher")] = "student"
+    rows: Annotated[str, one_of("one", "scaled", "plan")] = "one"
+    reduction: Annotated[str, one_of("mean", "sum")] = "mean"
+    cap_share: Share = 0.3
+    cap: Annotated[str, one_of("scale", "clip")] = "scale"
+    gradient_ratio_every: Annotated[int, at_least(0, "never")] = 0
 
     def __post_init__(self):
-        _check_choices(
-            "guidance",
-            self,
-            objective=OBJECTIVES,
-            rule=RULES,
-            plan=PLANS,
-            context=CONTEXTS,
-            rows=ROWS,
-            reduction=REDUCTIONS,
-            cap=CAPS,
-        )
-        _check_bounds(
-            "guidance",
-            self,
-            ("lambda_traj", self.lambda_traj >= 0, "0 or more"),
-            ("high_quantile", 0 <= self.high_quantile <= 1, "in [0, 1]"),
-            ("buffer", self.buffer >= 1, "at least 1"),
-            ("min_buffer", 1 <= self.min_buffer <= self.buffer, "in [1, guidance.buffer]"),
-            ("least_distance", self.least_distance >= 0, "0 or more"),
-            ("cap_share", 0 <= self.cap_share <= 1, "in [0, 1]"),
-            ("gradient_ratio_every", self.gradient_ratio_every >= 0, "0 (never) or more"),
-        )
+        check(self, "guidance")
+        if self.min_buffer > self.buffer:
+            raise ValueError(
+                f"guidance.min_buffer={self.min_buffer} exceeds guidance.buffer={self.buffer}: "
+                "there would never be a threshold."
+            )
         if self.objective != "trajectory" and self.gradient_ratio_every:
             raise ValueError(
                 f"guidance.gradient_ratio_every={self.gradient_ratio_every} with guidance.objective="

@@ -16,12 +16,16 @@ are Schulman's (joschu.net/blog/kl-approx.html), JSD_beta is GKD's (arXiv 2306.1
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from distill.losses.divergence import DIVERGENCES
+from models.checks import Share, one_of, require
 
 ESTIMATORS = ("k1", "k2", "k3")
+Divergence = Annotated[str, one_of(*DIVERGENCES)]
 
 
 def k1(log_ratio: jax.Array) -> jax.Array:
@@ -75,12 +79,10 @@ def resolve(name: str, jsd_beta: float = 0.5) -> str:
     Raises:
       ValueError: an unknown name, or beta outside [0, 1].
     """
-    if name not in DIVERGENCES:
-        raise ValueError(f"Unknown divergence {name!r}; choose one of {DIVERGENCES}.")
+    require("divergence", name, Divergence)
     if name != "jsd":
         return name
-    if not 0 <= jsd_beta <= 1:
-        raise ValueError(f"beta={jsd_beta} must lie in [0, 1].")
+    require("jsd_beta", jsd_beta, Share)
     if jsd_beta == 0:
         return "forward_kl"
     return "reverse_kl" if jsd_beta == 1 else name

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from distill.losses.chunked import log_probs
-from distill.losses.divergence import DIVERGENCES, TOP_K_OF, divergence, top_k_divergence
-from distill.losses.estimators import ESTIMATORS, advantage, k2, k3, resolve, sampled_divergence
+from distill.losses.divergence import TOP_K_OF, divergence, top_k_divergence
+from distill.losses.estimators import (
+    ESTIMATORS,
+    Divergence,
+    advantage,
+    k2,
+    k3,
+    resolve,
+    sampled_divergence,
+)
+from models.checks import Count, Share, check, one_of
 
 SUPPORTS = ("full", "top_k", "sampled")
 FORMS = ("loss", "advantage")
@@ -40,30 +50,16 @@ class Signal:
         for the two KLs the form is a way of writing; the JSD has the advantage only.
     """
 
-    divergence: str = "reverse_kl"
-    jsd_beta: float = 0.5
-    support: str = "full"
-    top_k: int = 32
-    top_k_of: str = "student"
-    form: str = "loss"
-    estimator: str = ""
+    divergence: Divergence = "reverse_kl"
+    jsd_beta: Share = 0.5
+    support: Annotated[str, one_of(*SUPPORTS)] = "full"
+    top_k: Count = 32
+    top_k_of: Annotated[str, one_of(*TOP_K_OF)] = "student"
+    form: Annotated[str, one_of(*FORMS)] = "loss"
+    estimator: Annotated[str, one_of("", *ESTIMATORS)] = ""
 
     def __post_init__(self):
-        for field, allowed in (
-            ("divergence", DIVERGENCES),
-            ("support", SUPPORTS),
-            ("top_k_of", TOP_K_OF),
-            ("form", FORMS),
-            ("estimator", ("", *ESTIMATORS)),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"signal.{field}={getattr(self, field)!r}: choose one of {allowed}."
-                )
-        if not 0 <= self.jsd_beta <= 1:
-            raise ValueError(f"signal.jsd_beta={self.jsd_beta} must lie in [0, 1].")
-        if self.top_k < 1:
-            raise ValueError(f"signal.top_k={self.top_k} must be at least 1.")
+        check(self, "signal")
         if self.form == "advantage" and self.support != "sampled":
             raise ValueError(
                 f"signal.form='advantage' with signal.support={self.support!r}: a divergence of "

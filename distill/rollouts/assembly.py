@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
 from distill.trajectories import Source, Trajectories
+from models.checks import one_of, require
 
-TRAIN = ("likelihood", "divergence", "none")
-
-
-def check_train(train: str) -> None:
-    """Raises a ValueError unless `train` is one of `TRAIN`."""
-    if train not in TRAIN:
-        raise ValueError(f"train={train!r}: choose one of {TRAIN}.")
+Train = Annotated[str, one_of("likelihood", "divergence", "none")]
 
 
 def assemble(
@@ -21,7 +18,7 @@ def assemble(
     writers_BxT: jax.Array,
     prompt_lengths_B: jax.Array,
     lengths_B: jax.Array,
-    train: str,
+    train: Train,
 ) -> Trajectories:
     """Rows whose response tokens all train alike.
 
@@ -32,7 +29,7 @@ def assemble(
       train: what carries weight 1 on the response tokens, the end of sequence included:
         `likelihood` or `divergence`; with `none` nothing does.
     """
-    check_train(train)
+    require("train", train, Train)
     at = jnp.broadcast_to(jnp.arange(text_BxT.shape[1]), text_BxT.shape)
     present = at < lengths_B[:, None]
     response = present & (at >= prompt_lengths_B[:, None])

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 import models
 from distill.roles import Role, role_key
-from distill.rollouts.assembly import assemble, check_train
+from distill.rollouts.assembly import Train, assemble
 from distill.trajectories import Source, Trajectories
+from models.checks import Count, require
 from models.decoding.decode import Cache, put
 from models.decoding.generate import WritingState
 from models.decoding.generate import make_slots as make_writing
@@ -31,7 +32,7 @@ def make_slots(
     eos_ids: Sequence[int],
     role: Role = Role.STUDENT,
     vocab_size: int | None = None,
-    train: str = "divergence",
+    train: Train = "divergence",
 ) -> Slots:
     """One model writing responses, in parts; they end in `Trajectories`.
 
@@ -50,11 +51,10 @@ def make_slots(
     """
     if not eos_ids:
         raise ValueError("eos_ids is empty: no text could end before its budget.")
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens} must be at least 1.")
+    require("max_tokens", max_tokens, Count)
     if role not in SOURCES:
         raise ValueError(f"role={role!r}: choose Role.STUDENT or Role.TEACHER.")
-    check_train(train)
+    require("train", train, Train)
     vocab = min(x for x in (config.vocab_size, vocab_size, sampling.vocab_size) if x is not None)
     writing = make_writing(
         config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, tuple(eos_ids)
@@ -81,7 +81,7 @@ def make_rollout(
     eos_ids: Sequence[int],
     role: Role = Role.STUDENT,
     vocab_size: int | None = None,
-    train: str = "divergence",
+    train: Train = "divergence",
 ) -> Rollout:
     """Builds the pure function by which one model writes responses; arguments of `make_slots`.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+
+from models.checks import Temperature, at_least, between, check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +24,13 @@ class Sampling:
         beyond the tokenizer, or beyond the other model's table.
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    vocab_size: int | None = None
+    temperature: Temperature = 1.0
+    top_p: Annotated[float, between(0, 1, "(]")] = 1.0
+    top_k: Annotated[int, at_least(0, "off")] = 0
+    vocab_size: Annotated[int | None, at_least(1)] = None
 
     def __post_init__(self):
-        if self.temperature < 0:
-            raise ValueError(f"temperature={self.temperature} must be 0 (greedy) or more.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must lie in (0, 1].")
-        if self.top_k < 0:
-            raise ValueError(f"top_k={self.top_k} must be 0 (off) or more.")
-        if self.vocab_size is not None and self.vocab_size < 1:
-            raise ValueError(f"vocab_size={self.vocab_size} must be None (all) or at least 1.")
+        check(self)
 
 
 def row_keys(key: jax.Array, row_ids_B: jax.Array) -> jax.Array:

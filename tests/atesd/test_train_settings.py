@@ -29,7 +29,7 @@ from .train_steps import FIXED, FROZEN, HOLD, KEY, LEARNED, OPTIMIZER, OTHERS, S
         ({"weights": "moving"}, r"exposed\.weights='moving': choose one of"),
         ({"decay": 1.0}, r"exposed\.decay=1\.0 must lie in \[0, 1\)"),
         ({"probe_exposure": -0.1}, r"exposed\.probe_exposure=-0\.1 must lie in \[0, 1\]"),
-        ({"grounding_rows": -1}, r"exposed\.grounding_rows=-1 must be 0 or more"),
+        ({"grounding_rows": -1}, r"exposed\.grounding_rows=-1 must be 0 \(all\) or more"),
     ],
 )
 def test_settings_are_checked(fields, message):

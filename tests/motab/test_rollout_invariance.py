@@ -118,7 +118,7 @@ def test_noise_of_a_correction_is_independent_of_the_rejected_tokens():
     params = tiny.params(config, 3, 1.5)
     rows = 4096
     settings = dataclasses.replace(
-        BASE, gamma_0=1e6, max_total=12, max_step_tokens=1, min_correction=1
+        BASE, boundary="static", gamma_0=1.0, max_total=12, max_step_tokens=1, min_correction=1
     )
     run = motab.make_rollout(
         config, config, settings, tiny.TABLE, tiny.DELIMITER_IDS, tiny.REVISION_IDS, (tiny.EOS,)

@@ -19,6 +19,7 @@ from . import tiny
         ("safe_loss", "k1"),
         ("gamma_0", -0.1),
         ("gamma_0", float("nan")),
+        ("gamma_0", 5),
         ("alpha", -1.0),
         ("student_temperature", -1.0),
         ("teacher_temperature", -0.5),

@@ -279,7 +279,7 @@ def test_nothing_of_a_probe_has_a_gradient():
         ({"tokens": 0}, r"windows\.tokens=0 must be at least 1"),
         ({"per_rollout": 0}, r"windows\.per_rollout=0"),
         ({"candidates": "loss"}, r"windows\.candidates='loss'"),
-        ({"share": 0.0}, r"windows\.share=0\.0 must be in \(0, 1\]"),
+        ({"share": 0.0}, r"windows\.share=0\.0 must lie in \(0, 1\]"),
         ({"student": "keep"}, r"windows\.student='keep'"),
         ({"temperature": -0.5}, r"windows\.temperature=-0\.5"),
         ({"low_rows": -1}, r"windows\.low_rows=-1"),
