@@ -15,6 +15,7 @@ from experiments.methods import RECIPES
 from experiments.train.loop import run
 
 from .documents import PAGES, ROOT, anchors, commands, links, read
+from .test_structure import FLOORS
 
 # Run by other code, never typed.
 INTERNAL = ("grading_worker",)
@@ -107,6 +108,20 @@ def test_the_readme_shows_how_to_set_fields():
 
 def test_the_readme_can_be_read_in_one_sitting():
     assert len(read(Path("README.md")).splitlines()) <= 160
+
+
+def test_the_readme_loop_needs_nothing_of_experiments():
+    (block,) = python_blocks("README.md")
+    assert "experiments" not in block
+
+
+def test_the_architecture_names_every_room_on_its_floor():
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", read(Path("docs/architecture.md")), re.M)
+    said = {room: int(floor) for floor, room in rows}
+    true = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}
+    assert said == {room: true[room] for room in said}
+    there = {p.parent.name for p in ROOT.glob("experiments/*/__init__.py")}
+    assert there <= set(said), f"docs/architecture.md says nothing of {sorted(there - set(said))}"
 
 
 def test_every_config_and_variant_is_described():
