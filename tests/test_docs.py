@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -113,6 +114,14 @@ def test_the_readme_can_be_read_in_one_sitting():
 def test_the_readme_loop_needs_nothing_of_experiments():
     (block,) = python_blocks("README.md")
     assert "experiments" not in block
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    assert spec is not None and spec.loader is not None
+    make_api = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_api)
+    assert read(Path("docs/api.md")) == make_api.page(), "python docs/make_api.py writes it"
 
 
 def test_the_architecture_names_every_room_on_its_floor():
