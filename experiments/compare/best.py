@@ -40,7 +40,7 @@ def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
     for name in TEST_SETS:
         if name not in data or not data[name].name:
             continue
-        examples = list(load_source(data[name]))
+        examples = list(load_source(data[name], needs_answer=True))
         for role, (weights, architecture) in models.items():
             summary, samples = measure(
                 config, pair, weights, architecture, examples, as_teacher=role == "teacher"

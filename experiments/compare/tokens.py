@@ -100,7 +100,7 @@ def tokens_per_trajectory(config: Any) -> float:
     params = start_student(pair, config)
     copies = config.synthesis.trajectories_per_prompt
     prompts = prompt_batches(
-        load_source(config.data.train),
+        load_source(config.data.train, recipe.needs_answer),
         pair.render,
         batch_size=config.batch_size // copies,
         max_prompt_tokens=config.prompt.max_tokens,

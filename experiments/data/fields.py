@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.data.conversations import hint as _hint
+from experiments.data.conversations import is_conversation, only_message
 from experiments.grading import last_boxed
 from experiments.tasks.example import Example
 
@@ -16,7 +18,13 @@ from experiments.tasks.example import Example
 # out then.
 AUTODETECTED = {
     "problem": ("problem", "question", "prompt", "input"),
-    "answer": ("answer", "final_answer", "expected_answer"),
+    "answer": (
+        "answer",
+        "final_answer",
+        "expected_answer",
+        "ground_truth",
+        "reward_model.ground_truth",
+    ),
     "reference": ("reference", "solution", "output"),
 }
 FIELDS = (*AUTODETECTED, "id", "source", "group", "choices")
@@ -25,6 +33,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _GSM8K_ANSWER = re.compile(r"\n?####\s*(\S[^\n]*?)\s*$")
 _GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 _PLACE = re.compile(r"\{([^{}]+)\}")
+# A place in a list, from the end where it is negative. Longer ones are no index of anything.
+_INDEX = re.compile(r"-?\d{1,9}")
 
 
 class BadRecord(ValueError):
@@ -37,15 +47,18 @@ class FieldMap:
 
     Attributes:
       names: from `FIELDS` to a name in the record. `conversations.0.value` goes into lists and
-        objects; `{a} and {b}` writes several into a text; `choices` is a list, or several names
-        with | between them, of which one has the answer.
+        objects, `messages.-1.content` counts from the end; `{a} and {b}` writes several into a
+        text; `choices` is a list, or several names with | between them, of which one has the
+        answer.
       file: the data set's name in ids.
       source: the data set's name where the record does not say it.
+      needs_answer: whether a record without an answer is a bad one. Only what is graded needs one.
     """
 
     names: Mapping[str, str]
     file: str
     source: str
+    needs_answer: bool = False
 
     def __post_init__(self):
         for name in self.names:
@@ -60,12 +73,15 @@ class FieldMap:
           where: the place for people.
 
         Raises:
-          BadRecord: it has no problem or no answer, a field is no text, or it did not parse.
+          BadRecord: it has no problem, or no answer where one is needed, a field is no text, or it
+            did not parse.
         """
         if isinstance(record, BadRecord):
             raise record
-        if not isinstance(record, dict):
-            raise BadRecord(f"{where}: a record must be an object, not {type(record).__name__}.")
+        if not isinstance(record, dict | list):
+            raise BadRecord(
+                f"{where}: a record must be an object or a list, not {type(record).__name__}."
+            )
         problem = self._text(record, "problem", where)
         reference = self._text(record, "reference", where, optional="reference" not in self.names)
         answer = self._text(record, "answer", where, optional="answer" not in self.names)
@@ -77,7 +93,7 @@ class FieldMap:
             )
         else:
             answer, reference = _final_answer(answer, reference)
-        if not answer:
+        if not answer and self.needs_answer:
             self._text(record, "answer", where)  # says which field is missing or empty
         return Example(
             id=self._other(record, "id", where) or f"{self.file}:{place.split()[-1]}",
@@ -89,10 +105,10 @@ class FieldMap:
             choices=choices,
         )
 
-    def _other(self, record: dict[str, Any], field: str, where: str) -> str:
+    def _other(self, record: Any, field: str, where: str) -> str:
         return self._text(record, field, where) if field in self.names else ""
 
-    def _text(self, record: dict[str, Any], field: str, where: str, optional: bool = False) -> str:
+    def _text(self, record: Any, field: str, where: str, optional: bool = False) -> str:
         name = self.names.get(field)
         if name and _PLACE.search(name):
             parts = {place: _look_up(record, place, where) for place in _PLACE.findall(name)}
@@ -113,12 +129,13 @@ class FieldMap:
                 "on_error='skip'."
             )
         raise BadRecord(
-            f"{where}: no field {_names(candidates)}; the record has {_names(list(record))}. Set "
-            f"fields.{field} to the one that holds the {field}, or on_error='skip'."
+            f"{where}: no field {_names(candidates)}; the record has {_names(_keys(record))}. Set "
+            f"fields.{field} to the one that holds the {field}{_hint(record, field)}, or "
+            "on_error='skip'."
         )
 
     def _choices(
-        self, record: dict[str, Any], problem: str, answer: str, where: str
+        self, record: Any, problem: str, answer: str, where: str
     ) -> tuple[tuple[str, ...], str]:
         """The choices, and the letter of the right one."""
         name = self.names["choices"]
@@ -127,7 +144,7 @@ class FieldMap:
             # As data sets name the right one first: an order of its own for every problem.
             texts.sort(key=lambda t: hashlib.sha256(f"{problem}\n{t}".encode()).digest())
         else:
-            listed = record.get(name)
+            listed = _find(record, name)
             if not isinstance(listed, list):
                 raise BadRecord(f"{where}: field {name!r} must be a list of choices.")
             texts = [str(t).strip() for t in listed]
@@ -155,18 +172,14 @@ def _final_answer(answer: str, reference: str) -> tuple[str, str]:
 
 def _look_up(record: Any, name: str, where: str) -> str | None:
     """The text of a field; None where there is no such field."""
-    value = record.get(name, _ABSENT) if isinstance(record, dict) else _ABSENT
-    if value is _ABSENT and "." in name:
-        value = record
-        for part in name.split("."):
-            if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-                value = value[int(part)]
-            elif isinstance(value, dict) and part in value:
-                value = value[part]
-            else:
-                return None
+    value = _find(record, name)
     if value is _ABSENT:
         return None
+    if is_conversation(value):
+        try:
+            value = only_message(value, name)
+        except ValueError as error:
+            raise BadRecord(f"{where}: {error}") from None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not isinstance(value, str) and not (number and _is_finite(value)):
         raise BadRecord(f"{where}: field {name!r} must be text or a number, not {value!r:.60}.")
@@ -174,6 +187,27 @@ def _look_up(record: Any, name: str, where: str) -> str | None:
     if not _is_unicode(text):
         raise BadRecord(f"{where}: field {name!r} holds half a surrogate pair, which is no text.")
     return text
+
+
+def _find(record: Any, name: str) -> Any:
+    """What lies at a path such as `messages.-1.content`, or `_ABSENT`.
+
+    A record's own field comes first, also one with a dot in its name.
+    """
+    if isinstance(record, dict) and name in record:
+        return record[name]
+    value = record
+    for part in name.split("."):
+        if isinstance(value, list) and _INDEX.fullmatch(part):
+            index = int(part)
+            if not -len(value) <= index < len(value):
+                return _ABSENT
+            value = value[index]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return _ABSENT
+    return value
 
 
 def _is_finite(number: Any) -> bool:
@@ -189,6 +223,11 @@ def _is_unicode(text: str) -> bool:
 
 
 _ABSENT = object()
+
+
+def _keys(record: Any) -> list[str]:
+    """What a record calls its fields; of a list, the places in it."""
+    return list(record) if isinstance(record, dict) else [str(i) for i in range(len(record))][:4]
 
 
 def _names(names: Sequence[str]) -> str:

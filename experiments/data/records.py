@@ -58,7 +58,7 @@ def hub_records(where: str, subset: str, split: str) -> Records:
         datasets.exceptions.DataFilesNotFoundError,
     ) as error:
         raise ValueError(f"Data set {where!r}: {error}") from None
-    except ValueError as error:
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(f"Data set {where!r}, {subset=}, {split=}: {error}") from None
     for number, record in enumerate(rows, 1):
         yield f"record {number}", record
@@ -106,5 +106,6 @@ def _parquet(path: Path) -> Records:
             for record in batch.to_pylist():
                 number += 1
                 yield f"record {number}", record
-    except pyarrow.ArrowException as error:
+    # Arrow raises OSError for pages that cannot be decompressed, and ValueError for texts.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not valid Parquet: {error}") from None

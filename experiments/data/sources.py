@@ -77,7 +77,7 @@ class FileSource:
         return iter(self.examples)
 
 
-def load_source(spec: Mapping[str, Any]) -> Source:
+def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
     """The data set that `spec` describes.
 
     Args:
@@ -90,10 +90,11 @@ def load_source(spec: Mapping[str, Any]) -> Source:
         `size`: how many examples at most, from the first; 0 for all;
         `fields`: as in `FieldMap`; those not given are looked for under the names in
           `fields.AUTODETECTED`;
-        `on_error`: what to do about a record that does not parse, lacks a problem or an answer, or
-          has one that is no text: `raise`, or `skip` it and say how many there were;
+        `on_error`: what to do about a record that does not parse, lacks a problem or an answer that
+          is needed, or has one that is no text: `raise`, or `skip` it and say how many there were;
         `filter`: the fields of `Filter`;
         and for generated tasks the options of `ChainSource` and `TaleSource`.
+      needs_answer: whether responses are graded, so that every record must hold an answer.
 
     Raises:
       FileNotFoundError: no such file.
@@ -127,6 +128,7 @@ def load_source(spec: Mapping[str, Any]) -> Source:
         if not rules.where:
             rules = dataclasses.replace(rules, where=known.where)
     records, where, mapped = _open(name, known, fields, **place)
+    mapped = dataclasses.replace(mapped, needs_answer=needs_answer)
     report = Report()
     read = _examples(records, where, mapped, rules)
     kept = _kept(_good(read, where, mapped.file, on_error, report), rules, report)

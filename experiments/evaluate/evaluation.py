@@ -258,7 +258,7 @@ def _load(name: str, options: argparse.Namespace) -> list[Example]:
     known, equals, path = name.partition("=")
     spec = {"name": known, "path": path} if equals and known in CATALOGUE else {"name": name}
     fields = dict(item.partition("=")[::2] for item in options.fields)
-    return list(load_source({**spec, "size": options.size, "fields": fields}))
+    return list(load_source({**spec, "size": options.size, "fields": fields}, needs_answer=True))
 
 
 def _made_of(

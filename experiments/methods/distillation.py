@@ -56,7 +56,7 @@ class DistillationRecipe(Recipe):
         self.policy = rollout["policy"]
         check_mode(self.policy, config.synthesis.mode)
         self.sources = SOURCES.get(self.policy, (Source.STUDENT, Source.TEACHER))
-        self.selects = self.policy == "rft"
+        self.selects = self.needs_answer = self.policy == "rft"
         self.max_total = rollout["max_total"]
         self.signal = _read_signal(config)
         if pair.teacher_config is None and (self.signal or self.policy != "rft"):

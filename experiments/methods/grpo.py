@@ -46,6 +46,7 @@ class GrpoRecipe(OwnSamples):
     """Groups of the student's own samples, and the clipped surrogate on them."""
 
     section = "grpo"
+    needs_answer = True
 
     def __init__(self, config: Any, pair: Pair):
         self.settings = read_settings(GrpoSettings, config, self.section)

@@ -31,7 +31,7 @@ class Online(Base):
             raise ValueError(f"synthesis.sync_every={self.sync_every} must be at least 1.")
         self.copies = config.synthesis.trajectories_per_prompt
         self.batches = prompt_batches(
-            load_source(config.data.train),
+            load_source(config.data.train, recipe.needs_answer),
             pair.render,
             batch_size=config.batch_size // self.copies,
             max_prompt_tokens=config.prompt.max_tokens,

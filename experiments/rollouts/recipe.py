@@ -37,6 +37,7 @@ class Recipe(abc.ABC):
       section: config section that says how trajectories are written. A file of them carries it.
       sources: whose tokens a response may hold.
       selects: whether some of what is written trains nothing on purpose.
+      needs_answer: whether responses are graded, so that training problems must have answers.
       max_total: most tokens of a response.
       signal: what response tokens train for besides likelihood, of a teacher that sees just them.
       own_context: whether the teacher reads another prompt than the student; elsewhere the two
@@ -49,6 +50,7 @@ class Recipe(abc.ABC):
     section: str
     sources: tuple[Source, ...]
     selects: bool = False
+    needs_answer: bool = False
     max_total: int
     signal: Signal | None = None
     own_context: bool = False

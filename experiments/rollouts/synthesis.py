@@ -60,7 +60,7 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
     if len(there) >= rows:
         return
     batches = prompt_batches(
-        load_source(config.data.train),
+        load_source(config.data.train, recipe.needs_answer),
         pair.render,
         batch_size=prompts,
         max_prompt_tokens=config.prompt.max_tokens,

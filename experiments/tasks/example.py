@@ -13,7 +13,8 @@ class Example:
       id: unique within its source; says where to find the record (`test.jsonl:17`).
       problem: the text to be rendered into a prompt.
       reference: a worked solution, empty where the data has none.
-      answer: the true final answer, to grade against; of a multiple choice, its letter.
+      answer: the true final answer, to grade against; of a multiple choice, its letter; empty where
+        the data has none, and nothing can be graded.
       source: name of the data set.
       group: what results are split by, such as MATH's level; empty without.
       choices: the texts of A, B, ... of a multiple choice, which the problem shows; empty elsewhere.

@@ -81,7 +81,9 @@ class _Run:
         self.data = {
             name: list(
                 fitting_prompts(
-                    load_source(config.data[name]), self.pair.render, config.prompt.max_tokens
+                    load_source(config.data[name], needs_answer=True),
+                    self.pair.render,
+                    config.prompt.max_tokens,
                 )
             )
             for name in ("validation", *TEST_SETS)

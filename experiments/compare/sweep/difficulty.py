@@ -28,7 +28,7 @@ def success_shares(config: Any, workdir: Path) -> dict[str, float]:
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
     pair = load_pair(config)
-    examples = list(load_source(config.data.test))
+    examples = list(load_source(config.data.test, needs_answer=True))
     student = start_student(pair, config)
     _, samples = measure(config, pair, student, pair.student_config, examples, SAMPLES)
     verdicts: dict[str, list[bool]] = {}

@@ -31,7 +31,7 @@ def load(path, content: bytes, **options):
     """The examples, or the error's message, which names the file."""
     path.write_bytes(content)
     try:
-        return list(load_source({"name": str(path), **options}))
+        return list(load_source({"name": str(path), **options}, needs_answer=True))
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017
         return str(error)
