@@ -71,6 +71,8 @@ def shared() -> dict:
             "top_p": 0.95,
             "max_tokens": 192,
             "batch_size": 128,
+            # How final answers are found: "" as each data set says, or "boxed", "flexible".
+            "answer": "",
         },
         # A checkpoint is validated when it is written.
         "checkpoint": {"every": 50, "max_to_keep": 2, "keep_best": True},
@@ -105,7 +107,8 @@ def _data(name: str, size: int) -> dict:
     """A data set: a split of the embedded task, a known name, hub:OWNER/NAME, or a path.
 
     `path` is a local copy of a known set; `fields` names the fields of records where they are not
-    found by themselves; `on_error` may `skip` bad records; `filter` has the fields of
+    found by themselves; `answer` is how a response's final answer is found, `boxed`, or `flexible` where
+    the prompt asks for no box; `on_error` may `skip` bad records; `filter` has the fields of
     `experiments.data.filters.Filter`. The steps are the embedded task's difficulty, 0 standing for 2
     to 5. See docs/data.md.
     """
@@ -118,6 +121,7 @@ def _data(name: str, size: int) -> dict:
         "split": "",
         "size": size,
         "fields": dict.fromkeys(fields, ""),
+        "answer": "boxed",
         "on_error": "raise",
         "filter": {
             "where": "",

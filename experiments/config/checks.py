@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.common import shared
 from experiments.config.settings import check_type
+from experiments.text.final_answer import MODES
 
 # Sections and fields that are not in `configs.common.shared`.
 OWN = (
@@ -29,6 +30,8 @@ LEAST = {
     "samples.rows": 0,
     "samples.every": 0,
 }
+# The values that a field may have.
+CHOICES = {"evaluation.answer": ("", *MODES)}
 
 
 def check_config(config: Any) -> None:
@@ -72,6 +75,8 @@ def _check(name: str, value: Any, default: Any) -> None:
                 _check(f"{name}.{field}", value[field], default[field])
         return
     check_type(name, value, type(default).__name__)
+    if value not in CHOICES.get(name, (value,)):
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, CHOICES[name]))}.")
     least = LEAST.get(name)
     if least is not None and not value >= least:
         raise ValueError(f"{name}={value!r} must be at least {least}.")

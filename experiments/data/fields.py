@@ -11,8 +11,10 @@ from typing import Any
 
 from experiments.data.conversations import hint as _hint
 from experiments.data.conversations import is_conversation, only_message
-from experiments.grading import last_boxed
 from experiments.tasks.example import Example
+from experiments.text.boxes import boxed_answer, find_boxes
+from experiments.text.final_answer import BOXED, final_text, find_answer
+from experiments.text.gsm8k import worked_answer
 
 # Where a field is looked for, in this order, when the map does not name it. The others are left
 # out then.
@@ -29,9 +31,6 @@ AUTODETECTED = {
 }
 FIELDS = (*AUTODETECTED, "id", "source", "group", "choices")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# GSM8K: the worked answer ends in "#### 42" and carries calculator notes "<<6*7=42>>".
-_GSM8K_ANSWER = re.compile(r"\n?####\s*(\S[^\n]*?)\s*$")
-_GSM8K_NOTE = re.compile(r"<<[^<>\n]*>>")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 # A place in a list, from the end where it is negative. Longer ones are no index of anything.
 _INDEX = re.compile(r"-?\d{1,9}")
@@ -53,12 +52,14 @@ class FieldMap:
       file: the data set's name in ids.
       source: the data set's name where the record does not say it.
       needs_answer: whether a record without an answer is a bad one. Only what is graded needs one.
+      reading: of the examples.
     """
 
     names: Mapping[str, str]
     file: str
     source: str
     needs_answer: bool = False
+    reading: str = BOXED
 
     def __post_init__(self):
         for name in self.names:
@@ -103,6 +104,7 @@ class FieldMap:
             source=self._other(record, "source", where) or self.source,
             group=self._other(record, "group", where),
             choices=choices,
+            reading=self.reading,
         )
 
     def _other(self, record: Any, field: str, where: str) -> str:
@@ -161,13 +163,13 @@ class FieldMap:
 
 def _final_answer(answer: str, reference: str) -> tuple[str, str]:
     """The answer alone, and a reference: answer fields may hold a whole solution."""
-    worked = _GSM8K_ANSWER.search(answer)
+    worked = worked_answer(answer)
     if worked:
-        answer, solution = worked[1].replace(",", ""), answer[: worked.start()]
+        solution, answer = worked
         # The marker becomes a box, so that the reference is graded like any other text.
-        reference = reference or f"{_GSM8K_NOTE.sub('', solution)}\n\\boxed{{{answer}}}"
-    boxed = last_boxed(answer)
-    return boxed or answer or last_boxed(reference) or "", reference
+        reference = reference or f"{solution}\n\\boxed{{{answer}}}"
+    boxed = boxed_answer(answer) if find_boxes(answer) else answer
+    return boxed or find_answer(final_text(reference)) or "", reference
 
 
 def _look_up(record: Any, name: str, where: str) -> str | None:

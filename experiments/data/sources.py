@@ -18,6 +18,7 @@ from experiments.data.records import HUB, SUFFIXES, Records, file_records, hub_r
 from experiments.tasks.chain import SPLITS, ArithmeticSource, ChainSource
 from experiments.tasks.example import Example
 from experiments.tasks.tale import TaleSource
+from experiments.text.final_answer import BOXED, MODES
 
 # Tasks that are generated, by the first part of their names.
 GENERATED: dict[str, type[ArithmeticSource]] = {
@@ -90,6 +91,8 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
         `size`: how many examples at most, from the first; 0 for all;
         `fields`: as in `FieldMap`; those not given are looked for under the names in
           `fields.AUTODETECTED`;
+        `answer`: how a response's final answer is found: `boxed`, or `flexible` where the prompt
+          asks for no box (`experiments.text.final_answer.find_answer`);
         `on_error`: what to do about a record that does not parse, lacks a problem or an answer that
           is needed, or has one that is no text: `raise`, or `skip` it and say how many there were;
         `filter`: the fields of `Filter`;
@@ -107,6 +110,9 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
     place = {key: str(options.pop(key, "") or "") for key in ("path", "subset", "split")}
     fields = {k: v for k, v in dict(options.pop("fields", None) or {}).items() if v}
     on_error = options.pop("on_error", "raise")
+    reading = options.pop("answer", BOXED)
+    if reading not in MODES:
+        raise ValueError(f"Data set {name!r}: answer={reading!r} is none of {', '.join(MODES)}.")
     rules = _filter(options.pop("filter", None))
     if on_error not in ON_ERROR:
         raise ValueError(f"Data set {name!r}: on_error={on_error!r} is neither 'raise' nor 'skip'.")
@@ -114,9 +120,13 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
     if unknown:
         raise ValueError(
             f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, path, subset, split, "
-            f"size, fields, on_error, filter and, for generated tasks, {', '.join(_OPTIONS)}."
+            f"size, fields, answer, on_error, filter and, for generated tasks, {', '.join(_OPTIONS)}."
         )
     if name.partition("/")[0] in GENERATED:
+        if reading != BOXED:
+            raise ValueError(
+                f"Data set {name!r} is generated and boxes its answers; remove `answer`."
+            )
         return _generated(name, options, fields, place, rules)
     size = options.pop("size", 0)
     if size < 0:
@@ -128,7 +138,7 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
         if not rules.where:
             rules = dataclasses.replace(rules, where=known.where)
     records, where, mapped = _open(name, known, fields, **place)
-    mapped = dataclasses.replace(mapped, needs_answer=needs_answer)
+    mapped = dataclasses.replace(mapped, needs_answer=needs_answer, reading=reading)
     report = Report()
     read = _examples(records, where, mapped, rules)
     kept = _kept(_good(read, where, mapped.file, on_error, report), rules, report)

@@ -31,7 +31,7 @@ from experiments.data.sources import load_source
 from experiments.evaluate.part import Part
 from experiments.evaluate.picture import write_picture
 from experiments.evaluate.summary import results_table, summarise
-from experiments.grading import final_text, last_boxed, verdict
+from experiments.grading import MODES, verdict
 from experiments.machine.compilation import keep_compiled
 from experiments.machine.environment import environment
 from experiments.machine.interruption import RESUMABLE, Interrupted, check, interruptible
@@ -62,6 +62,7 @@ def evaluate(
     top_k: int = 0,
     batch_size: int = 64,
     seed: int = 0,
+    answer: str = "",
     eos: tuple[int, ...] | None = None,
     render: Render | None = None,
     prompt_width: int | None = None,
@@ -82,6 +83,7 @@ def evaluate(
       temperature, top_p, top_k: of sampling; temperature 0 is greedy.
       batch_size: samples written at the same time: when one has ended, the next takes its slot.
       seed: of sampling.
+      answer: how final answers are found, `boxed` or `flexible`; as each example says by default.
       eos: ids that end a completion; the tokenizer's EOS by default.
       render: problem text to prompt ids; `render_prompt` without options by default.
       prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing it
@@ -91,7 +93,8 @@ def evaluate(
 
     Returns:
       A summary: `accuracy` (Average@n), its 95 % `interval` over problems, `n` (problems),
-      `samples` (per problem), `mean_length` (tokens), `truncation_rate`, `pass_at_k` by k (a
+      `samples` (per problem), `mean_length` (tokens), `truncation_rate`, `timed_out`
+      (comparisons of answers that ran out of time), `pass_at_k` by k (a
       string: 1, 2, 4, ... up to n), `majority` (majority@n), `tokens` in all, `seconds`; where
       there are several, scores by `sources` and by `groups`, and `mean_of_sources`, in which each
       data set counts alike. And a record per sample, in the order of problems.
@@ -132,7 +135,7 @@ def evaluate(
             example, sample = examples[request.payload // n], request.payload % n
             ids = written.tokens_BxN[b, : written.lengths_B[b]]
             opened = opens_thinking(tokenizer, prompts[request.payload // n])
-            records[request.payload] = _record(example, sample, ids, tokenizer, eos, opened)
+            records[request.payload] = _record(example, sample, ids, tokenizer, eos, opened, answer)
         if part is not None:
             part.add({request.payload: records[request.payload] for request in done})
         if on_batch:
@@ -156,9 +159,10 @@ def _record(
     tokenizer: PreTrainedTokenizerBase,
     eos: tuple[int, ...],
     opened: bool,
+    answer: str,
 ) -> dict[str, Any]:
     text = decode(tokenizer, ids.tolist())
-    whole = f"<think>{text}" if opened else text
+    graded = verdict(f"<think>{text}" if opened else text, example, answer)
     return {
         "id": example.id,
         "sample": sample,
@@ -167,8 +171,9 @@ def _record(
         "source": example.source,
         "group": example.group,
         "text": text,
-        "final": last_boxed(final_text(whole)),
-        "right": verdict(whole, example),
+        "final": graded.final,
+        "right": graded.right,
+        "timed_out": graded.timed_out,
         "length": len(ids),
         "truncated": not (len(ids) and int(ids[-1]) in eos),
     }
@@ -196,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--top_k", type=int, default=0, help="0 is off")
     add("--batch_size", type=int, default=64, help="samples written at the same time (64)")
     add("--seed", type=int, default=0, help="of sampling")
+    add(
+        "--answer", choices=MODES, default="", help="how final answers are found (as data sets say)"
+    )
     add("--dtype", choices=("float32", "bfloat16", "float16"), help="as stored by default")
     add_prompt_flags(parser)
     add("--out", type=Path, help=f"directory for {RESULTS} and {SAMPLES}; resumes")
@@ -231,6 +239,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             top_k=options.top_k,
             batch_size=options.batch_size,
             seed=options.seed,
+            answer=options.answer,
             eos=eos_ids(tokenizer, directory),
             render=render,
             on_batch=functools.partial(_on_batch, progress, options.out),

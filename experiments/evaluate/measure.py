@@ -42,6 +42,7 @@ def measure(
         temperature=e.temperature,
         top_p=e.top_p,
         batch_size=e.batch_size,
+        answer=e.answer,
         seed=config.seed,
         eos=pair.eos_ids,
         render=pair.teacher_render if as_teacher else pair.render,

@@ -26,6 +26,7 @@ def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> d
         **_scores(records, n),
         "mean_length": float(lengths.mean()),
         "truncation_rate": float(np.mean([r["truncated"] for r in records])),
+        "timed_out": sum(bool(r.get("timed_out")) for r in records),
         "tokens": int(lengths.sum()),
         "seconds": seconds,
     }
@@ -114,6 +115,7 @@ def results_table(title: str, summary: Mapping[str, Any]) -> Table:
     table.caption = (
         f"{summary['mean_length']:,.1f} tokens on average, "
         f"{100 * summary['truncation_rate']:.1f} % cut off; "
+        f"{summary.get('timed_out', 0):,} comparisons timed out; "
         f"{summary['tokens']:,} tokens in {summary['seconds']:.1f} s"
     )
     return table

@@ -127,7 +127,7 @@ class DistillationRecipe(Recipe):
         if self.policy == "rft":
             for line, example in zip(lines, examples, strict=True):
                 text = "".join(part["text"] for part in line["readable"]["parts"])
-                line["correct"] = verdict(self.pair.gradable(text), example)
+                line["correct"] = verdict(self.pair.gradable(text), example).right
                 if not line["correct"]:
                     for name in ("likelihood_weights", "divergence_weights"):
                         line[name] = [0.0] * len(line[name])

@@ -135,5 +135,5 @@ class GrpoRecipe(OwnSamples):
         rows = super().readable(trajectories, record, examples)
         for row, example in zip(rows, examples, strict=True):
             text = "".join(part["text"] for part in row["parts"])
-            row["reward"] = float(verdict(self.pair.gradable(text), example))
+            row["reward"] = float(verdict(self.pair.gradable(text), example).right)
         return rows

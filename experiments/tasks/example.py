@@ -18,6 +18,8 @@ class Example:
       source: name of the data set.
       group: what results are split by, such as MATH's level; empty without.
       choices: the texts of A, B, ... of a multiple choice, which the problem shows; empty elsewhere.
+      reading: how a response's final answer is found, as in
+        `experiments.text.final_answer.find_answer`.
     """
 
     id: str
@@ -27,3 +29,4 @@ class Example:
     source: str
     group: str = ""
     choices: tuple[str, ...] = ()
+    reading: str = "boxed"

@@ -250,9 +250,10 @@ class _Run:
             record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
             self.workdir.write_samples(f"{name}-{data}", samples)
             self.workdir.append_metrics(record)
+            late = f", {summary['timed_out']} comparisons timed out" * bool(summary["timed_out"])
             self.console.print(
                 f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
-                f"problems ({summary['seconds']:.0f} s)"
+                f"problems ({summary['seconds']:.0f} s){late}"
             )
 
     def _sample(

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import grading
 from experiments.data.sources import load_source
-from experiments.grading import grade, grade_choice, last_boxed
+from experiments.grading import grade, grade_choice, last_boxed, verdicts
 from experiments.tasks.chain import ChainSource
 
 from ..real_files import DATA
@@ -21,8 +20,8 @@ MATH500 = DATA / "math500" / "test.jsonl"
 
 @pytest.fixture
 def short_limit(monkeypatch):
-    monkeypatch.setattr(grading, "TIME_LIMIT_SECONDS", 1.0)
-    grading._equal.cache_clear()
+    monkeypatch.setattr(verdicts, "TIME_LIMIT_SECONDS", 1.0)
+    verdicts._compare.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_boxed_answers(boxed, answer, right):
     [
         ("\\boxed{1} and, corrected, \\boxed{2}", True),
         ("\\boxed{2} and, corrected, \\boxed{1}", False),
-        ("\\boxed{2} and then \\boxed{1", True),
+        ("\\boxed{2} and then \\boxed{1", False),
         ("<think>\\boxed{1}</think> \\boxed{2}", True),
         ("\\boxed{1}</think> \\boxed{2}", True),
         ("\\boxed{2}</think> so it is done", False),

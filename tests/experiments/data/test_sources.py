@@ -119,6 +119,8 @@ def test_bad_specs_are_named(tmp_path):
         ({"name": path, "fields": {"text": "p"}}, r"fields\.text"),
         ({"name": path, "fields": {"reference": "solution"}}, "no field 'solution'"),
         ({"name": path, "on_error": "drop"}, "on_error='drop' is neither"),
+        ({"name": path, "answer": "last"}, "answer='last' is none of boxed, flexible"),
+        ({"name": "chain/test", "answer": "flexible"}, "boxes its answers; remove `answer`"),
         (
             {"name": "chain/test", "fields": {"problem": "p"}},
             "no fields to map and nothing to fetch; remove `fields`",

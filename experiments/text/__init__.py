@@ -1,0 +1,1 @@
+"""Text that several rooms read the same way."""
