@@ -16,6 +16,8 @@ from experiments.text.final_answer import BOXED, TAIL_CHARACTERS, final_text, fi
 TIME_LIMIT_SECONDS = 5.0
 # A final answer is short. Longer text is not looked at: parsing time grows faster than length.
 MAX_ANSWER_CHARACTERS = 1_000
+# Nor is one nested deeper, which would only exhaust the parser's stack.
+MAX_DEPTH = 40
 _TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
 _TRAILING = re.compile(r"(?:\\[,;:! ]|[\s.*~])+$|\\$")
 # "C", "(C)", "C.", "C) its text", "Option C".
@@ -136,6 +138,18 @@ def verdict(response: str, example: Example, mode: str = "") -> Verdict:
     return judge(response, example.answer, mode or example.reading)
 
 
+def _depth(text: str) -> int:
+    """How deep the brackets of a text nest."""
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
+
+
 @functools.lru_cache(maxsize=100_000)
 def _compare(prediction: str, answer: str) -> Outcome:
     if not prediction or not answer:
@@ -145,5 +159,7 @@ def _compare(prediction: str, answer: str) -> Outcome:
     if _INTEGER.fullmatch(prediction) and _INTEGER.fullmatch(answer):
         return Outcome.EQUAL if int(prediction) == int(answer) else Outcome.UNEQUAL
     if max(len(prediction), len(answer)) > MAX_ANSWER_CHARACTERS:
+        return Outcome.UNEQUAL
+    if max(_depth(prediction), _depth(answer)) > MAX_DEPTH:
         return Outcome.UNEQUAL
     return POOL.ask(prediction, answer, TIME_LIMIT_SECONDS)
