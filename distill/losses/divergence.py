@@ -1,5 +1,8 @@
 """Divergences between next-token distributions, in nats. Teacher q, student p, logits [..., V].
 
+Logits may be minus infinity, as those of masked or padded ids are. A term of probability 0 is 0; where
+one distribution has mass that the other has none of, its KL to that one is infinite.
+
 Conventions follow GKD (arXiv 2306.13649): beta = 0 and 1 of the generalised Jensen-Shannon
 divergence stand for forward and reverse KL.
 """
@@ -12,12 +15,29 @@ import jax.numpy as jnp
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd")
 TOP_K_OF = ("student", "teacher", "union")
 
-# Log-probability of a bucket that holds nothing: exp(-1e30) is 0, and so are differences of two.
-_EMPTY = -1e30
+
+def times_log(a: jax.Array, log: jax.Array) -> jax.Array:
+    """a log [...], where a term of probability 0 is 0 whatever its logarithm is.
+
+    The logarithm is replaced rather than the product, so that no gradient is 0 times infinity.
+    """
+    return a * jnp.where(a > 0, log, 0.0)
+
+
+def log_sum(log_probs: jax.Array, counted: jax.Array) -> jax.Array:
+    """Log-probability [...] of the counted tokens of [..., V] together; minus infinity for none.
+
+    Summing what is left, rather than 1 - sum(the others), neither cancels nor turns negative.
+    """
+    counted = counted & (log_probs > -jnp.inf)
+    some = jnp.any(counted, axis=-1, keepdims=True)
+    # Where there is none, the sum of zeros stands in: its gradient is finite, and is not used.
+    masked = jnp.where(some, jnp.where(counted, log_probs, -jnp.inf), 0.0)
+    return jnp.where(some[..., 0], jax.nn.logsumexp(masked, axis=-1), -jnp.inf)
 
 
 def _kl(log_a: jax.Array, log_b: jax.Array) -> jax.Array:
-    return jnp.exp(log_a) * (log_a - log_b)
+    return times_log(jnp.exp(log_a), log_a - log_b)
 
 
 def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
@@ -27,7 +47,10 @@ def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
         return _kl(log_q, log_p)
     if beta == 1:
         return _kl(log_p, log_q)
-    log_m = jnp.logaddexp(log_q + jnp.log(beta), log_p + jnp.log1p(-beta))
+    # What neither holds is 0 in both terms; its logarithm must only be finite.
+    some = (log_q > -jnp.inf) | (log_p > -jnp.inf)
+    a, b = (jnp.where(some, x, 0.0) for x in (log_q, log_p))
+    log_m = jnp.logaddexp(a + jnp.log(beta), b + jnp.log1p(-beta))
     return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
 
 
@@ -120,10 +143,9 @@ def top_k_divergence(
     ids_K, first_time_K = jnp.concatenate(ids, -1), jnp.concatenate(first_time, -1)
 
     def buckets(log_probs: jax.Array) -> jax.Array:
-        # Summing what is left, rather than 1 - sum(kept), neither cancels nor turns negative.
-        rest = jax.nn.logsumexp(jnp.where(kept, _EMPTY, log_probs), axis=-1, keepdims=True)
+        rest = log_sum(log_probs, ~kept)[..., None]
         top = jnp.take_along_axis(log_probs, ids_K, axis=-1)
-        return jnp.concatenate([jnp.where(first_time_K, top, _EMPTY), rest], axis=-1)
+        return jnp.concatenate([jnp.where(first_time_K, top, -jnp.inf), rest], axis=-1)
 
     return jnp.sum(_summands(name, buckets(log_q), buckets(log_p), jsd_beta), axis=-1)
 
@@ -132,4 +154,4 @@ def top_k_entropy(logits: jax.Array, k: int) -> jax.Array:
     """Entropy [...] of the `min(k, V)` most likely tokens, renormalised to 1 (MOTAB, App. D.5)."""
     top = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0]
     log_p = jax.nn.log_softmax(top)
-    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    return -jnp.sum(times_log(jnp.exp(log_p), log_p), axis=-1)

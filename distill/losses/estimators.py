@@ -10,7 +10,8 @@ any constant may be added. The three divergences are
   JSD_beta    f = beta u log(u/w) - (1 - beta) log w, w = 1 - beta + beta u
                                              A = (1 - beta) log w
 
-where the first two carry a multiple of u - 1, which has mean 0, so that every f >= 0. k1, k2, k3
+where the first two carry a multiple of u - 1, which has mean 0, so that every f >= 0. A token that the
+teacher has masked has d = -inf: its reverse KL is infinite, the others' summands and advantages are not. k1, k2, k3
 are Schulman's (joschu.net/blog/kl-approx.html), JSD_beta is GKD's (arXiv 2306.13649, Eq. 1).
 """
 
@@ -21,7 +22,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from distill.losses.divergence import DIVERGENCES
+from distill.losses.divergence import DIVERGENCES, times_log
 from models.checks import Share, one_of, require
 
 ESTIMATORS = ("k1", "k2", "k3")
@@ -53,9 +54,9 @@ def sampled_divergence(name: str, log_ratio: jax.Array, jsd_beta: float = 0.5) -
     if name == "reverse_kl":
         return k3(log_ratio)
     if name == "forward_kl":
-        return jnp.exp(log_ratio) * log_ratio - jnp.expm1(log_ratio)
+        return times_log(jnp.exp(log_ratio), log_ratio) - jnp.expm1(log_ratio)
     log_w = _log_mixture(log_ratio, jsd_beta)
-    return jsd_beta * jnp.exp(log_ratio) * (log_ratio - log_w) - (1 - jsd_beta) * log_w
+    return jsd_beta * times_log(jnp.exp(log_ratio), log_ratio - log_w) - (1 - jsd_beta) * log_w
 
 
 def advantage(name: str, log_ratio: jax.Array, jsd_beta: float = 0.5) -> jax.Array:

@@ -14,8 +14,6 @@ from distill.losses.estimators import (
     ESTIMATORS,
     Divergence,
     advantage,
-    k2,
-    k3,
     resolve,
     sampled_divergence,
 )
@@ -146,11 +144,15 @@ def sampled_token_divergence(
 ) -> jax.Array:
     """`token_divergence` for `support = "sampled"`, of the drawn token's log-probabilities."""
     s = signal
-    # Masking d itself keeps infinities out of the gradient, too.
-    log_ratio = jnp.where(weights_BxT != 0, log_q_BxT - log_p_BxT, 0.0)
-    if s.form == "advantage":
-        surrogate = -advantage(s.divergence, log_ratio, s.jsd_beta) * log_p_BxT
-    else:
-        surrogate = {"k2": k2, "k3": k3}[s.estimator](log_ratio)
+    # Masking the logarithms themselves keeps infinities out of the gradient, too.
+    drawn_BxT = weights_BxT != 0
+    log_ratio = jnp.where(drawn_BxT, log_q_BxT - log_p_BxT, 0.0)
+    log_p = jnp.where(drawn_BxT, log_p_BxT, 0.0)
+    # Token by token, k2 and k3 have the gradients of the advantages, which d = -inf leaves finite
+    # where the divergence is.
+    pull = advantage(s.divergence, log_ratio, s.jsd_beta)
+    gradient_alone = -jnp.where(jnp.isfinite(pull), pull, 0.0) * (
+        log_p - jax.lax.stop_gradient(log_p)
+    )
     value = sampled_divergence(s.divergence, log_ratio, s.jsd_beta)
-    return jax.lax.stop_gradient(value) + surrogate - jax.lax.stop_gradient(surrogate)
+    return jax.lax.stop_gradient(value) + gradient_alone

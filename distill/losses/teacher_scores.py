@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 import models
 from distill.losses.chunked import log_probs, map_logits, readout
-from distill.losses.divergence import divergence
+from distill.losses.divergence import divergence, log_sum
 from distill.losses.signal import Signal, sampled_token_divergence
 from distill.trajectories import TeacherScores
 from models.parameters import Params
@@ -107,10 +107,7 @@ def kept_divergence(
 
 
 def _rest(log_probs_BxTxV: jax.Array, ids_BxTxK: jax.Array) -> jax.Array:
-    """Log-probability [B, T] of all tokens but these."""
-    rest = jnp.put_along_axis(log_probs_BxTxV, ids_BxTxK, _NOTHING, axis=-1, inplace=False)
-    return jax.nn.logsumexp(rest, axis=-1)
-
-
-# Log-probability of nothing at all; finite, so that differences are.
-_NOTHING = -1e30
+    """Log-probability [B, T] of all tokens but these; minus infinity where there are none."""
+    others = jnp.ones(log_probs_BxTxV.shape, bool)
+    others = jnp.put_along_axis(others, ids_BxTxK, False, axis=-1, inplace=False)
+    return log_sum(log_probs_BxTxV, others)
