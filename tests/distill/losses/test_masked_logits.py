@@ -9,10 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distill.divergence import DIVERGENCES, TOP_K_OF, divergence, top_k_divergence, top_k_entropy
-from distill.estimators import advantage, sampled_divergence
-from distill.signal import Signal, token_divergence
-from distill.teacher_scores import kept_divergence
+from distill.losses.divergence import (
+    DIVERGENCES,
+    TOP_K_OF,
+    divergence,
+    top_k_divergence,
+    top_k_entropy,
+)
+from distill.losses.estimators import advantage, sampled_divergence
+from distill.losses.signal import Signal, token_divergence
+from distill.losses.teacher_scores import kept_divergence
 from distill.trajectories import TeacherScores
 
 VOCAB, BETA = 7, 0.3
