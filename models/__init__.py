@@ -1,18 +1,21 @@
 """Language models as pure functions on pytrees."""
 
-from models.config import Llama3RopeScaling, LoraConfig, ModelConfig
+from models.config import LoraConfig, ModelConfig
 from models.decoding.generate import Generation, generate
 from models.huggingface.checkpoint import load_config, load_pretrained
 from models.huggingface.export import save_pretrained
 from models.lora import add_adapters, merge, trainable
 from models.parameters import abstract, count, declare, init, shardings
+from models.rope import LinearRopeScaling, Llama3RopeScaling, YarnRopeScaling
 from models.transformer import forward, forward_hidden, logits
 
 __all__ = [
     "Generation",
+    "LinearRopeScaling",
     "Llama3RopeScaling",
     "LoraConfig",
     "ModelConfig",
+    "YarnRopeScaling",
     "abstract",
     "add_adapters",
     "count",

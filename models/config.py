@@ -7,21 +7,13 @@ import math
 
 from jax.sharding import Mesh
 
+from models.dtypes import dtype_name
+from models.rope import RopeScaling, YarnRopeScaling
 from models.sharding import DEFAULT_RULES, Rules
 
 REMAT_POLICIES = ("none", "dots", "full")
 ATTENTION_KERNELS = ("auto", "xla", "cudnn", "splash")
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-@dataclasses.dataclass(frozen=True)
-class Llama3RopeScaling:
-    """Llama 3.1's frequency-dependent RoPE interpolation (`rope_type: llama3`)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +53,19 @@ class LoraConfig:
 class ModelConfig:
     """A dense pre-norm decoder with rotary positions, grouped-query attention and a gated MLP.
 
-    The families differ in three switches: Qwen3 normalises queries and keys per head
-    (`qk_norm`), Qwen2 adds biases to the query, key and value projections (`qkv_bias`), and
-    Llama has neither, with an optional RoPE rescaling.
+    The families differ in two switches: Qwen3 normalises queries and keys per head (`qk_norm`),
+    Qwen2 adds biases to the query, key and value projections (`qkv_bias`), and Llama has neither.
 
     Attributes:
       family: `qwen3`, `qwen2` or `llama`; decides the names in a Hugging Face directory.
       vocab_size: rows of the embedding table, padding included.
       head_dim: size of one attention head; need not be `hidden_size / num_heads`.
       max_positions: longest sequence the checkpoint was made for, in tokens.
-      dtype: compute dtype of activations and matrix products. Norms, softmax and logits are
-        float32 whatever it is; parameters keep the dtype they were loaded in.
+      rope_scaling: how rotary positions are stretched beyond the context that the model was
+        pretrained with, if they are.
+      dtype: compute dtype of activations and matrix products, by name; `jnp.bfloat16` and its like
+        become their names. Norms, softmax and logits are float32 whatever it is; parameters keep the
+        dtype they were loaded in.
       remat: what the training forward pass recomputes per layer: `none`, `dots` (keeps matrix
         products without a batch dimension) or `full`.
       attention: kernel of the training forward pass: `auto`, `xla`, `cudnn` (GPU) or `splash` (TPU);
@@ -79,6 +73,9 @@ class ModelConfig:
       lora: adapters that the layers have, and which alone are trained. Without it any that the
         parameters hold are ignored, so that `replace(lora=None)` is the base of the same tree.
       mesh, rules: where the arrays live. With a mesh, activations are constrained to `rules`.
+
+    Raises:
+      ValueError: sizes do not fit together, or a name is not one of those above.
     """
 
     family: str
@@ -90,7 +87,7 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     rope_theta: float = 10000.0
-    rope_scaling: Llama3RopeScaling | None = None
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     qkv_bias: bool = False
@@ -104,6 +101,9 @@ class ModelConfig:
     rules: Rules = DEFAULT_RULES
 
     def __post_init__(self):
+        object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        if isinstance(self.rope_scaling, YarnRopeScaling) and self.rope_theta <= 1:
+            raise ValueError(f"rope_theta={self.rope_theta} must exceed 1 for rope type 'yarn'.")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}."

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from models.config import LoraConfig, ModelConfig
+from models.dtypes import dtype_name
 from models.sharding import LogicalAxes, Rules, named_sharding
 
 Params = dict[str, Any]
+
+
+Start = Literal["normal", "ones", "zeros"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
     """One array: its shape, the logical name of every axis, and how it starts.
 
-    `fan_in` is the number of inputs a normal initialiser is scaled by; 0 stands for ones
-    (norm scales) and -1 for zeros (biases, and B of adapters).
+    Attributes:
+      start: `normal` (matrices), `ones` (norm scales) or `zeros` (biases, and B of adapters).
+      fan_in: the number of inputs, whose inverse is the variance of a normal start.
     """
 
     shape: tuple[int, ...]
     axes: LogicalAxes
-    fan_in: int
+    start: Start = "normal"
+    fan_in: int = 1
 
 
 def declare(config: ModelConfig) -> Params:
@@ -37,39 +43,47 @@ def declare(config: ModelConfig) -> Params:
     [rank, outputs], with the matrix's own axes on either side.
     """
     c = config
+    hidden, mlp, vocab = c.hidden_size, c.intermediate_size, c.vocab_size
+    q, kv = (c.num_heads, c.head_dim), (c.num_kv_heads, c.head_dim)
+    q_axes, kv_axes = ("heads", None), ("kv_heads", None)
+
+    def matrix(shape: tuple[int, ...], axes: LogicalAxes, fan_in: int) -> Declaration:
+        return Declaration(shape, axes, "normal", fan_in)
+
+    def scale(size: int) -> Declaration:
+        return Declaration((size,), (None,), "ones")
+
     layers = {
-        "attn_norm": Declaration((c.hidden_size,), (None,), 0),
-        "q": Declaration((c.hidden_size, c.num_heads, c.head_dim), ("embed", "heads", None), c.hidden_size),
-        "k": Declaration((c.hidden_size, c.num_kv_heads, c.head_dim), ("embed", "kv_heads", None), c.hidden_size),
-        "v": Declaration((c.hidden_size, c.num_kv_heads, c.head_dim), ("embed", "kv_heads", None), c.hidden_size),
-        "o": Declaration((c.num_heads, c.head_dim, c.hidden_size), ("heads", None, "embed"), c.num_heads * c.head_dim),
-        "mlp_norm": Declaration((c.hidden_size,), (None,), 0),
-        "gate": Declaration((c.hidden_size, c.intermediate_size), ("embed", "mlp"), c.hidden_size),
-        "up": Declaration((c.hidden_size, c.intermediate_size), ("embed", "mlp"), c.hidden_size),
-        "down": Declaration((c.intermediate_size, c.hidden_size), ("mlp", "embed"), c.intermediate_size),
-    }  # fmt: skip
+        "attn_norm": scale(hidden),
+        "q": matrix((hidden, *q), ("embed", *q_axes), hidden),
+        "k": matrix((hidden, *kv), ("embed", *kv_axes), hidden),
+        "v": matrix((hidden, *kv), ("embed", *kv_axes), hidden),
+        "o": matrix((*q, hidden), (*q_axes, "embed"), math.prod(q)),
+        "mlp_norm": scale(hidden),
+        "gate": matrix((hidden, mlp), ("embed", "mlp"), hidden),
+        "up": matrix((hidden, mlp), ("embed", "mlp"), hidden),
+        "down": matrix((mlp, hidden), ("mlp", "embed"), mlp),
+    }
     if c.qkv_bias:
-        layers["q_bias"] = Declaration((c.num_heads, c.head_dim), ("heads", None), -1)
-        layers["k_bias"] = Declaration((c.num_kv_heads, c.head_dim), ("kv_heads", None), -1)
-        layers["v_bias"] = Declaration((c.num_kv_heads, c.head_dim), ("kv_heads", None), -1)
+        layers["q_bias"] = Declaration(q, q_axes, "zeros")
+        layers["k_bias"] = Declaration(kv, kv_axes, "zeros")
+        layers["v_bias"] = Declaration(kv, kv_axes, "zeros")
     if c.qk_norm:
-        layers["q_norm"] = Declaration((c.head_dim,), (None,), 0)
-        layers["k_norm"] = Declaration((c.head_dim,), (None,), 0)
+        layers["q_norm"] = scale(c.head_dim)
+        layers["k_norm"] = scale(c.head_dim)
     if c.lora is not None:
         layers |= _adapters(layers, c.lora)
     stacked = {
-        name: Declaration((c.num_layers, *d.shape), (None, *d.axes), d.fan_in)
+        name: dataclasses.replace(d, shape=(c.num_layers, *d.shape), axes=(None, *d.axes))
         for name, d in layers.items()
     }
     params: Params = {
-        "embed": Declaration((c.vocab_size, c.hidden_size), ("vocab", "embed"), c.hidden_size),
+        "embed": matrix((vocab, hidden), ("vocab", "embed"), hidden),
         "layers": stacked,
-        "final_norm": Declaration((c.hidden_size,), (None,), 0),
+        "final_norm": scale(hidden),
     }
     if not c.tie_embeddings:
-        params["head"] = Declaration(
-            (c.vocab_size, c.hidden_size), ("vocab", "embed"), c.hidden_size
-        )
+        params["head"] = matrix((vocab, hidden), ("vocab", "embed"), hidden)
     return params
 
 
@@ -79,10 +93,10 @@ def _adapters(layers: dict[str, Declaration], lora: LoraConfig) -> dict[str, Dec
         d = layers[name]
         inputs = 2 if name == "o" else 1  # heads, and what is in a head
         adapters[f"{name}_lora_a"] = Declaration(
-            (*d.shape[:inputs], lora.rank), (*d.axes[:inputs], None), d.fan_in
+            (*d.shape[:inputs], lora.rank), (*d.axes[:inputs], None), "normal", d.fan_in
         )
         adapters[f"{name}_lora_b"] = Declaration(
-            (lora.rank, *d.shape[inputs:]), (None, *d.axes[inputs:]), -1
+            (lora.rank, *d.shape[inputs:]), (None, *d.axes[inputs:]), "zeros"
         )
     return adapters
 
@@ -91,25 +105,30 @@ def _is_declaration(x: Any) -> bool:
     return isinstance(x, Declaration)
 
 
-def init(key: jax.Array, config: ModelConfig, dtype: str = "float32") -> Params:
-    """Random parameters: normal with variance 1 / fan-in, norm scales one, biases zero."""
+def init(key: jax.Array, config: ModelConfig, dtype: Any = "float32") -> Params:
+    """Random parameters: normal with variance 1 / fan-in, norm scales one, biases zero.
+
+    Args:
+      dtype: of the arrays, as "bfloat16" or `jnp.bfloat16`.
+    """
     return draw(key, declare(config), dtype)
 
 
-def draw(key: jax.Array, declarations: Params, dtype: str = "float32") -> Params:
+def draw(key: jax.Array, declarations: Params, dtype: Any = "float32") -> Params:
     """Random arrays as any tree of declarations says."""
+    dtype = dtype_name(dtype)
     leaves, tree = jax.tree.flatten(declarations, is_leaf=_is_declaration)
 
     def array(key: jax.Array, d: Declaration) -> jax.Array:
-        if d.fan_in <= 0:
-            return jnp.full(d.shape, 1.0 + d.fan_in, dtype)
+        if d.start != "normal":
+            return jnp.full(d.shape, 1.0 if d.start == "ones" else 0.0, dtype)
         return (jax.random.normal(key, d.shape) / math.sqrt(d.fan_in)).astype(dtype)
 
     keys = jax.random.split(key, len(leaves))
     return jax.tree.unflatten(tree, [array(k, d) for k, d in zip(keys, leaves, strict=True)])
 
 
-def abstract(config: ModelConfig, dtype: str = "float32") -> Params:
+def abstract(config: ModelConfig, dtype: Any = "float32") -> Params:
     """Shapes and dtypes of the parameters, without allocating any; sharded if there is a mesh."""
     places = shardings(config, config.mesh, config.rules) if config.mesh is not None else None
 

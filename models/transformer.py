@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import attention
-from models.config import Llama3RopeScaling, ModelConfig
+from models.config import ModelConfig
 from models.lora import adapter_output, frozen_base
 from models.parameters import Params
+from models.rope import rope, rope_frequencies
 from models.sharding import LogicalAxes, constrain
 
 # Maps queries [B, T, H, Dh], keys and values [B, T, K, Dh] to outputs [B, T, H, Dh].
@@ -23,31 +24,6 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
     return scale.astype(x.dtype) * x32.astype(x.dtype)
-
-
-def rope_frequencies(config: ModelConfig) -> jax.Array:
-    """Angular frequencies [Dh / 2], in radians per position, after any Llama 3 rescaling."""
-    half = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**half)
-    return frequencies if config.rope_scaling is None else _llama3(frequencies, config.rope_scaling)
-
-
-def _llama3(frequencies: jax.Array, scaling: Llama3RopeScaling) -> jax.Array:
-    # Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and
-    # those between are interpolated linearly in the number of turns per original context.
-    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = jnp.clip((turns - low) / (high - low), 0.0, 1.0)
-    return frequencies * (kept + (1 - kept) / scaling.factor)
-
-
-def rope(x_BxTxHxE: jax.Array, positions_BxT: jax.Array, frequencies: jax.Array) -> jax.Array:
-    """Rotates the two halves of every head by position times frequency."""
-    angles = positions_BxT[..., None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
-    a, b = jnp.split(x_BxTxHxE.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return rotated.astype(x_BxTxHxE.dtype)
 
 
 def embed(params: Params, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Array:
@@ -90,9 +66,11 @@ def block(
         if config.qk_norm:
             q = rms_norm(q, layer["q_norm"], config.norm_eps)
             k = rms_norm(k, layer["k_norm"], config.norm_eps)
-        frequencies = rope_frequencies(config)
-        q = rope(q, positions_BxT, frequencies)
-        k = rope(k, positions_BxT, frequencies)
+        scaling = config.rope_scaling
+        frequencies_F = rope_frequencies(config.rope_theta, config.head_dim, scaling)
+        magnitude = 1.0 if scaling is None else scaling.magnitude
+        q = rope(q, positions_BxT, frequencies_F, magnitude)
+        k = rope(k, positions_BxT, frequencies_F, magnitude)
         q = _constrain(q, ("batch", None, "heads", None), config)
         k = _constrain(k, ("batch", None, "kv_heads", None), config)
         v = _constrain(v, ("batch", None, "kv_heads", None), config)

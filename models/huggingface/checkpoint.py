@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -12,25 +11,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401  (teaches numpy bfloat16)
 import numpy as np
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
 from models.config import ModelConfig
-from models.huggingface.config import DTYPES, config_from_json
+from models.dtypes import dtype_name
+from models.huggingface.config import config_from_json
 from models.huggingface.layout import Index, TensorLayout, tensor_layouts, tensor_shapes
 from models.parameters import Params, shardings
 from models.sharding import Rules
+from models.small_files import read_object
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _DTYPE_CODES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_EXPONENTS = {
+    "float32": (np.uint32, np.uint32(0x7F800000)),
+    "bfloat16": (np.uint16, np.uint16(0x7F80)),
+    "float16": (np.uint16, np.uint16(0x7C00)),
+}
+_AT_ONCE = 2**22
 # Listed at most, when many tensors are wrong.
 _SHOWN = 5
-# No config and no index is longer, in bytes: those of the largest models have a few million.
-_MAX_JSON = 2**26
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:
@@ -41,24 +45,24 @@ def load_config(path: str | os.PathLike[str]) -> ModelConfig:
       ValueError: a field is malformed or not supported; names the file, field and value.
     """
     file = existing_directory(path) / CONFIG_FILE
-    return config_from_json(read_json(file), str(file))
+    return config_from_json(read_object(file), str(file))
 
 
 def load_pretrained(
     path: str | os.PathLike[str],
-    dtype: str | None = None,
+    dtype: Any = None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
 ) -> tuple[ModelConfig, Params]:
     """Reads a Qwen3, Qwen2 or Llama model from a local Hugging Face directory.
 
-    Names, shapes and dtypes of all tensors are checked before any is read. Only safetensors are
-    read, never pickles.
+    Names, shapes and dtypes of all tensors are checked before any is read, and that all numbers are
+    finite as they are read. Only safetensors are read, never pickles.
 
     Args:
       path: directory with config.json and model.safetensors, or an index and its shards.
-      dtype: what the parameters are cast to; as on disk by default. `config.dtype`, which the
-        model computes in, is set to the same.
+      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; as on disk by default.
+        `config.dtype`, which the model computes in, is set to the same.
       mesh: places every array by its `NamedSharding`; a process reads only its own parts.
       rules: logical-axis rules on that mesh; `ModelConfig`'s by default.
 
@@ -67,16 +71,16 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: config, index, header or tensors are malformed, or not what the config asks for.
+      ValueError: config, index, header or tensors are malformed, or not what the config asks for; a
+        tensor holds NaN or infinite numbers, or such as `dtype` cannot hold.
     """
+    dtype = None if dtype is None else dtype_name(dtype)
     directory = existing_directory(path)
     config = load_config(directory)
     if mesh is not None:
         config = config.replace(mesh=mesh)
     if rules is not None:
         config = config.replace(rules=rules)
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}; supported are {', '.join(map(repr, DTYPES))}.")
     with contextlib.ExitStack() as stack:
         tensors = _open_tensors(directory, stack)
         _check_tensors(tensors, config, directory)
@@ -94,19 +98,6 @@ def existing_directory(path: str | os.PathLike[str]) -> Path:
             "huggingface_hub.snapshot_download, and pass the path that it returns."
         )
     return directory
-
-
-def read_json(file: Path) -> Any:
-    try:
-        if file.stat().st_size > _MAX_JSON:
-            raise ValueError(f"{file} is {file.stat().st_size} bytes long: no config of a model.")
-        text = file.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{file} does not exist.") from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from None
 
 
 class _Tensor:
@@ -147,8 +138,7 @@ def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, _Te
 
 
 def _read_index(file: Path) -> dict[str, str]:
-    index = read_json(file)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    weight_map = read_object(file).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{file}: field 'weight_map' must map tensor names to file names.")
     for tensor, name in weight_map.items():
@@ -164,7 +154,8 @@ def _read_index(file: Path) -> dict[str, str]:
 
 def _open_file(file: Path, stack: contextlib.ExitStack) -> dict[str, _Tensor]:
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist, but the checkpoint needs it.")
+        what = "is not a regular file" if file.exists() else "does not exist"
+        raise FileNotFoundError(f"{file} {what}, but the checkpoint needs it.")
     try:
         handle = stack.enter_context(safe_open(file, framework="numpy"))
         return {name: _Tensor(handle, name, file) for name in handle.keys()}  # noqa: SIM118
@@ -261,15 +252,35 @@ def _reader(
             if stacked:
                 part = layout.tensor_index(index[1:])
                 for i, layer in enumerate(range(*bounds[0])):
-                    tensor = tensors[layout.name.format(layer=layer)]
-                    block[i] = layout.from_tensor(tensor[part], block.shape[1:])
+                    copy(layout.name.format(layer=layer), part, block[i])
             else:
-                part = layout.tensor_index(index)
-                block[...] = layout.from_tensor(tensors[layout.name][part], block.shape)
+                copy(layout.name, layout.tensor_index(index), block)
             blocks[bounds] = block
         return blocks[bounds]
 
+    def copy(name: str, part: Index, block: np.ndarray) -> None:
+        tensor = tensors[name]
+        with np.errstate(over="ignore"):
+            block[...] = layout.from_tensor(tensor[part], block.shape)
+        if all_finite(block):
+            return
+        if all_finite(np.ascontiguousarray(tensor[part])):
+            raise ValueError(
+                f"{tensor.file}: tensor {name!r} holds numbers beyond those of {dtype}; load it in "
+                "another dtype."
+            )
+        raise ValueError(f"{tensor.file}: tensor {name!r} holds NaN or infinite numbers.")
+
     return read
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether no number of a float32, bfloat16 or float16 array is NaN or infinite."""
+    # By bits, as numpy's isfinite is slow for bfloat16: the exponent of those is all ones.
+    unsigned, exponent = _EXPONENTS[array.dtype.name]
+    bits = array.reshape(-1).view(unsigned)
+    parts = (bits[i : i + _AT_ONCE] for i in range(0, bits.size, _AT_ONCE))
+    return not any(np.any((part & exponent) == exponent) for part in parts)
 
 
 def _at(tree: Params, path: str) -> Any:

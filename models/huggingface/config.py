@@ -1,19 +1,21 @@
 """Hugging Face's `config.json` as a `ModelConfig`, and back.
 
 Every field is either mapped, pinned to the values that this code computes the same thing for, or
-listed as irrelevant to the forward pass. Any other field raises: a field that nothing reads is how
-a port goes wrong in silence. Two dialects are read, `rope_theta` + `rope_scaling` + `torch_dtype`
-(transformers 4) and `rope_parameters` + `dtype` (transformers 5); both are written.
+known to do nothing: `models.huggingface.tables` lists them. Two dialects are read, `rope_theta` +
+`rope_scaling` + `torch_dtype` (transformers 4) and `rope_parameters` + `dtype` (transformers 5);
+both are written.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from models.config import Llama3RopeScaling, ModelConfig
+from models.config import ModelConfig
+from models.dtypes import DTYPES, dtype_name
+from models.huggingface.fields import REQUIRED, Fields
+from models.huggingface.rope_fields import read_rope, write_rope
+from models.huggingface.tables import FAMILIES, KNOWN, PINNED, PINNED_BY_FAMILY
 
-DTYPES = ("float32", "bfloat16", "float16")
 # Special tokens belong to generation, not to the model, but readers look for them in config.json.
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -27,114 +29,6 @@ _NUM_KV_HEADS = {"llama": None, "qwen2": 32, "qwen3": 32}
 _HEAD_DIM = {"llama": None, "qwen2": None, "qwen3": 128}
 _MAX_POSITIONS = {"llama": 2048, "qwen2": 32768, "qwen3": 32768}
 
-# Fields that change what is computed: the values with which it is what this code computes.
-_PINNED: dict[str, tuple[Any, ...]] = {
-    "add_cross_attention": (False,),
-    "attention_dropout": (0, None),
-    "chunk_size_feed_forward": (0,),
-    "cross_attention_hidden_size": (None,),
-    "embd_pdrop": (0,),
-    "hidden_act": ("silu",),
-    "hidden_dropout": (0,),
-    "is_encoder_decoder": (False,),
-    "mlp_bias": (False,),
-    "partial_rotary_factor": (1, None),
-    "per_layer_config": (None,),
-    "pretraining_tp": (1, None),
-    "pruned_heads": ({}, None),
-    "quantization_config": (None,),
-    "resid_pdrop": (0,),
-    "tie_encoder_decoder": (False,),
-    "torchscript": (False,),
-    "use_bfloat16": (False,),
-    "use_mrope": (False, None),
-    "use_sliding_window": (False, None),
-}
-_ATTENTION_BIAS = {"llama": (False,), "qwen2": (True,), "qwen3": (False,)}
-
-# Provenance, bookkeeping, outputs we don't return. `sliding_window` and `max_window_layers` only act
-# with `use_sliding_window`, which is pinned.
-_BOOKKEEPING = """
-    _attn_implementation _attn_implementation_autoset _commit_hash _from_model_config _name_or_path
-    architectures finetuning_task id2label initializer_range is_decoder label2id max_window_layers
-    name_or_path num_labels output_attentions output_hidden_states prefix problem_type return_dict
-    sliding_window task_specific_params tokenizer_class transformers_version unsloth_fixed
-    unsloth_version use_cache use_return_dict
-""".split()  # noqa: SIM905
-# Defaults of generation, which old configs hold.
-_GENERATION = """
-    bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id diversity_penalty
-    do_sample early_stopping encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id length_penalty
-    max_length max_new_tokens min_length no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_scores pad_token_id remove_invalid_values repetition_penalty
-    return_dict_in_generate sep_token_id suppress_tokens temperature top_k top_p typical_p
-""".split()  # noqa: SIM905
-_MAPPED = """
-    attention_bias dtype head_dim hidden_size intermediate_size layer_types max_position_embeddings
-    model_type num_attention_heads num_hidden_layers num_key_value_heads rms_norm_eps
-    rope_parameters rope_scaling rope_theta tie_word_embeddings torch_dtype vocab_size
-""".split()  # noqa: SIM905
-_KNOWN = frozenset([*_BOOKKEEPING, *_GENERATION, *_MAPPED, *_PINNED])
-_LLAMA3_FIELDS = (
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-)
-_REQUIRED = object()
-
-
-class _Fields:
-    """The fields of one JSON object, with errors that say which file and field they are about."""
-
-    def __init__(self, values: Any, source: str, prefix: str = ""):
-        if not isinstance(values, dict):
-            raise ValueError(
-                f"{source}: {prefix.rstrip('.') or 'the file'} must hold a JSON object, "
-                f"not {values!r:.200}."
-            )
-        self.values, self.source, self.prefix = values, source, prefix
-
-    def error(self, name: str, supported: str) -> ValueError:
-        value = f" is {self.values[name]!r:.200}" if name in self.values else " is missing"
-        return ValueError(f"{self.source}: field {self.prefix + name!r}{value}; {supported}.")
-
-    def get(self, name: str, default: Any) -> Any:
-        value = self.values.get(name, default)
-        if value is _REQUIRED:
-            raise self.error(name, "it is required")
-        return value
-
-    def integer(self, name: str, default: Any = _REQUIRED) -> int:
-        value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-            raise self.error(name, "it must be a positive integer below 2^31")
-        return value
-
-    def number(self, name: str, default: Any = _REQUIRED) -> float:
-        value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(name, "it must be a positive number")
-        if not 0 < value < 1e300 or not math.isfinite(value):
-            raise self.error(name, "it must be a positive number")
-        return float(value)
-
-    def boolean(self, name: str, default: Any = _REQUIRED) -> bool:
-        value = self.get(name, default)
-        if not isinstance(value, bool):
-            raise self.error(name, "it must be true or false")
-        return value
-
-    def pin(self, name: str, values: tuple[Any, ...]) -> None:
-        if name in self.values and not any(_same(self.values[name], v) for v in values):
-            raise self.error(name, f"supported is {' or '.join(repr(v) for v in values)}")
-
-
-def _same(value: Any, other: Any) -> bool:
-    # JSON's 0 and 0.0 mean the same; false and 0 do not.
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
-
 
 def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
     """The `ModelConfig` that a parsed `config.json` describes.
@@ -147,22 +41,24 @@ def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
       ValueError: a field is missing, malformed, or means something that is not supported; names
         the file, the field, its value and what is supported.
     """
-    fields = _Fields(values, source)
-    family = fields.get("model_type", _REQUIRED)
-    if not isinstance(family, str) or family not in _ARCHITECTURES:
-        raise fields.error("model_type", f"supported are {', '.join(map(repr, _ARCHITECTURES))}")
+    fields = Fields(values, source)
+    family = fields.get("model_type", REQUIRED)
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise fields.error("model_type", f"supported are {', '.join(map(repr, FAMILIES))}")
     for name in values:
-        if name not in _KNOWN:
+        if name not in KNOWN and fields.given(name):
             raise fields.error(name, "it is not supported, and ignoring it could change the model")
-    for name, allowed in _PINNED.items():
+    for name, allowed in PINNED.items():
         fields.pin(name, allowed)
-    fields.pin("attention_bias", _ATTENTION_BIAS[family])
+    for name, by_family in PINNED_BY_FAMILY.items():
+        fields.pin(name, (by_family[FAMILIES.index(family)],))
 
     num_layers = fields.integer("num_hidden_layers")
     num_heads = fields.integer("num_attention_heads")
-    theta, scaling = _rope(fields)
-    _check_layer_types(fields, num_layers)
+    max_positions = fields.integer("max_position_embeddings", _MAX_POSITIONS[family])
+    _check_attention(fields, num_layers)
     try:
+        theta, scaling = read_rope(fields, max_positions)
         return ModelConfig(
             family=family,
             vocab_size=fields.integer("vocab_size"),
@@ -178,7 +74,7 @@ def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
             tie_embeddings=fields.boolean("tie_word_embeddings", False),
             qkv_bias=family == "qwen2",
             qk_norm=family == "qwen3",
-            max_positions=fields.integer("max_position_embeddings", _MAX_POSITIONS[family]),
+            max_positions=max_positions,
             dtype=_dtype(fields),
         )
     except ValueError as error:
@@ -186,13 +82,13 @@ def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
         raise error if message.startswith(source) else ValueError(f"{source}: {message}") from None
 
 
-def _num_kv_heads(fields: _Fields, family: str, num_heads: int) -> int:
+def _num_kv_heads(fields: Fields, family: str, num_heads: int) -> int:
     if fields.get("num_key_value_heads", _NUM_KV_HEADS[family]) is None:
         return num_heads
     return fields.integer("num_key_value_heads", _NUM_KV_HEADS[family])
 
 
-def _head_dim(fields: _Fields, family: str, num_heads: int) -> int:
+def _head_dim(fields: Fields, family: str, num_heads: int) -> int:
     if fields.get("head_dim", _HEAD_DIM[family]) is not None:
         return fields.integer("head_dim", _HEAD_DIM[family])
     hidden_size = fields.integer("hidden_size")
@@ -201,77 +97,42 @@ def _head_dim(fields: _Fields, family: str, num_heads: int) -> int:
     return hidden_size // num_heads
 
 
-def _dtype(fields: _Fields) -> str:
+def _dtype(fields: Fields) -> str:
     found = {}
     for name in ("dtype", "torch_dtype"):
-        value = fields.get(name, None)
+        value = fields.get(name)
         if value is not None:
-            if value not in DTYPES:
+            # Some writers say torch.bfloat16.
+            plain = value.removeprefix("torch.") if isinstance(value, str) else value
+            if plain not in DTYPES:
                 raise fields.error(name, f"supported are {', '.join(map(repr, DTYPES))}")
-            found[value] = name
+            found[plain] = name
     if len(found) > 1:
         raise fields.error("torch_dtype", "it contradicts 'dtype'; remove one of them")
     return next(iter(found), "float32")
 
 
-def _check_layer_types(fields: _Fields, num_layers: int) -> None:
-    types = fields.get("layer_types", None)
-    if types is None:
+def _check_attention(fields: Fields, num_layers: int) -> None:
+    """Raises unless every layer attends to the whole text."""
+    if fields.given("layer_types"):
+        types = fields.values["layer_types"]
+        if not isinstance(types, list) or any(t != "full_attention" for t in types):
+            raise fields.error("layer_types", "supported is 'full_attention' in every layer")
+        if len(types) != num_layers:
+            raise fields.error("layer_types", f"num_hidden_layers={num_layers} asks for as many")
         return
-    if not isinstance(types, list) or any(t != "full_attention" for t in types):
-        raise fields.error("layer_types", "supported is 'full_attention' in every layer")
-    if len(types) != num_layers:
-        raise fields.error("layer_types", f"num_hidden_layers={num_layers} asks for as many")
-
-
-def _rope(fields: _Fields) -> tuple[float, Llama3RopeScaling | None]:
-    """The base and the rescaling of rotary positions, from whichever dialect is present."""
-    thetas, scalings = {}, {}
-    if "rope_theta" in fields.values:
-        thetas["rope_theta"] = fields.number("rope_theta")
-    for name in ("rope_parameters", "rope_scaling"):
-        if fields.get(name, None) is None:
-            continue
-        inner = _Fields(fields.values[name], fields.source, f"{name}.")
-        scalings[name] = _rope_scaling(inner)
-        if "rope_theta" in inner.values:
-            thetas[f"{name}.rope_theta"] = inner.number("rope_theta")
-    for found in (thetas, scalings):
-        if len(set(found.values())) > 1:
-            raise ValueError(
-                f"{fields.source}: fields {', '.join(map(repr, found))} contradict each other: "
-                f"{', '.join(map(str, found.values()))}; keep one dialect."
-            )
-    return next(iter(thetas.values()), 10000.0), next(iter(scalings.values()), None)
-
-
-def _rope_scaling(fields: _Fields) -> Llama3RopeScaling | None:
-    kind = "rope_type" if "rope_type" in fields.values else "type"
-    rope_type = fields.get(kind, "default")
-    if rope_type not in ("default", "llama3"):
-        raise fields.error(kind, "supported are 'default' and 'llama3'")
-    if "type" in fields.values and fields.values["type"] != rope_type:
-        raise fields.error("type", f"it contradicts rope_type={rope_type!r}")
-    fields.pin("partial_rotary_factor", _PINNED["partial_rotary_factor"])
-    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-    if rope_type == "llama3":
-        known.update(_LLAMA3_FIELDS)
-    for name in fields.values:
-        if name not in known:
-            raise fields.error(name, f"it is not a field of rope type {rope_type!r}")
-    if rope_type == "default":
-        return None
-    scaling = Llama3RopeScaling(
-        factor=fields.number("factor"),
-        low_freq_factor=fields.number("low_freq_factor"),
-        high_freq_factor=fields.number("high_freq_factor"),
-        original_max_position_embeddings=fields.integer("original_max_position_embeddings"),
-    )
-    if scaling.factor < 1:
-        raise fields.error("factor", "it must be at least 1")
-    if scaling.high_freq_factor <= scaling.low_freq_factor:
-        raise fields.error("high_freq_factor", "it must exceed low_freq_factor")
-    return scaling
+    windowed = fields.given("use_sliding_window") and fields.boolean("use_sliding_window")
+    # An absent `sliding_window` has a default; null says that there is none.
+    if not windowed or fields.get("sliding_window", True) is None:
+        return
+    # The first `max_window_layers` have none.
+    whole = fields.get("max_window_layers")
+    if isinstance(whole, bool) or not isinstance(whole, int) or whole < num_layers:
+        raise fields.error(
+            "use_sliding_window",
+            f"sliding windows are not supported, and with max_window_layers={whole!r:.200} not all "
+            f"of the {num_layers} layers go without",
+        )
 
 
 def config_to_json(
@@ -288,21 +149,15 @@ def config_to_json(
       ValueError: no family of transformers has this combination of switches.
     """
     c = config
-    if c.family not in _ARCHITECTURES:
-        raise ValueError(
-            f"family={c.family!r}; supported are {', '.join(map(repr, _ARCHITECTURES))}."
-        )
+    if c.family not in FAMILIES:
+        raise ValueError(f"family={c.family!r}; supported are {', '.join(map(repr, FAMILIES))}.")
     if (c.qkv_bias, c.qk_norm) != (c.family == "qwen2", c.family == "qwen3"):
         raise ValueError(
             f"family={c.family!r} with qkv_bias={c.qkv_bias} and qk_norm={c.qk_norm} has no "
             "config.json: qkv_bias belongs to 'qwen2' and qk_norm to 'qwen3'."
         )
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r}; supported are {', '.join(map(repr, DTYPES))}.")
-    rope: dict[str, Any] = {"rope_type": "default"}
-    if c.rope_scaling is not None:
-        rope = {"rope_type": "llama3"}
-        rope |= {name: getattr(c.rope_scaling, name) for name in _LLAMA3_FIELDS}
+    dtype = dtype_name(dtype)
+    rope = write_rope(c.rope_scaling)
     values: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[c.family]],
         "model_type": c.family,

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from models.config import ModelConfig
+from models.dtypes import dtype_name
 from models.huggingface.checkpoint import (
     CONFIG_FILE,
     INDEX_FILE,
     SINGLE_FILE,
+    all_finite,
     existing_directory,
-    read_json,
 )
 from models.huggingface.config import TOKEN_ID_FIELDS, config_to_json
 from models.huggingface.layout import TensorLayout, tensor_layouts, tensor_shapes
 from models.parameters import Params, abstract
+from models.small_files import check_regular, read_object
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -35,6 +37,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "vocab.json",
     "merges.txt",
     "generation_config.json",
@@ -46,13 +49,15 @@ def save_pretrained(
     config: ModelConfig,
     path: str | os.PathLike[str],
     tokenizer_from: str | os.PathLike[str] | None = None,
-    dtype: str | None = None,
+    dtype: Any = None,
     max_shard_bytes: int = 5 * 2**30,
+    texts: Mapping[str, str | None] | None = None,
 ) -> None:
     """Writes a model as a Hugging Face directory that transformers, and we, can load.
 
-    The directory appears under its name only when it is complete. A checkpoint that is already
-    there is replaced; a directory with anything else in it is left alone.
+    The directory appears under its name only when it is complete, and an empty one is filled at
+    once. A checkpoint that is already there is replaced; a directory with anything else in it is left
+    alone.
 
     Args:
       params: as in `declare(config)`; every shard must be addressable from this process. The
@@ -60,16 +65,24 @@ def save_pretrained(
       path: directory to write.
       tokenizer_from: directory whose tokenizer and generation_config.json come along, and the
         special token ids of its config.json; by default those that `path` already has.
-      dtype: what the arrays are cast to; as they are by default.
+      dtype: what the arrays are cast to, as "bfloat16" or `jnp.bfloat16`; as they are by default.
       max_shard_bytes: weights beyond this many bytes are split over files, with an index. A
         single larger tensor has a file of its own.
+      texts: further files by name, such as a model card, each in place of one that comes along; None
+        keeps a file from coming along.
 
     Raises:
       ValueError: the parameters are not those of `config`, no family of transformers is, or there
-        are adapters.
+        are adapters; a number is NaN or infinite, or becomes it in `dtype`; or a file that comes
+        along is not a regular one.
       FileExistsError: `path` holds something that is not part of a checkpoint.
     """
-    path = Path(path)
+    path, texts = Path(path), dict(texts or {})
+    for name in texts:
+        ours = (CONFIG_FILE, INDEX_FILE, SINGLE_FILE, "", "..")
+        if name != Path(name).name or name in ours:
+            raise ValueError(f"texts: {name!r} is not a name that a further file may have.")
+    dtype = None if dtype is None else dtype_name(dtype)
     config = config.replace(mesh=None)
     if config.lora is not None:
         raise ValueError("config.lora is set; models.merge the adapters into the base first.")
@@ -78,18 +91,23 @@ def save_pretrained(
     if dtype is None and len(dtypes) > 1:
         raise ValueError(f"Parameters have dtypes {sorted(dtypes)}; say which to save with dtype=.")
     dtype = dtype or dtypes.pop()
-    _check_replaceable(path)
+    _check_replaceable(path, set(texts))
     source = path if tokenizer_from is None else existing_directory(tokenizer_from)
     values = config_to_json(config, dtype, _token_ids(source))
+    copied = [name for name in TOKENIZER_FILES if (source / name).exists() and name not in texts]
+    for name in copied:
+        check_regular(source / name)
 
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     scratch.mkdir()
     try:
         _write_json(scratch / CONFIG_FILE, values)
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, scratch / name)
+        for name in copied:
+            shutil.copyfile(source / name, scratch / name)
+        for name, text in texts.items():
+            if text is not None:
+                (scratch / name).write_text(text, encoding="utf-8")
         _write_tensors(params, config, dtype, scratch, max_shard_bytes)
         _move(scratch, path)
     except BaseException:
@@ -118,11 +136,11 @@ def _check_params(params: Params, config: ModelConfig) -> None:
             )
 
 
-def _check_replaceable(path: Path) -> None:
+def _check_replaceable(path: Path, texts: set[str]) -> None:
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{path} is a file; choose another path for the checkpoint.")
     for entry in sorted(path.iterdir()) if path.is_dir() else ():
-        known = entry.name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES)
+        known = entry.name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES, *texts)
         if not known and entry.suffix != ".safetensors":
             raise FileExistsError(
                 f"{path} holds {entry.name!r}, which is not part of a checkpoint; choose another "
@@ -131,9 +149,9 @@ def _check_replaceable(path: Path) -> None:
 
 
 def _token_ids(source: Path) -> dict[str, Any]:
-    if not (source / CONFIG_FILE).is_file():
+    if not (source / CONFIG_FILE).exists():
         return {}
-    values = read_json(source / CONFIG_FILE)
+    values = read_object(source / CONFIG_FILE)
     return {name: values[name] for name in TOKEN_ID_FIELDS if name in values}
 
 
@@ -182,22 +200,34 @@ def _tensors(params: Params, config: ModelConfig, dtype: str) -> Iterator[tuple[
     layouts = tensor_layouts(config)
     for path, layout in layouts.items():
         if not path.startswith("layers/"):
-            yield layout.name, _host(layout, params[path], dtype)
+            yield layout.name, _host(path, layout, params[path], dtype)
     for layer in range(config.num_layers):
         for path, layout in layouts.items():
             if path.startswith("layers/"):
                 array = params["layers"][path.removeprefix("layers/")][layer]
-                yield layout.name.format(layer=layer), _host(layout, array, dtype)
+                yield layout.name.format(layer=layer), _host(path, layout, array, dtype)
 
 
-def _host(layout: TensorLayout, array: jax.Array, dtype: str) -> np.ndarray:
-    return layout.to_tensor(np.asarray(array).astype(dtype))
+def _host(path: str, layout: TensorLayout, array: jax.Array, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        tensor = layout.to_tensor(np.asarray(array).astype(dtype))
+    if not all_finite(tensor):
+        raise ValueError(f"Parameter {path!r} holds numbers that are no finite ones of {dtype}.")
+    return tensor
 
 
 def _move(scratch: Path, path: Path) -> None:
     """Puts a finished directory in its place; the one it replaces goes last."""
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if not path.exists():
+        scratch.rename(path)
+        return
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    if path.exists():
-        path.rename(old)
-    scratch.rename(path)
+    path.rename(old)
+    try:
+        scratch.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)

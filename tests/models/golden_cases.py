@@ -68,11 +68,36 @@ CONFIGS = {
         "head_dim": 24, "mlp_bias": False, "attention_bias": False,
         "rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4, **_LLAMA3, "factor": 32.0},
     },
+    "qwen3_yarn_long": {
+        **_COMMON, "model_type": "qwen3", "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 32, "rope_theta": 1e6, "max_position_embeddings": 4096,
+        "rope_scaling": {
+            "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024,
+        },
+    },
+    "qwen2_yarn_mscale": {
+        **_COMMON, "model_type": "qwen2", "num_attention_heads": 4, "num_key_value_heads": 1,
+        "head_dim": 16, "max_position_embeddings": 512,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1e4, "factor": 16.0, "beta_fast": 24, "beta_slow": 2,
+            "original_max_position_embeddings": 32, "truncate": False, "mscale": 1.4,
+            "mscale_all_dim": 0.5,
+        },
+    },
+    "llama_linear": {
+        **_COMMON, "model_type": "llama", "num_attention_heads": 4, "rope_theta": 1e4,
+        "rope_scaling": {"type": "linear", "factor": 4.0},
+    },
 }  # fmt: skip
 
 
 # With seed 0 two tokens nearly tie somewhere in these continuations.
-_SEEDS = {"qwen3_ungrouped": 1, "qwen2_wide_heads": 1, "llama3_wide_heads": 1}
+_SEEDS = {
+    "qwen3_ungrouped": 1,
+    "qwen2_wide_heads": 1,
+    "llama3_wide_heads": 1,
+    "llama_linear": 1,
+}
 
 
 def seed(case: str) -> int:

@@ -1,17 +1,23 @@
 """Reading and writing Hugging Face directories."""
 
 import json
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_models import tiny_config, tiny_params
 
 import models.huggingface.export
 from models import load_pretrained, save_pretrained
+from models.dtypes import DTYPES
+from models.huggingface.checkpoint import all_finite
 from models.huggingface.export import TOKENIZER_FILES
 
 
@@ -94,8 +100,69 @@ def test_casts_when_asked(saved, tmp_path):
     config, again = load_pretrained(tmp_path / "float32")
     assert config.dtype == "float32"
     assert_same(again, jax.tree.map(lambda x: x.astype("float32"), loaded))
-    with pytest.raises(ValueError, match="dtype='int8'"):
-        load_pretrained(path, dtype="int8")
+    for other in ("int8", "float64", float, jnp.int32, 3, ""):
+        with pytest.raises(ValueError, match=r"^dtype=.*supported are 'float32', 'bfloat16'"):
+            load_pretrained(path, dtype=other)
+        with pytest.raises(ValueError, match=r"^dtype=.*supported"):
+            save_pretrained(loaded, config, tmp_path / "other", dtype=other)
+        with pytest.raises(ValueError, match=r"^dtype=.*supported"):
+            config.replace(dtype=other)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_dtypes_are_named_or_given(name, saved, tmp_path):
+    """As a string, as JAX's and numpy's scalar types, or as what they make of it."""
+    _, _, path = saved()
+    config, params = load_pretrained(path, dtype=name)
+    for dtype in (getattr(jnp, name), jnp.dtype(name), np.dtype(name).type):
+        again, arrays = load_pretrained(path, dtype=dtype)
+        assert again == config and again.dtype == name and hash(again) == hash(config)
+        assert_same(arrays, params)
+        assert models.ModelConfig(**{**vars(config), "dtype": dtype}) == config
+        save_pretrained(params, config, tmp_path / "saved-again", dtype=dtype)
+        values = json.loads((tmp_path / "saved-again" / "config.json").read_text())
+        assert values["dtype"] == values["torch_dtype"] == name
+        drawn = models.init(jax.random.key(0), config, dtype)
+        assert_same(drawn, models.init(jax.random.key(0), config, name))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_refused(bad, dtype, saved, tmp_path):
+    config, params, path = saved(dtype=dtype)
+
+    def spoil(tensors):
+        tensors[NAME][-1, -1] = bad
+        return tensors
+
+    rewrite(path, spoil)
+    for into in (None, "float32"):
+        with pytest.raises(
+            ValueError, match=rf"model\.safetensors: tensor '{NAME}' holds NaN or inf"
+        ):
+            load_pretrained(path, dtype=into)
+    params["final_norm"] = params["final_norm"].at[0].set(bad)
+    with pytest.raises(ValueError, match=r"'final_norm' holds numbers that are no finite ones"):
+        save_pretrained(params, config, tmp_path / "spoilt")
+    assert not (tmp_path / "spoilt").exists()
+
+
+def test_numbers_too_large_for_a_dtype_are_refused(saved, tmp_path):
+    config, params, path = saved()
+    big = dict(params, final_norm=params["final_norm"].at[3].set(70_000.0))
+    save_pretrained(big, config, path)
+    assert_same(load_pretrained(path)[1], big)
+    load_pretrained(path, dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"'model\.norm\.weight' holds numbers beyond .* float16"):
+        load_pretrained(path, dtype="float16")
+    with pytest.raises(ValueError, match="final_norm"):
+        save_pretrained(big, config, tmp_path / "half", dtype="float16")
+
+
+@given(bits=st.lists(st.integers(0, 2**32 - 1), max_size=9), dtype=st.sampled_from(DTYPES))
+def test_finite_by_bits_is_finite(bits, dtype):
+    array = np.array(bits, np.uint32).view(np.dtype(dtype))
+    assert all_finite(array) == bool(np.all(np.isfinite(array.astype(np.float32))))
 
 
 def test_dtype_comes_from_the_tensors_not_the_config(saved):
@@ -227,6 +294,27 @@ def test_tokenizer_and_special_ids_come_along(saved, tmp_path):
     assert (tmp_path / "a" / "b" / "tokenizer.json").exists()
 
 
+def test_further_files_are_part_of_the_directory(saved, tmp_path):
+    config, params, source = saved()
+    for name in ("tokenizer.json", "chat_template.jinja", "chat_template.json"):
+        (source / name).write_text(f"old {name}")
+    texts = {"README.md": "card", "chat_template.jinja": "new", "chat_template.json": None}
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time it is replaced
+        save_pretrained(params, config, out, source, texts=texts)
+        found = {p.name: p.read_text() for p in out.iterdir() if p.suffix in (".md", ".jinja")}
+        assert found == {"README.md": "card", "chat_template.jinja": "new"}
+        assert not (out / "chat_template.json").exists()
+        assert (out / "tokenizer.json").read_text() == "old tokenizer.json"
+    for name in ("config.json", "model.safetensors", "a/b", "..", ""):
+        with pytest.raises(ValueError, match="not a name that a further file may have"):
+            save_pretrained(params, config, tmp_path / "x", texts={name: ""})
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    save_pretrained(params, config, empty)
+    assert_same(load_pretrained(empty)[1], params)
+
+
 def test_replacing_leaves_no_old_shards(saved):
     config, params, path = saved()
     save_pretrained(params, config, path, max_shard_bytes=20_000)
@@ -249,14 +337,28 @@ def test_interrupted_save_leaves_the_old_checkpoint(saved, monkeypatch):
     config, params, path = saved()
     before = {p.name: p.read_bytes() for p in path.iterdir()}
 
-    def full_disk(*args):
+    def full_disk(*args, **options):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(models.huggingface.export, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save_pretrained(jax.tree.map(lambda x: x + 1, params), config, path)
-    assert {p.name: p.read_bytes() for p in path.iterdir()} == before
-    assert [p.name for p in path.parent.iterdir()] == ["saved"]
+    rename = Path.rename
+
+    def rename_once(self, target):
+        if self.name.startswith(".saved") and (self / "config.json").exists() and not path.exists():
+            monkeypatch.setattr(Path, "rename", rename)
+            full_disk()
+        return rename(self, target)
+
+    for place, name, broken in (
+        (models.huggingface.export, "save_file", full_disk),
+        (Path, "write_text", full_disk),
+        (Path, "rename", rename_once),  # when the old one has made room already
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, broken)
+            with pytest.raises(OSError, match="No space left"):
+                save_pretrained(jax.tree.map(lambda x: x + 1, params), config, path)
+        assert {p.name: p.read_bytes() for p in path.iterdir()} == before
+        assert [p.name for p in path.parent.iterdir()] == ["saved"]
 
 
 def test_parameters_of_another_config_are_not_saved(saved, tmp_path):

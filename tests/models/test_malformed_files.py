@@ -1,6 +1,8 @@
 """Malformed headers and indices end in an error that says so: no crash, no hang, no wrong load."""
 
 import json
+import os
+import re
 import struct
 
 import jax
@@ -188,3 +190,65 @@ def test_a_config_larger_than_any_is_not_read(good, tmp_path):
         file.truncate(2**27)  # sparse
     with pytest.raises(ValueError, match=r"config\.json is 134.* bytes long"):
         load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_an_object_is_asked_for_by_name(name, good, tmp_path):
+    for file in (good / "sharded").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for text in ("null", "[]", '"x"', "3", '{"a": ', "", "\ufeff{}", "\x00"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+            load_pretrained(tmp_path)
+
+
+def test_special_ids_of_a_damaged_config_are_not_guessed(good, tmp_path):
+    config, params = load_pretrained(good / "single")
+    for text in ("null", "[]", "{"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(
+            ValueError, match=r"config\.json (must hold a JSON object|is not valid)"
+        ):
+            save_pretrained(params, config, tmp_path / "out", tokenizer_from=tmp_path)
+        assert not (tmp_path / "out").exists()
+
+
+NAMES = ["config.json", "model.safetensors", "model.safetensors.index.json"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "what", ["a pipe", "a link to a device", "a link to a pipe", "a directory"]
+)
+def test_what_is_no_file_is_not_read(name, what, good, tmp_path):
+    """Each would be read without end, or wait for a writer."""
+    for file in (good / ("sharded" if "index" in name else "single")).iterdir():
+        if file.name != name:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    place = tmp_path / name
+    if what == "a directory":
+        place.mkdir()
+    elif what == "a link to a device":
+        place.symlink_to("/dev/zero")
+    else:
+        pipe = place if what == "a pipe" else tmp_path / "pipe"
+        os.mkfifo(pipe)
+        if pipe != place:
+            place.symlink_to(pipe)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{name} is not a regular file"):
+        load_pretrained(tmp_path)
+
+
+def test_a_link_to_a_file_is_read(good, tmp_path):
+    """As the Hugging Face cache has them."""
+    for file in (good / "single").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    assert load_pretrained(tmp_path)[0] == load_pretrained(good / "single")[0]
+
+
+def test_a_tokenizer_file_that_is_none_does_not_come_along(good, tmp_path):
+    config, params = load_pretrained(good / "single")
+    (tmp_path / "tokenizer.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not a regular file"):
+        save_pretrained(params, config, tmp_path / "out", tokenizer_from=tmp_path)
+    assert not (tmp_path / "out").exists()
