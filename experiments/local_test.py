@@ -1,7 +1,6 @@
 """The local test of TOPD: a few steps on one prefix, and how far the two models' windows are apart after.
 
     python -m experiments.local_test --config configs/topd.py --out DIR
-    --prefixes 128 --steps 5 --rate 1e-3 --lambdas 0.1,1
 
 For every divergent prefix (a candidate whose D_OT passes the rule, in rollouts of the initial student on
 training problems) the student starts afresh, takes `steps` steps of Adam on that prefix alone, and writes
@@ -21,55 +20,60 @@ the environment.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-from rich.console import Console
-
-from experiments.command.flags import parse_flags
-from experiments.diagnose.local_steps import local_test, table
-from experiments.machine.compilation import keep_compiled
-from experiments.machine.environment import environment
-from experiments.workdir.workdir import plain, write_atomic
+from experiments.command.command import command
+from experiments.command.config_file import ConfigFile
+from experiments.command.flags import Flag
 
 RESULTS = "local_test.json"
 
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_OUT = flags.DEFINE_string("out", None, f"directory for {RESULTS}")
-_PREFIXES = flags.DEFINE_integer("prefixes", 128, "divergent prefixes")
-_STEPS = flags.DEFINE_integer("steps", 5, "gradient steps on each of them")
-_RATE = flags.DEFINE_float("rate", 1e-3, "Adam's learning rate")
-_LAMBDAS = flags.DEFINE_list("lambdas", ["0.1", "1"], "weights of L_traj")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which prefixes, and what is done on each."""
+
+    config: Annotated[ConfigFile, Flag("a config of TOPD, such as configs/topd.py")]
+    out: Annotated[Path, Flag(f"directory for {RESULTS}", "DIR")]
+    prefixes: Annotated[int, Flag("divergent prefixes")] = 128
+    steps: Annotated[int, Flag("gradient steps on each of them")] = 5
+    rate: Annotated[float, Flag("Adam's learning rate")] = 1e-3
+    lambdas: Annotated[
+        tuple[float, ...], Flag("weights of L_traj", "LAMBDA,...", separator=",")
+    ] = (0.1, 1.0)
 
 
-def main(_: list[str]) -> None:
-    """Runs the test that the flags ask for."""
-    logging.set_verbosity(logging.WARNING)
-    if _CONFIG.value is None or _OUT.value is None:
-        sys.exit("Give --config configs/topd.py and --out DIR.")
+def run(settings: Settings) -> None:
+    """Runs the test and writes what came out."""
+    from rich.console import Console
+
+    from experiments.diagnose.local_steps import local_test, table
+    from experiments.machine.compilation import keep_compiled
+    from experiments.machine.environment import environment
+    from experiments.workdir.workdir import plain, write_atomic
+
+    config, out = settings.config.fields, settings.out
     keep_compiled()
-    try:
-        asked: dict[str, Any] = {
-            "prefixes": _PREFIXES.value,
-            "steps": _STEPS.value,
-            "rate": _RATE.value,
-            "lambdas": [float(x) for x in _LAMBDAS.value],
-        }
-        results = local_test(_CONFIG.value, **asked)
-        Console().print(table(results))
-        content = {**results, "settings": asked, "config": _CONFIG.value.to_dict(), **environment()}
-        out = Path(_OUT.value)
-        out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
-        write_atomic(out / RESULTS, text.encode())
-    except (OSError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    asked: dict[str, Any] = {
+        "prefixes": settings.prefixes,
+        "steps": settings.steps,
+        "rate": settings.rate,
+        "lambdas": list(settings.lambdas),
+    }
+    results = local_test(config, **asked)
+    Console().print(table(results))
+    content = {**results, "settings": asked, "config": config.to_dict(), **environment()}
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
+    write_atomic(out / RESULTS, text.encode())
     print(f"Wrote {out / RESULTS}")
 
 
+main = command("local_test", Settings, run, __doc__)
+
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    sys.exit(main())

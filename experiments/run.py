@@ -1,50 +1,46 @@
-"""Runs a config: `python -m experiments.run --config configs/motab.py [--workdir DIR]`.
+"""Runs a config: it trains a student, and evaluates it before and after.
 
-`--config FILE:ARG` picks a variant and `--config.field=value` sets a field. Running again on the
+    python -m experiments.run --config configs/motab.py --workdir runs/motab
+
+`--config FILE:ARG` picks a variant and `--config.FIELD=VALUE` sets a field. Running again on the
 same workdir resumes. On SIGTERM or Ctrl-C it finishes the step, saves and exits with 75; on the second
 it exits at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from absl import app, flags, logging
-from ml_collections import config_flags
-
-from experiments.command.flags import parse_flags
-from experiments.command.process_flags import join_processes
-from experiments.machine.compilation import keep_compiled
-from experiments.machine.interruption import RESUMABLE, Interrupted
-from experiments.train.loop import run
-
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/CONFIG[-ARG] by default")
+from experiments.command.command import command
+from experiments.command.config_file import ConfigFile
+from experiments.command.flags import Flag
+from experiments.command.process_flags import ProcessFlags
 
 
-def default_workdir(config_flag: str) -> Path:
-    """`configs/motab.py:smoke` runs in `runs/motab-smoke`."""
-    name, _, arg = config_flag.partition(":")
-    return Path("runs") / (f"{Path(name).stem}-{arg}" if arg else Path(name).stem)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(ProcessFlags):
+    """What to run, and where."""
+
+    config: Annotated[ConfigFile, Flag("such as configs/motab.py or configs/motab.py:smoke")]
+    workdir: Annotated[
+        str | None, Flag("the run's directory; runs/CONFIG[-ARG] by default", "DIR")
+    ] = None
 
 
-def main(_: list[str]) -> None:
-    """Runs the config that the flags name."""
-    logging.set_verbosity(logging.WARNING)
-    if _CONFIG.value is None:
-        sys.exit("Which config? For example: --config configs/motab.py")
+def run(settings: Settings) -> None:
+    """Runs the config."""
+    from experiments.machine.compilation import keep_compiled
+    from experiments.train import loop
+
     keep_compiled()
-    flag = config_flags.get_config_filename(flags.FLAGS["config"])
-    try:
-        join_processes()
-        run(_CONFIG.value, _WORKDIR.value or default_workdir(flag))
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        sys.exit(RESUMABLE)
+    settings.join()
+    loop.run(settings.config.fields, settings.workdir or Path("runs") / settings.config.name)
 
+
+main = command("run", Settings, run, __doc__)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    sys.exit(main())

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from absl import flags
+import dataclasses
+from typing import Annotated
 
-from experiments.machine.processes import initialize
-
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "HOST:PORT of the first of several processes; not needed on TPU pods, under SLURM or Open MPI",
-)
-_COUNT = flags.DEFINE_integer("num_processes", None, "how many processes there are")
-_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+from experiments.command.flags import Flag
 
 
-def join_processes() -> None:
-    """Joins the processes that the flags, or the machine, name; see `processes.initialize`."""
-    initialize(_COORDINATOR.value, _COUNT.value, _ID.value)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProcessFlags:
+    """Not needed on TPU pods, under SLURM or under Open MPI."""
+
+    coordinator: Annotated[
+        str | None, Flag("the first of several processes of the run", "HOST:PORT")
+    ] = None
+    num_processes: Annotated[int | None, Flag("how many processes the run has")] = None
+    process_id: Annotated[int | None, Flag("which of them this is, from 0")] = None
+
+    def join(self) -> None:
+        """Joins the processes that the flags, or the machine, name; see `processes.initialize`."""
+        from experiments.machine.processes import initialize
+
+        initialize(self.coordinator, self.num_processes, self.process_id)

@@ -34,7 +34,8 @@ from experiments.evaluate.summary import results_table, summarise
 from experiments.grading import MODES, verdict
 from experiments.machine.compilation import keep_compiled
 from experiments.machine.environment import environment
-from experiments.machine.interruption import RESUMABLE, Interrupted, check, interruptible
+from experiments.machine.exit_codes import RESUMABLE, Interrupted
+from experiments.machine.interruption import check, interruptible
 from experiments.rollouts.engine import Engine, Request, key_data
 from experiments.rollouts.synthesis import fingerprint
 from experiments.tasks.example import Example

@@ -18,19 +18,13 @@ from collections.abc import Iterator
 
 import jax
 
+from experiments.machine.exit_codes import Interrupted
 from experiments.machine.processes import any_process
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# What a command exits with that was interrupted and can be called again: EX_TEMPFAIL of sysexits.h.
-# A second signal gives 128 + its number instead, as in a shell.
-RESUMABLE = 75
 
 _received: list[int] = []
 _installed = False
-
-
-class Interrupted(BaseException):
-    """The work was asked to end, and what there is of it is on disk. No `Exception`: no failure."""
 
 
 @contextlib.contextmanager

@@ -33,12 +33,11 @@ from experiments.methods import make_recipe
 from experiments.methods.base import Base
 from experiments.pair.pair import Pair, abstract_pair
 from experiments.plan.hlo import Cost, program_cost
+from experiments.plan.programs import PROGRAMS
 from experiments.rollouts.recipe import Recipe
 from models.attention import choose_kernel
 from models.decoding.slots import Rows, Slots
 from models.parameters import Params
-
-PROGRAMS = ("train", "rollout", "prefill")
 
 
 class _Planned(Base):

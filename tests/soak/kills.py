@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from experiments.machine.interruption import RESUMABLE
+from experiments.machine.exit_codes import RESUMABLE
 
 from .runs import EVERY, Ending, ending, finish, resumed_at, start, steps_logged, whole_steps
 

@@ -21,7 +21,8 @@ from experiments.compare.execute import compare
 from experiments.evaluate import evaluation as evaluate
 from experiments.evaluate.part import Part
 from experiments.machine import interruption
-from experiments.machine.interruption import Interrupted, check, interruptible, requested
+from experiments.machine.exit_codes import Interrupted
+from experiments.machine.interruption import check, interruptible, requested
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
 from experiments.rollouts.synthesis import synthesise

@@ -1,0 +1,3 @@
+"""What a plan compiles."""
+
+PROGRAMS = ("train", "rollout", "prefill")
