@@ -14,7 +14,7 @@ import ml_collections
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 # What no training set may hold.
 HELD_OUT = ("aime24", "aime25", "hmmt25", "math500")
-# What OPSD's teacher reads: `experiments.methods.exposed_prompts.DEFAULT_TEMPLATE`.
+# What OPSD's teacher reads: `atesd.prompts.DEFAULT_TEMPLATE`.
 OPSD_TEMPLATE = (
     "{problem}\n\n"
     "--- A worked solution, perhaps shortened ---\n"

@@ -111,8 +111,9 @@ def test_the_readme_can_be_read_in_one_sitting():
     assert len(read(Path("README.md")).splitlines()) <= 160
 
 
-def test_the_readme_loop_needs_nothing_of_experiments():
-    (block,) = python_blocks("README.md")
+@pytest.mark.parametrize("page", ["README.md", "docs/atesd.md", "docs/topd.md"])
+def test_a_loop_of_ones_own_needs_nothing_of_experiments(page):
+    (block,) = python_blocks(page)
     assert "experiments" not in block
 
 

@@ -24,6 +24,7 @@ import optax
 
 import atesd
 from atesd.exposure import reference_counts
+from atesd.prompts import ExposedPrompts
 from atesd.references import ReferenceTokens
 from distill.train.sharding import check_rows
 from distill.train.update import Metrics
@@ -32,7 +33,6 @@ from experiments.config.settings import read_settings
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.machine.processes import place_rows
-from experiments.methods.exposed_prompts import ExposedPrompts
 from experiments.pair.pair import Pair, start_student, with_initial_student
 from experiments.rollouts.own_samples import OwnSamples, RolloutSettings
 from experiments.rollouts.recipe import TrainStep
@@ -178,7 +178,9 @@ class AtesdRecipe(OwnSamples):
         )
 
     def _references(self, examples: Sequence[Example], copies: int) -> atesd.References:
-        rows = [self._prompts(example) for example in examples for _ in range(copies)]
+        rows = [
+            self._prompts(x.problem, x.reference, x.answer) for x in examples for _ in range(copies)
+        ]
         return atesd.pack_references(rows, self.exposure.widths)
 
     def _read_probe(self) -> tuple[PromptBatch, atesd.References]:

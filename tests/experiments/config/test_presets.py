@@ -13,13 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 import models
 from atesd import ControllerSettings, LossSettings, ReferenceWidths
+from atesd.prompts import DEFAULT_TEMPLATE
 from configs import atesd, motab, papers
 from distill.train.optimizer import OptimizerSettings, make_optimizer
 from distill.train.sharding import state_shardings
 from distill.train.state import create_state
 from experiments.data.catalogue import CATALOGUE
 from experiments.data.filters import Filter
-from experiments.methods.exposed_prompts import DEFAULT_TEMPLATE
 from experiments.pair.pair import lora_of
 from experiments.workdir.workdir import flatten
 from models.decoding.decode import init_cache

@@ -8,10 +8,10 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
+from atesd.prompts import ExposedPrompts
 from configs import atesd, motab
 from experiments.evaluate import measure as measure_module
 from experiments.methods import make_recipe
-from experiments.methods.exposed_prompts import ExposedPrompts
 from experiments.pair.pair import load_pair
 from experiments.tasks.chain_tokenizer import EOS, build_chain_tokenizer
 from experiments.tasks.example import Example
@@ -169,10 +169,10 @@ def test_atesds_student_and_teacher_may_differ(template):
     recipe = make_recipe(config, load_pair(config))
     tokenizer = recipe.pair.tokenizer
     assert decode(tokenizer, recipe.pair.render("1")).endswith("A:<think></think>")
-    row = recipe._prompts(Example("0", "1+1?", "It is 2.\n\\boxed{2}", "2", ""))
+    row = recipe._prompts("1+1?", "It is 2.\n\\boxed{2}", "2")
     assert decode(tokenizer, row.tail).endswith("1+1?\nA:")
     config.exposure.thinking = "off"
-    row = make_recipe(config, load_pair(config))._prompts(Example("0", "1?", "\\boxed{1}", "1", ""))
+    row = make_recipe(config, load_pair(config))._prompts("1?", "\\boxed{1}", "1")
     assert decode(tokenizer, row.tail).endswith("1?\nA:<think></think>")
 
 
@@ -210,7 +210,9 @@ def test_contexts_of_a_teacher_may_think_while_the_student_does_not(small):
     example = Example("0", "1+1?", "It is 2.\n\\boxed{2}", "2", "")
     template = "{problem} {reference}"
     tails = {
-        thinking: ExposedPrompts(small, 32, template, system="Brief.", thinking=thinking)(example)
+        thinking: ExposedPrompts(small, 32, template, system="Brief.", thinking=thinking)(
+            example.problem, example.reference, example.answer
+        )
         for thinking in ("on", "off")
     }
     on, off = (decode(small, tails[thinking].tail) for thinking in ("on", "off"))

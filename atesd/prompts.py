@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from atesd.references import ReferenceTokens, split_reference, tokenise_reference
-from experiments.tasks.example import Example
 from models.text.tokenizer import chat_text, encode, render_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DEFAULT_TEMPLATE = (
     "{problem}\n\n"
@@ -26,7 +27,7 @@ _SENTINEL = "\ue0f0reference\ue0f1"
 
 @dataclasses.dataclass(frozen=True)
 class ExposedPrompts:
-    """Builds the pieces of a teacher's context from an example.
+    """Builds the pieces of a teacher's context from a problem and its worked solution.
 
     Attributes:
       tokenizer: from `load_tokenizer`.
@@ -62,16 +63,20 @@ class ExposedPrompts:
             self.tokenizer, "1", chat=self.chat, system=self.system, thinking=self.thinking
         )
 
-    def __call__(self, example: Example) -> ReferenceTokens:
-        """The context's pieces, each tokenised by itself.
+    def __call__(self, problem: str, reference: str, answer: str = "") -> ReferenceTokens:
+        """The context's pieces, each tokenised separately.
+
+        Args:
+          problem: the text that stands in the place of `{problem}`.
+          reference: a worked solution, with or without a boxed answer at its end.
+          answer: the final answer, which is boxed where the reference has none.
 
         Raises:
-          ValueError: neither reference nor example holds an answer, the tokenizer cannot write
-            some of the text, or the chat template does not show the message just once.
+          ValueError: there is no answer, neither in `reference` nor in `answer`, the tokenizer
+            cannot write some of the text, or the chat template does not show the message just once.
         """
         before, after = (
-            part.replace("{problem}", example.problem)
-            for part in self.template.split("{reference}")
+            part.replace("{problem}", problem) for part in self.template.split("{reference}")
         )
         if self.chat:
             before, after = self._chat(before, after)
@@ -79,7 +84,7 @@ class ExposedPrompts:
         else:
             head = render_prompt(self.tokenizer, before, chat=False)
         return tokenise_reference(
-            split_reference(example.reference, example.answer),
+            split_reference(reference, answer),
             head,
             encode(self.tokenizer, after),
             lambda text: encode_with_ends(self.tokenizer, text),

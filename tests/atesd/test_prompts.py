@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import pytest
 
 from atesd.exposure import ReferenceWidths, expose, pack_references
+from atesd.prompts import DEFAULT_TEMPLATE, ExposedPrompts, encode_with_ends
 from atesd.references import sentence_ends
 from experiments.data.sources import load_source
-from experiments.methods.exposed_prompts import DEFAULT_TEMPLATE, ExposedPrompts, encode_with_ends
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import EOS, PAD, build_chain_tokenizer
 from experiments.tasks.example import Example
 from models.text.tokenizer import load_tokenizer
 
-from ...real_files import DATA
+from ..real_files import DATA
 
 GSM8K = DATA / "gsm8k" / "test.jsonl"
 SHORT = "R:{reference}\n#\n{problem}"
@@ -31,6 +31,11 @@ def chain():
 @pytest.fixture(scope="module")
 def qwen(qwen3_directory):
     return load_tokenizer(qwen3_directory)
+
+
+def pieces(prompts, example):
+    """What `prompts` make of an example."""
+    return prompts(example.problem, example.reference, example.answer)
 
 
 def texts(tokenizer, row, exposures=(0.0, 0.5, 1.0)):
@@ -48,7 +53,7 @@ def texts(tokenizer, row, exposures=(0.0, 0.5, 1.0)):
 def test_chain_contexts(chain, chat, end):
     prompts = ExposedPrompts(chain, 64, SHORT, chat=chat)
     behind = "\\boxed{4}\n#\na=3,b=+8,c=*4?" + end
-    assert texts(chain, prompts(CHAIN_EXAMPLE), (0, 0.49, 0.5, 0.99, 1)) == [
+    assert texts(chain, pieces(prompts, CHAIN_EXAMPLE), (0, 0.49, 0.5, 0.99, 1)) == [
         "R:" + behind,
         "R:" + behind,
         "R:b=3+8=1.\n\n" + behind,
@@ -56,13 +61,13 @@ def test_chain_contexts(chain, chat, end):
         "R:b=3+8=1.\n\nc=1*4=4.\n\n" + behind,
     ]
     by_token = ExposedPrompts(chain, 64, SHORT, "token", chat)
-    assert texts(chain, by_token(CHAIN_EXAMPLE), (0.49,)) == ["R:b=3+8=1.\n" + behind]
+    assert texts(chain, pieces(by_token, CHAIN_EXAMPLE), (0.49,)) == ["R:b=3+8=1.\n" + behind]
 
 
 def test_whole_chain_references_are_told_as_they_are_written(chain):
     prompts = ExposedPrompts(chain, 256, SHORT, chat=False)
     for example in list(ChainSource("validation", size=8, style="both")):
-        row = prompts(example)
+        row = pieces(prompts, example)
         assert row.had_answer and not row.empty and not row.overlong
         assert chain.decode([*row.reasoning, *row.answer]) == example.reference
         expected = SHORT.replace("{reference}", example.reference).replace(
@@ -73,19 +78,19 @@ def test_whole_chain_references_are_told_as_they_are_written(chain):
 
 def test_flags_of_odd_references(chain):
     prompts = ExposedPrompts(chain, 12, SHORT)
-    empty = prompts(Example("1", "a=3?", "", "3", "chain"))
+    empty = prompts("a=3?", "", "3")
     assert (empty.reasoning, empty.empty, empty.had_answer) == ((), True, False)
     assert texts(chain, empty)[0] == "R:\\boxed{3}\n#\na=3?\n"
-    long = prompts(CHAIN_EXAMPLE)
+    long = pieces(prompts, CHAIN_EXAMPLE)
     assert long.overlong and chain.decode(long.reasoning) == "b=3+8=1.\n\n"
     with pytest.raises(ValueError, match=r"cannot write \['é'\]"):
-        prompts(Example("2", "a=3?", "é", "3", "chain"))
+        prompts("a=3?", "é", "3")
 
 
 def test_places_in_a_problem_are_left_alone(chain):
     example = Example("3", "a {reference} {problem}?", "b.", "3", "chain")
     template = "{problem}|{reference}|{problem}"
-    row = ExposedPrompts(chain, 9, template, chat=False)(example)
+    row = pieces(ExposedPrompts(chain, 9, template, chat=False), example)
     assert texts(chain, row, (1.0,)) == [
         "a {reference} {problem}?|b.\n\\boxed{3}|a {reference} {problem}?"
     ]
@@ -109,7 +114,7 @@ def test_beginning_of_text_is_written_once(chain, tmp_path):
     tokenizer = load_tokenizer(tmp_path)
     rendered = SHORT.replace("{reference}", "x.\n\\boxed{3}").replace("{problem}", "a?")
     for chat, end in ((True, EOS), (False, "")):
-        row = ExposedPrompts(tokenizer, 9, SHORT, chat=chat)(Example("4", "a?", "x.", "3", "chain"))
+        row = ExposedPrompts(tokenizer, 9, SHORT, chat=chat)("a?", "x.", "3")
         assert texts(tokenizer, row, (1.0,)) == [PAD + rendered + end]
         assert [*row.head, *row.reasoning, *row.answer, *row.tail].count(96) == 1
 
@@ -132,7 +137,7 @@ def test_chat_templates_are_checked():
     for chat_template, times in (("no message", 0), ("{{ messages[0]['content'] * 2 }}", 2)):
         tokenizer.chat_template = chat_template
         with pytest.raises(ValueError, match=f"shows the message {times} times"):
-            ExposedPrompts(tokenizer, 9, SHORT)(CHAIN_EXAMPLE)
+            pieces(ExposedPrompts(tokenizer, 9, SHORT), CHAIN_EXAMPLE)
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):
         ExposedPrompts(tokenizer, 9, SHORT)
@@ -153,7 +158,7 @@ def test_qwen_contexts_of_gsm8k(qwen):
         pytest.skip("needs GSM8K beside the repository")
     prompts = ExposedPrompts(qwen, 512, thinking="off")
     for example in load_source({"name": str(GSM8K), "size": 8}):
-        row = prompts(example)
+        row = pieces(prompts, example)
         assert row.had_answer and not row.overlong
         lines = example.reference.splitlines(keepends=True)
         reasoning = "".join(lines[:-1])
