@@ -17,11 +17,14 @@ ROOMS = (
     "topd",
 )
 
+# Read, not imported: the build has no jax.
+VERSION = Path("models/version.py").read_text(encoding="utf-8").split('"')[-2]
+
 TRACKING = ["tensorboardX>=2.6", "wandb>=0.21"]
 
 setup(
     name="motab",
-    version="0.1.0",
+    version=VERSION,
     description="Reasoning distillation in JAX: MOTAB and its neighbours, as pure functions.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

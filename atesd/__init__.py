@@ -7,6 +7,7 @@ from atesd.loss import LossSettings, exposed_scores
 from atesd.references import Reference, split_reference, tokenise_reference
 from atesd.settings import ControllerSettings
 from atesd.train import ExposedBatch, TeacherSettings, init_method_state, make_train_step
+from models.version import __version__
 
 __all__ = [
     "ControllerSettings",
@@ -17,6 +18,7 @@ __all__ = [
     "ReferenceWidths",
     "References",
     "TeacherSettings",
+    "__version__",
     "beta",
     "decide",
     "expose",

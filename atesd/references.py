@@ -84,6 +84,10 @@ def split_reference(text: str, answer: str) -> Reference:
 
     Raises:
       ValueError: neither the text nor `answer` holds an answer.
+
+    Example:
+      >>> split_reference("6 * 7 = 42.\n#### 42", answer="42")
+      Reference(reasoning='6 * 7 = 42.\n', answer='\\boxed{42}', had_answer=True)
     """
     worked = _GSM8K_ANSWER.search(text)
     box = _last_box(text)

@@ -21,5 +21,12 @@ def role_key(key: jax.Array, role: Role, attempt: int | jax.Array) -> jax.Array:
     """The key of one role's attempt; rows and positions are folded in later.
 
     A correction so never reuses the noise that drew the tokens it replaces.
+
+    Example:
+      >>> import jax
+      >>> key = jax.random.key(0)
+      >>> student, teacher = (role_key(key, role, attempt=0) for role in (Role.STUDENT, Role.TEACHER))
+      >>> bool(jax.random.uniform(student) == jax.random.uniform(teacher))
+      False
     """
     return jax.random.fold_in(jax.random.fold_in(key, int(role)), attempt)

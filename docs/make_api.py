@@ -32,7 +32,7 @@ def page() -> str:
     for name in ROOMS:
         room = importlib.import_module(name)
         parts.append(f"## {name}\n\n{_text(room.__doc__ or '')}\n")
-        parts += [_entry(room, exported) for exported in getattr(room, "__all__", ())]
+        parts += [_entry(room, exported) for exported in room.__all__ if exported != "__version__"]
     return "\n".join(parts)
 
 

@@ -3,7 +3,10 @@
 import os
 
 from distill.shadowing import require_ours
+from models.version import __version__
 
 require_ours("configs")
 # transformers says on import that torch is missing; nothing here needs it.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+__all__ = ["__version__"]

@@ -1,1 +1,19 @@
-"""GRPO: a clipped surrogate of group advantages. arXiv 2402.03300."""
+"""GRPO: a clipped surrogate of group advantages (arXiv 2402.03300)."""
+
+from grpo.policy_gradient import (
+    GrpoSettings,
+    SurrogateSums,
+    clipped_surrogate,
+    group_advantages,
+    policy_gradient_loss,
+)
+from models.version import __version__
+
+__all__ = [
+    "GrpoSettings",
+    "SurrogateSums",
+    "__version__",
+    "clipped_surrogate",
+    "group_advantages",
+    "policy_gradient_loss",
+]

@@ -118,6 +118,11 @@ def group_advantages(
 
     Raises:
       ValueError: an unknown scale, or rows that are no whole groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> group_advantages(jnp.array([1.0, 0.0, 0.0, 1.0]), group_size=4).round(3).tolist()
+      [1.0, -1.0, -1.0, 1.0]
     """
     require("scale", scale, Advantage)
     if group_size < 1 or rewards_B.shape[0] % group_size:

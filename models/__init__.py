@@ -8,6 +8,7 @@ from models.lora import add_adapters, merge, trainable
 from models.parameters import abstract, count, declare, init, shardings
 from models.rope import LinearRopeScaling, Llama3RopeScaling, YarnRopeScaling
 from models.transformer import forward, forward_hidden, logits
+from models.version import __version__
 
 __all__ = [
     "Generation",
@@ -16,6 +17,7 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "YarnRopeScaling",
+    "__version__",
     "abstract",
     "add_adapters",
     "count",

@@ -76,6 +76,14 @@ class ModelConfig:
 
     Raises:
       ValueError: sizes do not fit together, or a name is not one of those above.
+
+    Example:
+      >>> config = ModelConfig(
+      ...     family="qwen3", vocab_size=128, hidden_size=32, intermediate_size=64, num_layers=2,
+      ...     num_heads=4, num_kv_heads=2, head_dim=8, qk_norm=True,
+      ... )
+      >>> config.replace(dtype="bfloat16").dtype
+      'bfloat16'
     """
 
     family: str

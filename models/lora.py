@@ -82,6 +82,18 @@ def merge(params: Params, config: ModelConfig) -> tuple[Params, ModelConfig]:
     """The model without adapters: every target is W + (alpha / rank) A B, in W's dtype.
 
     The sum is formed in float32. A model without `config.lora` loses the adapters that it ignores.
+
+    Example:
+      >>> import jax
+      >>> from models.config import LoraConfig
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_pretrained
+      >>> config, params = load_pretrained(model_directory("embedded:student"))
+      >>> config = config.replace(lora=LoraConfig(rank=2, alpha=4.0))
+      >>> params = add_adapters(params, config, jax.random.key(0))
+      >>> merged, plain = merge(params, config)
+      >>> plain.lora is None
+      True
     """
     layers = {name: x for name, x in params["layers"].items() if not is_adapter(name)}
     if config.lora is not None:

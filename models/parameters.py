@@ -110,6 +110,18 @@ def init(key: jax.Array, config: ModelConfig, dtype: Any = "float32") -> Params:
 
     Args:
       dtype: of the arrays, as "bfloat16" or `jnp.bfloat16`.
+
+def init(key: jax.Array, config: ModelConfig, dtype: str = "float32") -> Params:
+    """Random parameters: normal with variance 1 / fan-in, norm scales one, biases zero.
+
+    Example:
+      >>> import jax
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_config
+      >>> config = load_config(model_directory("embedded:student"))
+      >>> params = init(jax.random.key(0), config)
+      >>> sum(x.size for x in jax.tree.leaves(params)) == count(config)
+      True
     """
     return draw(key, declare(config), dtype)
 

@@ -138,7 +138,17 @@ def forward(
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    """Next-token logits [B, T, V] in float32; arguments as in `forward_hidden`."""
+    """Next-token logits [B, T, V] in float32; arguments as in `forward_hidden`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_pretrained
+      >>> config, params = load_pretrained(model_directory("embedded:student"))
+      >>> tokens = jnp.array([[5, 6, 7]])
+      >>> forward(params, config, tokens, jnp.arange(3)[None], jnp.ones_like(tokens)).shape
+      (1, 3, 98)
+    """
     hidden = forward_hidden(params, config, tokens, positions, segment_ids)
     return logits(params, config, hidden)
 

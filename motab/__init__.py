@@ -3,6 +3,7 @@
 arXiv 2605.19433.
 """
 
+from models.version import __version__
 from motab.credit import find_backtrack
 from motab.metrics import rollout_metrics
 from motab.rollout import make_rollout, make_slots
@@ -13,6 +14,7 @@ from motab.train import make_train_step
 __all__ = [
     "MotabSettings",
     "Record",
+    "__version__",
     "find_backtrack",
     "make_rollout",
     "make_slots",

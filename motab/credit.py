@@ -22,6 +22,13 @@ def find_backtrack(
 
     Returns:
       (breach_B, root_B): 0-based step indices, -1 where nothing breached.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> values = jnp.array([[0.9, 0.5, 0.45, 0.2], [0.9, 0.8, 0.9, 0.9]])
+      >>> breach, root = find_backtrack(values, jnp.full((2, 4), 0.3), jnp.array([4, 4]))
+      >>> breach.tolist(), root.tolist()
+      ([3, -1], [1, -1])
     """
     steps = jnp.arange(values_BxL.shape[1])
     safe = values_BxL >= boundaries_BxL

@@ -49,7 +49,14 @@ def init_monitor(batch: int, table: StepTable) -> MonitorState:
 
 
 def boundary(entropy: jax.Array, settings: MotabSettings) -> jax.Array:
-    """gamma = gamma_0 exp(-alpha H), Eq. 6; H = 0 where the boundary is static."""
+    """gamma = gamma_0 exp(-alpha H), Eq. 6; H = 0 where the boundary is static.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> settings = MotabSettings(gamma_0=0.3, alpha=1.0)
+      >>> [f"{x:.3f}" for x in boundary(jnp.array([0.0, jnp.log(2)]), settings)]
+      ['0.300', '0.150']
+    """
     if settings.boundary == "static":
         return jnp.full_like(entropy, settings.gamma_0)
     return settings.gamma_0 * jnp.exp(-settings.alpha * entropy)

@@ -141,3 +141,21 @@ def test_the_wheel_beside_a_foreign_package(code, installed, tmp_path):
         assert "foreign code ran" not in process.stdout
     finally:
         (site / "models" / "__init__.py").write_text(ours)
+
+
+def test_every_room_says_what_it_exports_and_its_version():
+    import importlib
+    import importlib.metadata
+
+    versions = set()
+    for name in ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures", "experiments"):
+        room = importlib.import_module(name)
+        assert sorted(room.__all__) == sorted(set(room.__all__))
+        missing = [exported for exported in room.__all__ if not hasattr(room, exported)]
+        assert not missing, f"{name} has no {missing}"
+        versions.add(room.__version__)
+    assert len(versions) == 1
+    setup = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert setup.stdout.split()[-1:] == list(versions), setup.stderr

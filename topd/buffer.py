@@ -48,7 +48,14 @@ def push(buffer: Buffer, values_M: jax.Array, valid_M: jax.Array) -> Buffer:
 
 
 def threshold(buffer: Buffer, quantile: float, least: int) -> jax.Array:
-    """The quantile [] of what is held, linear between values; infinite below `least` of them."""
+    """The quantile [] of what is held, linear between values; infinite below `least` of them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> buffer = push(init_buffer(8), jnp.array([0.1, 0.2, 0.9]), jnp.ones(3, bool))
+      >>> print(f"{threshold(buffer, quantile=0.5, least=2):.2f}")
+      0.20
+    """
     size = buffer.values_N.shape[0]
     held = jnp.minimum(buffer.count, size)
     values = jnp.where(jnp.arange(size) < held, buffer.values_N, jnp.nan)

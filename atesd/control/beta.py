@@ -22,7 +22,12 @@ def entropy(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def mean(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The expectation."""
+    """The expectation.
+
+    Example:
+      >>> float(mean(2.0, 6.0))
+      0.25
+    """
     return a / (a + b)
 
 

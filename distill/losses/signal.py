@@ -46,6 +46,14 @@ class Signal:
       estimator: what a sampled loss differentiates: `k2` for the reverse KL, `k3` for the forward
         one; empty elsewhere. Token by token their gradients are those of the advantages, so that
         for the two KLs the form is a way of writing; the JSD has the advantage only.
+
+    Example:
+      >>> Signal(divergence="reverse_kl", support="top_k", top_k=4).top_k_of
+      'student'
+      >>> Signal(support="sampled", estimator="k1")
+      Traceback (most recent call last):
+          ...
+      ValueError: signal.estimator='k1' as a loss: the gradient ... is zero in expectation...
     """
 
     divergence: Divergence = "reverse_kl"

@@ -41,6 +41,11 @@ def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
 
     Raises:
       ValueError: an empty delimiter.
+
+    Example:
+      >>> table = make_step_table([b"a", b".", b"\\n", b".\\n\\nb"], ".\\n\\n")
+      >>> table.delimiter_bytes, table.end_VxS[3].tolist()
+      (3, [3, 3, 3])
     """
     pattern = delimiter.encode()
     if not pattern:

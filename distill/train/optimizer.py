@@ -53,7 +53,14 @@ class OptimizerSettings:
 
 
 def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
-    """Learning rate by step. The first update has a rate above 0."""
+    """Learning rate by step. The first update has a rate above 0.
+
+    Example:
+      >>> settings = OptimizerSettings(learning_rate=1e-3, final_learning_rate=1e-5, warmup_fraction=0.1)
+      >>> schedule = make_schedule(settings, steps=100)
+      >>> [f"{schedule(step):.1e}" for step in (0, 10, 100)]
+      ['9.1e-05', '1.0e-03', '1.0e-05']
+    """
     s = settings
     warmup = max(1, round(s.warmup_fraction * steps)) if s.warmup_fraction else 0
     if s.schedule == "cosine":

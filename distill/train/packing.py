@@ -53,6 +53,10 @@ def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
 
     Raises:
       ValueError: an item that fits no row.
+
+    Example:
+      >>> first_fit_decreasing([7, 3, 5, 4], width=10)
+      [[0, 1], [2, 3]]
     """
     sizes = np.asarray(lengths, np.int64)
     if len(sizes) and sizes.max() > width:

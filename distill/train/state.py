@@ -30,7 +30,15 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(
     params: Any, optimizer: optax.GradientTransformation, method_state: Any = None
 ) -> TrainState:
-    """The state before the first update."""
+    """The state before the first update.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> state = create_state({"w": jnp.zeros(3)}, optax.adamw(1e-3))
+      >>> int(state.step), list(state.params)
+      (0, ['w'])
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -83,6 +83,28 @@ def make_train_step(
 
     Raises:
       ValueError: fewer than one micro-batch; when the step is traced, rows that do not divide.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import optax
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_pretrained
+      >>> from distill.losses.trajectory_loss import trajectory_loss
+      >>> from distill.train.state import create_state
+      >>> from distill.trajectories import Trajectories
+      >>> config, params = load_pretrained(model_directory("embedded:student"))
+      >>> ones = jnp.ones((1, 4), jnp.int32)
+      >>> trajectories = Trajectories(
+      ...     tokens_BxT=5 * ones, source_BxT=2 * ones, likelihood_weights_BxT=1.0 * ones,
+      ...     divergence_weights_BxT=0.0 * ones, positions_BxT=jnp.arange(4)[None], segment_ids_BxT=ones,
+      ... )
+      >>> optimizer = optax.sgd(1e-3)
+      >>> step = jax.jit(make_train_step(lambda p, t: trajectory_loss(p, config, t), optimizer))
+      >>> state, first = step(create_state(params, optimizer), trajectories)
+      >>> state, second = step(state, trajectories)
+      >>> bool(second["loss"] < first["loss"]), int(state.step)
+      (True, 2)
     """
     if micro_batches < 1:
         raise ValueError(f"optimizer.micro_batches={micro_batches} must be at least 1.")

@@ -168,6 +168,23 @@ def generate(
 
     Returns:
       A `Generation`.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_pretrained
+      >>> from models.text import decode, eos_ids, load_tokenizer, render_prompt
+      >>> directory = model_directory("embedded:teacher")
+      >>> config, params = load_pretrained(directory)
+      >>> tokenizer = load_tokenizer(directory)
+      >>> prompt = render_prompt(tokenizer, "a=3,b=+8?")
+      >>> out = generate(
+      ...     params, config, jnp.array([prompt]), jnp.array([len(prompt)]), jax.random.key(0), 64,
+      ...     temperature=0.0, eos_ids=eos_ids(tokenizer, directory),
+      ... )
+      >>> decode(tokenizer, out.tokens_BxN[0, : out.lengths_B[0]]).split()[:2]
+      ['b=3+8=1.', 'c=1+8=9.']
     """
     sampling = Sampling(temperature, top_p, top_k, vocab_size)
     row_ids = jnp.arange(prompts.shape[0]) if row_ids is None else row_ids

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+__all__ = ["EMBEDDED", "ROLES", "TOKENIZERS", "model_directory", "tokenizer_directory"]
+
 EMBEDDED = Path(__file__).resolve().parent
 ROLES = ("teacher", "student", "reader", "tale-teacher", "tale-student")
 TOKENIZERS = ("tokenizer", "tale-tokenizer")
@@ -16,6 +18,10 @@ def model_directory(name: str) -> Path:
     Raises:
       FileNotFoundError: there is no such directory, or no model in it.
       ValueError: no embedded model has that name.
+
+    Example:
+      >>> model_directory("embedded:student").name
+      'student'
     """
     name = str(name)
     if name.startswith("embedded:"):

@@ -43,6 +43,12 @@ def load_config(path: str | os.PathLike[str]) -> ModelConfig:
     Raises:
       FileNotFoundError: there is no such directory, or no config.json in it.
       ValueError: a field is malformed or not supported; names the file, field and value.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> config = load_config(model_directory("embedded:student"))
+      >>> config.family, config.vocab_size, config.num_layers
+      ('qwen3', 98, 3)
     """
     file = existing_directory(path) / CONFIG_FILE
     return config_from_json(read_object(file), str(file))
@@ -73,6 +79,12 @@ def load_pretrained(
       FileNotFoundError: a file is missing.
       ValueError: config, index, header or tensors are malformed, or not what the config asks for; a
         tensor holds NaN or infinite numbers, or such as `dtype` cannot hold.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> config, params = load_pretrained(model_directory("embedded:student"), dtype="bfloat16")
+      >>> config.dtype, params["embed"].dtype
+      ('bfloat16', dtype(bfloat16))
     """
     dtype = None if dtype is None else dtype_name(dtype)
     directory = existing_directory(path)

@@ -76,6 +76,18 @@ def save_pretrained(
         are adapters; a number is NaN or infinite, or becomes it in `dtype`; or a file that comes
         along is not a regular one.
       FileExistsError: `path` holds something that is not part of a checkpoint.
+
+    Example:
+      >>> import tempfile
+      >>> from models.embedded import model_directory
+      >>> from models.huggingface.checkpoint import load_pretrained
+      >>> source = model_directory("embedded:student")
+      >>> config, params = load_pretrained(source)
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     save_pretrained(params, config, f"{directory}/model", tokenizer_from=source)
+      ...     again, _ = load_pretrained(f"{directory}/model")
+      >>> again == config
+      True
     """
     path, texts = Path(path), dict(texts or {})
     for name in texts:

@@ -56,6 +56,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
     Raises:
       ValueError: the tokenizer has no token for some of the text.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> tokenizer = load_tokenizer(model_directory("embedded:student"))
+      >>> decode(tokenizer, encode(tokenizer, "b=3+8=1."))
+      'b=3+8=1.'
     """
     ids = tokenizer.encode(text, add_special_tokens=False)
     unknown = tokenizer.unk_token_id
@@ -91,6 +97,12 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[byt
     Raises:
       ValueError: the tokenizer is neither byte-level nor sentencepiece-like, or has ids beyond
         `vocab_size`.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> tokenizer = load_tokenizer(model_directory("embedded:student"))
+      >>> token_bytes(tokenizer, len(tokenizer))[encode(tokenizer, "=")[0]]
+      b'='
     """
     tokens = tokenizer.get_vocab()
     if max(tokens.values()) >= vocab_size:
@@ -181,6 +193,12 @@ def render_prompt(
     Raises:
       ValueError: there is no chat template or no such switch in it, or `prompt_format` has no place
         for the problem.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> tokenizer = load_tokenizer(model_directory("embedded:student"))
+      >>> len(render_prompt(tokenizer, "a=3,b=+8?"))
+      10
     """
     if "{problem}" not in prompt_format:
         raise ValueError(f"prompt_format={prompt_format!r} does not contain '{{problem}}'.")
@@ -279,6 +297,13 @@ def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) ->
 
     Raises:
       ValueError: neither names one.
+
+    Example:
+      >>> from models.embedded import model_directory
+      >>> directory = model_directory("embedded:student")
+      >>> tokenizer = load_tokenizer(directory)
+      >>> tokenizer.eos_token_id in eos_ids(tokenizer, directory)
+      True
     """
     ids = eos_of_generation(Path(model_dir), tokenizer)
     if not ids and tokenizer.eos_token_id is not None:
