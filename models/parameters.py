@@ -111,9 +111,6 @@ def init(key: jax.Array, config: ModelConfig, dtype: Any = "float32") -> Params:
     Args:
       dtype: of the arrays, as "bfloat16" or `jnp.bfloat16`.
 
-def init(key: jax.Array, config: ModelConfig, dtype: str = "float32") -> Params:
-    """Random parameters: normal with variance 1 / fan-in, norm scales one, biases zero.
-
     Example:
       >>> import jax
       >>> from models.embedded import model_directory
