@@ -9,6 +9,7 @@ row's length there. The result does not depend on the chunk length.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.struct
@@ -20,24 +21,20 @@ from distill.losses.log_probs import token_log_probs
 from distill.roles import Role, role_key
 from distill.rollouts.assembly import Train, assemble
 from distill.rollouts.one_writer import SOURCES
+from distill.rollouts.two_models import (
+    CachePair,
+    ParamsPair,
+    Writers,
+    make_writers,
+    rollout_of,
+)
 from distill.steps.table import StepTable
-from distill.steps.values import StepState, init_steps, read_tokens, restart
+from distill.steps.values import Steps, StepState, init_steps, read_tokens, restart
 from distill.trajectories import Trajectories
 from mixtures.policies import SKD, Policy, check_policy
 from models.checks import Count, Temperature, check
-from models.decoding.decode import (
-    Cache,
-    Cursor,
-    decode,
-    extend,
-    init_cache,
-    prefill,
-    put,
-    unstack,
-)
-from models.decoding.sampling import Sampling
-from models.decoding.slots import Progress, Rows, Slots, run, whole_batch
-from models.parameters import Params
+from models.decoding.decode import Cursor, put
+from models.decoding.slots import Progress, Rows, Slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +98,7 @@ class StepRolloutState(flax.struct.PyTreeNode):
       keys_B: keys of the rows' rounds; with `ids_B`, their samples, they make the noise.
     """
 
-    caches: tuple[Cache, Cache]
+    caches: CachePair
     cursor: Cursor
     writer_B: jax.Array
     steps: StepState
@@ -113,6 +110,190 @@ class StepRolloutState(flax.struct.PyTreeNode):
 
 
 StepRollout = Callable[..., tuple[Trajectories, StepRecord]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is fixed before a rollout; see `make_step_slots`."""
+
+    writers: Writers
+    policy: Policy
+    settings: StepRolloutSettings
+    table: StepTable
+
+
+class Cut(flax.struct.PyTreeNode):
+    """Where a chunk is cut.
+
+    Attributes:
+      cut_B: the text changes hands within the chunk.
+      column_B: the last token of the step at which it does.
+      rejected_BxC: the step that ends with this token does not stand.
+      rewinds_B: the cut lies before that step, which is rejected, and not behind it.
+    """
+
+    cut_B: jax.Array
+    column_B: jax.Array
+    rejected_BxC: jax.Array
+    rewinds_B: jax.Array
+
+
+def noise(rows: StepRolloutState | Rows, role: Role, attempt: int | jax.Array) -> jax.Array:
+    """Keys [B] of one role's noise in every row; the attempt may differ by row."""
+
+    def row(key: jax.Array, sample_id: jax.Array, attempt: jax.Array) -> jax.Array:
+        return jax.random.fold_in(role_key(key, role, attempt), sample_id)
+
+    attempt_B = jnp.broadcast_to(attempt, rows.ids_B.shape)
+    return jax.vmap(row)(rows.keys_B, rows.ids_B, attempt_B)
+
+
+def pick(x_BxC: jax.Array, column_B: jax.Array) -> jax.Array:
+    """One entry of each row."""
+    return jnp.take_along_axis(x_BxC, column_B[:, None], axis=1)[:, 0]
+
+
+def begin(plan: Plan, caches: CachePair, rows: Rows) -> StepRolloutState:
+    """The state before the first turn, from caches of the prompts but for their last tokens."""
+    batch, total = rows.lengths_B.shape[0], plan.settings.max_total
+    integers = jnp.zeros(batch, jnp.int32)
+    text = jnp.pad(rows.prompts_BxP, ((0, 0), (0, total)))
+    coin_keys = noise(rows, Role.STEP_COIN, 0)
+    teacher_opens = plan.policy.teacher_opens(coin_keys, integers[:, None])[:, 0]
+    return StepRolloutState(
+        caches=caches,
+        cursor=rows.cursor(),
+        writer_B=jnp.where(teacher_opens, int(Role.TEACHER), int(Role.STUDENT)),
+        steps=init_steps(batch, plan.table),
+        text_BxT=text,
+        writers_BxT=jnp.zeros_like(text),
+        record=StepRecord(
+            student_steps_B=integers,
+            teacher_steps_B=integers,
+            rejected_B=integers,
+            truncated_B=jnp.zeros(batch, bool),
+            steps_BxN=jnp.zeros((batch, total), jnp.int32),
+        ),
+        keys_B=rows.keys_B,
+        ids_B=rows.ids_B,
+    )
+
+
+def find_cut(
+    policy: Policy, listener: Role, seen: Steps, final_BxC: jax.Array, coin_keys_B: jax.Array
+) -> Cut:
+    """Where the listener takes over: before a step that does not stand, or where it opens the next."""
+    rejected = jnp.zeros_like(seen.ends)
+    if listener == Role.TEACHER and isinstance(policy, SKD):
+        rejected = seen.ends & ~policy.accepts(seen.cost)
+    teacher_next = policy.teacher_opens(coin_keys_B, seen.step + 1)
+    passed_on = seen.ends & ~final_BxC & (teacher_next == (listener == Role.TEACHER))
+    cuts = rejected | passed_on
+    cut, column = jnp.any(cuts, axis=1), jnp.argmax(cuts, axis=1)
+    return Cut(cut, column, rejected, cut & pick(rejected, column))
+
+
+def record_turn(
+    record: StepRecord, writer: Role, seen: Steps, cut: Cut, old: Cursor, count_B: jax.Array
+) -> StepRecord:
+    """Adds the steps of a chunk behind `old` that stand, and the one that does not."""
+    size = seen.ends.shape[1]
+    last_B = jnp.where(cut.cut_B, cut.column_B, size)
+    stands = seen.ends & (jnp.arange(size) <= last_B[:, None])
+    num_steps = jnp.sum(stands & ~cut.rejected_BxC, axis=1)
+    return record.replace(
+        student_steps_B=record.student_steps_B + num_steps * (writer == Role.STUDENT),
+        teacher_steps_B=record.teacher_steps_B + num_steps * (writer == Role.TEACHER),
+        rejected_B=record.rejected_B + cut.rewinds_B,
+        steps_BxN=put(record.steps_BxN, seen.step, old.length_B - old.origin_B, count_B),
+    )
+
+
+def turn(
+    plan: Plan,
+    writer: Role,
+    keys_B: jax.Array,
+    coin_keys_B: jax.Array,
+    params: ParamsPair,
+    state: StepRolloutState,
+) -> StepRolloutState:
+    """One model writes a chunk in its rows, the other follows, and the chunk is cut."""
+    w, listener = plan.writers, Role.TEACHER if writer == Role.STUDENT else Role.STUDENT
+    writing = state.cursor.active_B & (state.writer_B == writer)
+    old = state.cursor.replace(active_B=writing)
+    own_cache, new, written = w.write(writer, params, state.caches, old, keys_B)
+    tokens, count_B = written.tokens_BxC, written.count_B
+    hidden, other_cache = w.follow(listener, params, state.caches, old, written)
+    costs = jnp.zeros(tokens.shape, jnp.float32)
+    if writer == Role.STUDENT and isinstance(plan.policy, SKD):
+        costs = written.log_probs_BxC - token_log_probs(
+            params[listener], w.configs[listener], hidden, tokens, w.vocab_size
+        )
+    lengths = old.length_B[:, None] + jnp.arange(w.chunk_tokens) + 1
+    eos = w.is_eos(tokens)
+    final = eos | (lengths >= old.limit_B[:, None])
+    steps, seen = read_tokens(
+        state.steps, tokens, count_B, final, eos, costs, plan.table, plan.settings.max_step_tokens
+    )
+
+    cut = find_cut(plan.policy, listener, seen, final, coin_keys_B)
+    rewound_B = jnp.where(cut.rewinds_B, pick(seen.count, cut.column_B), 0)
+    length = jnp.where(cut.cut_B, pick(lengths, cut.column_B) - rewound_B, new.length_B)
+    text = put(state.text_BxT, tokens, old.length_B, count_B)
+    token = pick(text, length - 1)
+    ended = writing & ~new.active_B & ~cut.cut_B
+    record = record_turn(state.record, writer, seen, cut, old, count_B)
+    next_step_B = pick(seen.step, cut.column_B) + jnp.where(cut.rewinds_B, 0, 1)
+    writers = jnp.full_like(tokens, SOURCES[writer])
+    caches = (own_cache, other_cache) if writer == Role.STUDENT else (other_cache, own_cache)
+    return state.replace(
+        caches=caches,
+        cursor=state.cursor.replace(
+            token_B=token, length_B=length, active_B=state.cursor.active_B & ~ended
+        ),
+        writer_B=jnp.where(cut.cut_B, int(listener), state.writer_B),
+        steps=restart(steps, cut.cut_B, next_step_B),
+        text_BxT=text,
+        writers_BxT=put(state.writers_BxT, writers, old.length_B, count_B),
+        record=record.replace(truncated_B=record.truncated_B | (ended & ~w.is_eos(token))),
+    )
+
+
+def turns(plan: Plan, params: ParamsPair, state: StepRolloutState) -> StepRolloutState:
+    """The student's turn in its rows, then the teacher's in its own."""
+    coin_keys = noise(state, Role.STEP_COIN, 0)
+    for writer in (Role.STUDENT, Role.TEACHER):
+        # A rejected step is the start of a new attempt. What the student writes later may lie where
+        # the rejected step lay: its noise must not be that which is known to have drawn a step that
+        # was rejected.
+        attempt = state.record.rejected_B if writer == Role.STUDENT else 0
+        keys = noise(state, writer, attempt)
+        state = jax.lax.cond(
+            jnp.any(state.cursor.active_B & (state.writer_B == writer)),
+            functools.partial(turn, plan, writer, keys, coin_keys, params),
+            lambda state: state,
+            state,
+        )
+    return state
+
+
+def progress(state: StepRolloutState) -> Progress:
+    """How far rows are."""
+    cursor = state.cursor
+    return Progress(
+        length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
+        written_B=cursor.length_B - cursor.origin_B,
+    )
+
+
+def finish(plan: Plan, state: StepRolloutState) -> tuple[Trajectories, StepRecord]:
+    """The text as training rows, and who wrote it."""
+    first, lengths = state.cursor.origin_B, state.cursor.length_B
+    settings = plan.settings
+    trajectories = assemble(state.text_BxT, state.writers_BxT, first, lengths, settings.train)
+    written = jnp.arange(settings.max_total) < (lengths - first)[:, None]
+    steps = jnp.where(written, state.record.steps_BxN, 0)
+    return trajectories, state.record.replace(steps_BxN=steps)
 
 
 def make_step_slots(
@@ -139,160 +320,14 @@ def make_step_slots(
     Raises:
       ValueError: no end-of-sequence token, or p or beta out of range.
     """
-    if not eos_ids:
-        raise ValueError("eos_ids is empty: no text could end before its budget.")
     check_policy(policy)
-    s = settings
-    eos_ids = tuple(eos_ids)
-    configs = (student_config, teacher_config)
-    vocab = min(student_config.vocab_size, teacher_config.vocab_size, vocab_size or 2**31)
-    samplings = (
-        Sampling(s.student_temperature, vocab_size=vocab),
-        Sampling(s.teacher_temperature, vocab_size=vocab),
-    )
-    chunk_tokens = min(s.chunk, s.max_total)
-
-    def is_eos(tokens: jax.Array) -> jax.Array:
-        return jnp.isin(tokens, jnp.asarray(eos_ids))
-
-    def turn(
-        writer: Role,
-        params: tuple[Params, Params],
-        state: StepRolloutState,
-        keys_B: jax.Array,
-        coin_keys_B: jax.Array,
-    ) -> StepRolloutState:
-        """One model writes a chunk in its rows, the other follows, and the chunk is cut."""
-        listener = Role.TEACHER if writer == Role.STUDENT else Role.STUDENT
-        writing = state.cursor.active_B & (state.writer_B == writer)
-        old = state.cursor.replace(active_B=writing)
-        written_cache, new, written = decode(
-            params[writer], configs[writer], state.caches[writer], old, keys_B, chunk_tokens,
-            samplings[writer], eos_ids,
-        )  # fmt: skip
-        tokens = written.tokens_BxC
-        inputs = jnp.concatenate([old.token_B[:, None], tokens[:, :-1]], axis=1)
-        columns = jnp.arange(chunk_tokens)
-        valid = columns < written.count_B[:, None]
-        hidden, followed_cache = extend(
-            params[listener], configs[listener], inputs, old.length_B - 1, state.caches[listener],
-            valid,
-        )  # fmt: skip
-        judged = writer == Role.STUDENT and isinstance(policy, SKD)
-        costs = jnp.zeros(tokens.shape, jnp.float32)
-        if judged:
-            costs = written.log_probs_BxC - token_log_probs(
-                params[listener], configs[listener], hidden, tokens, vocab
-            )
-        lengths = old.length_B[:, None] + columns + 1
-        eos = is_eos(tokens)
-        final = eos | (lengths >= old.limit_B[:, None])
-        steps, seen = read_tokens(
-            state.steps, tokens, written.count_B, final, eos, costs, table, s.max_step_tokens
-        )
-
-        rejected = jnp.zeros_like(seen.ends)
-        if judged and isinstance(policy, SKD):
-            rejected = seen.ends & ~policy.accepts(seen.cost)
-        teacher_next = policy.teacher_opens(coin_keys_B, seen.step + 1)
-        passed_on = seen.ends & ~final & (teacher_next == (listener == Role.TEACHER))
-        cuts = rejected | passed_on
-        cut, column = jnp.any(cuts, axis=1), jnp.argmax(cuts, axis=1)
-
-        def at_cut(x_BxC: jax.Array) -> jax.Array:
-            return jnp.take_along_axis(x_BxC, column[:, None], axis=1)[:, 0]
-
-        rewinds = cut & at_cut(rejected)
-        end = at_cut(lengths) - jnp.where(rewinds, at_cut(seen.count), 0)
-        length = jnp.where(cut, end, new.length_B)
-        text = put(state.text_BxT, tokens, old.length_B, written.count_B)
-        token = jnp.take_along_axis(text, length[:, None] - 1, axis=1)[:, 0]
-        ended = writing & ~new.active_B & ~cut
-
-        stands = seen.ends & (columns <= jnp.where(cut, column, chunk_tokens)[:, None])
-        num_steps = jnp.sum(stands & ~rejected, axis=1)
-        record = state.record
-        record = StepRecord(
-            student_steps_B=record.student_steps_B + num_steps * (writer == Role.STUDENT),
-            teacher_steps_B=record.teacher_steps_B + num_steps * (writer == Role.TEACHER),
-            rejected_B=record.rejected_B + rewinds,
-            truncated_B=record.truncated_B | (ended & ~is_eos(token)),
-            steps_BxN=put(
-                record.steps_BxN, seen.step, old.length_B - old.origin_B, written.count_B
-            ),
-        )
-        caches = [written_cache, followed_cache]
-        return state.replace(
-            caches=(caches[writer != Role.STUDENT], caches[writer == Role.STUDENT]),
-            cursor=state.cursor.replace(
-                token_B=token, length_B=length, active_B=state.cursor.active_B & ~ended
-            ),
-            writer_B=jnp.where(cut, int(listener), state.writer_B),
-            steps=restart(steps, cut, at_cut(seen.step) + ~rewinds),
-            text_BxT=text,
-            writers_BxT=put(
-                state.writers_BxT,
-                jnp.full_like(tokens, SOURCES[writer]),
-                old.length_B,
-                written.count_B,
-            ),
-            record=record,
-        )
-
-    def turns(params: tuple[Params, Params], state: StepRolloutState) -> StepRolloutState:
-        coin_keys = _noise(state, Role.STEP_COIN, 0)
-        for writer in (Role.STUDENT, Role.TEACHER):
-            # A rejected step is the start of a new attempt. What the student writes later may lie
-            # where the rejected step lay: its noise must not be that which is known to have drawn
-            # a step that was rejected.
-            attempt = state.record.rejected_B if writer == Role.STUDENT else 0
-            keys = _noise(state, writer, attempt)
-            state = jax.lax.cond(
-                jnp.any(state.cursor.active_B & (state.writer_B == writer)),
-                lambda state, w=writer, k=keys: turn(w, params, state, k, coin_keys),
-                lambda state: state,
-                state,
-            )
-        return state
-
-    def prefill_caches(
-        params: tuple[Params, Params],
-        prompts: jax.Array,
-        lengths: jax.Array,
-        caches: tuple[Cache, ...],
-    ) -> tuple[Cache, Cache]:
-        student, teacher = (
-            prefill(p, config, prompts, lengths, cache)
-            for p, config, cache in zip(params, configs, caches, strict=True)
-        )
-        return student, teacher
-
-    def progress(state: StepRolloutState) -> Progress:
-        cursor = state.cursor
-        return Progress(
-            length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
-            written_B=cursor.length_B - cursor.origin_B,
-        )
-
-    def finish(state: StepRolloutState) -> tuple[Trajectories, StepRecord]:
-        first, lengths = state.cursor.origin_B, state.cursor.length_B
-        trajectories = assemble(state.text_BxT, state.writers_BxT, first, lengths, s.train)
-        written = jnp.arange(s.max_total) < (lengths - first)[:, None]
-        steps = jnp.where(written, state.record.steps_BxN, 0)
-        return trajectories, state.record.replace(steps_BxN=steps)
-
-    return Slots(
-        chunk_tokens=chunk_tokens,
-        reach=2 * chunk_tokens,  # both may write a chunk
-        max_tokens=s.max_total,
-        prepare=lambda params: (unstack(params[0], configs[0]), unstack(params[1], configs[1])),
-        init_caches=lambda batch, capacity: tuple(init_cache(c, batch, capacity) for c in configs),
-        prefill=prefill_caches,
-        begin=lambda caches, rows: _begin((caches[0], caches[1]), rows, policy, s.max_total, table),
-        chunk=turns,
+    writers = make_writers((student_config, teacher_config), settings, eos_ids, vocab_size)
+    plan = Plan(writers, policy, settings, table)
+    return writers.slots(
+        begin=functools.partial(begin, plan),
+        chunk=functools.partial(turns, plan),
         progress=progress,
-        finish=finish,
-        configs=(student_config, teacher_config),
+        finish=functools.partial(finish, plan),
     )
 
 
@@ -318,62 +353,8 @@ def make_step_rollout(
     Raises:
       ValueError: no end-of-sequence token, or p or beta out of range.
     """
-    slots = make_step_slots(
-        student_config, teacher_config, policy, settings, table, eos_ids, vocab_size
-    )
-
-    def rollout(
-        student_params: Params,
-        teacher_params: Params,
-        prompts: jax.Array,
-        prompt_lengths: jax.Array,
-        sample_ids: jax.Array,
-        key: jax.Array,
-    ) -> tuple[Trajectories, StepRecord]:
-        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
-        return run(slots, (student_params, teacher_params), rows)
-
-    return rollout
-
-
-def _noise(rows: StepRolloutState | Rows, role: Role, attempt: int | jax.Array) -> jax.Array:
-    """Keys [B] of one role's noise in every row; the attempt may differ by row."""
-
-    def row(key: jax.Array, sample_id: jax.Array, attempt: jax.Array) -> jax.Array:
-        return jax.random.fold_in(role_key(key, role, attempt), sample_id)
-
-    attempt_B = jnp.broadcast_to(attempt, rows.ids_B.shape)
-    return jax.vmap(row)(rows.keys_B, rows.ids_B, attempt_B)
-
-
-def _begin(
-    caches: tuple[Cache, Cache], rows: Rows, policy: Policy, total: int, table: StepTable
-) -> StepRolloutState:
-    """The state before the first turn, from caches of the prompts but for their last tokens."""
-    batch = rows.lengths_B.shape[0]
-    integers = jnp.zeros(batch, jnp.int32)
-    text = jnp.pad(rows.prompts_BxP, ((0, 0), (0, total)))
-    teacher_opens = policy.teacher_opens(_noise(rows, Role.STEP_COIN, 0), integers[:, None])[:, 0]
-    return StepRolloutState(
-        caches=caches,
-        cursor=Cursor(
-            token_B=rows.last_tokens(),
-            length_B=rows.lengths_B,
-            limit_B=rows.lengths_B + rows.budgets_B,
-            origin_B=rows.lengths_B,
-            active_B=rows.budgets_B > 0,
-        ),
-        writer_B=jnp.where(teacher_opens, int(Role.TEACHER), int(Role.STUDENT)),
-        steps=init_steps(batch, table),
-        text_BxT=text,
-        writers_BxT=jnp.zeros_like(text),
-        record=StepRecord(
-            student_steps_B=integers,
-            teacher_steps_B=integers,
-            rejected_B=integers,
-            truncated_B=jnp.zeros(batch, bool),
-            steps_BxN=jnp.zeros((batch, total), jnp.int32),
-        ),
-        keys_B=rows.keys_B,
-        ids_B=rows.ids_B,
+    return rollout_of(
+        make_step_slots(
+            student_config, teacher_config, policy, settings, table, eos_ids, vocab_size
+        )
     )

@@ -87,7 +87,7 @@ def monitor(
     """
     valid_BxC = jnp.arange(tokens_BxC.shape[1]) < count_B[:, None]
 
-    def read(state: MonitorState, inputs):
+    def read(state: MonitorState, inputs: tuple[jax.Array, ...]) -> tuple[MonitorState, Monitored]:
         token, valid, final, eos, cost_B, entropy_B = inputs
         opens = state.steps.count_B == 0
         entropy_B = jnp.where(opens, entropy_B, state.entropy_B)
@@ -100,9 +100,8 @@ def monitor(
             seen.step, seen.ends, seen.value, boundary(entropy_B, settings), seen.delimited
         )
 
-    per_token = (
-        tokens_BxC, valid_BxC, final_BxC, eos_BxC, cost(scores, settings.signal), scores.entropy,
-    )  # fmt: skip
+    costs_BxC = cost(scores, settings.signal)
+    per_token = (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC, scores.entropy)
     inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), per_token)
     state, outputs = jax.lax.scan(read, state, inputs)
     return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)

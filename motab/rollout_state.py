@@ -79,13 +79,7 @@ def begin(caches: tuple[Cache, Cache], rows: Rows, total: int, table: StepTable)
     batch = rows.lengths_B.shape[0]
     integers = jnp.zeros(batch, jnp.int32)
     per_token = jnp.zeros((batch, total), jnp.float32)
-    cursor = Cursor(
-        token_B=rows.last_tokens(),
-        length_B=rows.lengths_B,
-        limit_B=rows.lengths_B + rows.budgets_B,
-        origin_B=rows.lengths_B,
-        active_B=rows.budgets_B > 0,
-    )
+    cursor = rows.cursor()
     record = Record(
         values_BxL=per_token,
         boundaries_BxL=per_token,

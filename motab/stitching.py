@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from distill.trajectories import Source, Trajectories
+from motab.rollout_state import Record
 from motab.settings import MotabSettings
-
-if TYPE_CHECKING:
-    from motab.rollout_state import Record
 
 
 class Pieces(flax.struct.PyTreeNode):

@@ -19,6 +19,7 @@ import models
 from distill.losses.chunked import log_probs, map_logits, readout
 from distill.losses.signal import Signal, token_divergence
 from distill.trajectories import Source, Trajectories
+from models.decoding.decode import check_ends
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
@@ -148,8 +149,7 @@ def make_probe(
     Raises:
       ValueError: no end-of-sequence token.
     """
-    if not eos_ids:
-        raise ValueError("eos_ids is empty: no window could end before its budget.")
+    eos_ids = check_ends(eos_ids)
     both = min(student_config.vocab_size, teacher_config.vocab_size)
     vocab = both if vocab_size is None else min(vocab_size, both)
     capped = guidance.objective != "trajectory"

@@ -13,7 +13,7 @@ from distill.roles import Role, role_key
 from distill.rollouts.assembly import Train, assemble
 from distill.trajectories import Source, Trajectories
 from models.checks import Count, require
-from models.decoding.decode import Cache, put
+from models.decoding.decode import Cache, check_ends, put
 from models.decoding.generate import WritingState
 from models.decoding.generate import make_slots as make_writing
 from models.decoding.sampling import Sampling
@@ -49,15 +49,14 @@ def make_slots(
       ValueError: no end-of-sequence token, no budget, a role that writes nothing, or an unknown
         `train`.
     """
-    if not eos_ids:
-        raise ValueError("eos_ids is empty: no text could end before its budget.")
+    eos_ids = check_ends(eos_ids)
     require("max_tokens", max_tokens, Count)
     if role not in SOURCES:
         raise ValueError(f"role={role!r}: choose Role.STUDENT or Role.TEACHER.")
     require("train", train, Train)
     vocab = min(x for x in (config.vocab_size, vocab_size, sampling.vocab_size) if x is not None)
     writing = make_writing(
-        config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, tuple(eos_ids)
+        config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, eos_ids
     )
 
     def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:

@@ -157,7 +157,7 @@ def read_tokens(
     """`read_token` over the next tokens of every row, the first `count_B` of C."""
     valid_BxC = jnp.arange(tokens_BxC.shape[1]) < count_B[:, None]
 
-    def read(state: StepState, inputs):
+    def read(state: StepState, inputs: tuple[jax.Array, ...]) -> tuple[StepState, Steps]:
         token, valid, final, eos, cost = inputs
         return read_token(state, token, valid, final, eos, cost, table, max_step_tokens)
 

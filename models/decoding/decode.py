@@ -6,6 +6,8 @@ the length are never read and are overwritten as the row grows again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -140,6 +142,13 @@ def prefill(
     valid = jnp.arange(prompts_BxP.shape[1]) < prompt_lengths_B[:, None] - 1
     start = jnp.zeros_like(prompt_lengths_B)
     return extend(params, config, prompts_BxP, start, cache, valid)[1]
+
+
+def check_ends(eos_ids: Sequence[int]) -> tuple[int, ...]:
+    """The tokens that end a text, as a tuple; a ValueError where there are none."""
+    if not len(eos_ids):
+        raise ValueError("eos_ids is empty: no text could end before its budget.")
+    return tuple(eos_ids)
 
 
 class Cursor(flax.struct.PyTreeNode):

@@ -81,13 +81,7 @@ def make_slots(
         per_token = jnp.zeros((batch, max_tokens), jnp.float32)
         return WritingState(
             caches=(caches[0],),
-            cursor=Cursor(
-                token_B=rows.last_tokens(),
-                length_B=rows.lengths_B,
-                limit_B=rows.lengths_B + rows.budgets_B,
-                origin_B=rows.lengths_B,
-                active_B=rows.budgets_B > 0,
-            ),
+            cursor=rows.cursor(),
             keys_B=jax.vmap(jax.random.fold_in)(rows.keys_B, rows.ids_B),
             prompts_BxP=rows.prompts_BxP,
             written=Generation(

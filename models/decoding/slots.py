@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.decoding.decode import Cache, capacities, constrain_cache, resize_cache
+from models.decoding.decode import Cache, Cursor, capacities, constrain_cache, resize_cache
 from models.sharding import constrain_rows
 
 TreeT = TypeVar("TreeT")
@@ -39,9 +39,16 @@ class Rows(flax.struct.PyTreeNode):
     ids_B: jax.Array
     budgets_B: jax.Array
 
-    def last_tokens(self) -> jax.Array:
-        """The last token [B] of every prompt, which decoding feeds first."""
-        return jnp.take_along_axis(self.prompts_BxP, self.lengths_B[:, None] - 1, axis=1)[:, 0]
+    def cursor(self) -> Cursor:
+        """Where rows stand before their first token: decoding feeds the prompt's last one first."""
+        last = jnp.take_along_axis(self.prompts_BxP, self.lengths_B[:, None] - 1, axis=1)[:, 0]
+        return Cursor(
+            token_B=last,
+            length_B=self.lengths_B,
+            limit_B=self.lengths_B + self.budgets_B,
+            origin_B=self.lengths_B,
+            active_B=self.budgets_B > 0,
+        )
 
 
 class State(Protocol):

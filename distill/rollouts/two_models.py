@@ -1,0 +1,163 @@
+"""What rollouts share in which student and teacher both read a text, whoever writes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+import models
+from distill.roles import Role
+from models.decoding.decode import (
+    Cache,
+    Cursor,
+    Written,
+    check_ends,
+    decode,
+    extend,
+    init_cache,
+    prefill,
+    unstack,
+)
+from models.decoding.sampling import Sampling
+from models.decoding.slots import Slots, run, whole_batch
+from models.parameters import Params
+
+# The student's and the teacher's, by `Role`.
+ParamsPair = tuple[Params, Params]
+CachePair = tuple[Cache, Cache]
+
+
+class WritingSettings(Protocol):
+    """How student and teacher write; lengths in tokens."""
+
+    @property
+    def student_temperature(self) -> float: ...
+    @property
+    def teacher_temperature(self) -> float: ...
+    @property
+    def max_total(self) -> int: ...
+    @property
+    def chunk(self) -> int: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Writers:
+    """Two models that write and read one text; pairs are (student's, teacher's), by `Role`.
+
+    Attributes:
+      configs: the models'.
+      samplings: how each draws a token.
+      eos_ids: tokens that end a text.
+      chunk_tokens: most tokens that one of them writes before the other reads them.
+      max_tokens: the longest response.
+      vocab_size: only ids below it are drawn.
+    """
+
+    configs: tuple[models.ModelConfig, models.ModelConfig]
+    samplings: tuple[Sampling, Sampling]
+    eos_ids: tuple[int, ...]
+    chunk_tokens: int
+    max_tokens: int
+    vocab_size: int
+
+    def is_eos(self, tokens: jax.Array) -> jax.Array:
+        """Whether tokens [...] end a text [...]."""
+        return jnp.isin(tokens, jnp.asarray(self.eos_ids))
+
+    def write(
+        self, role: Role, params: ParamsPair, caches: CachePair, cursor: Cursor, keys_B: jax.Array
+    ) -> tuple[Cache, Cursor, Written]:
+        """One model writes a chunk: its cache, where rows stand then, and what it wrote."""
+        return decode(
+            params[role],
+            self.configs[role],
+            caches[role],
+            cursor,
+            keys_B,
+            self.chunk_tokens,
+            self.samplings[role],
+            self.eos_ids,
+        )
+
+    def follow(
+        self, role: Role, params: ParamsPair, caches: CachePair, old: Cursor, written: Written
+    ) -> tuple[jax.Array, Cache]:
+        """The other model reads the chunk behind `old`: its hidden states [B, C, D] and cache."""
+        inputs = jnp.concatenate([old.token_B[:, None], written.tokens_BxC[:, :-1]], axis=1)
+        valid = jnp.arange(self.chunk_tokens) < written.count_B[:, None]
+        start = old.length_B - 1
+        return extend(params[role], self.configs[role], inputs, start, caches[role], valid)
+
+    def slots(self, begin: Any, chunk: Any, progress: Any, finish: Any) -> Slots:
+        """A rollout whose parameters are the pair and whose chunk is one of each model's."""
+        configs = self.configs
+
+        def prefill_caches(
+            params: ParamsPair, prompts: jax.Array, lengths: jax.Array, caches: tuple[Cache, ...]
+        ) -> tuple[Cache, ...]:
+            each = zip(params, configs, caches, strict=True)
+            return tuple(prefill(p, config, prompts, lengths, cache) for p, config, cache in each)
+
+        return Slots(
+            chunk_tokens=self.chunk_tokens,
+            reach=2 * self.chunk_tokens,  # both may write a chunk of the same row
+            max_tokens=self.max_tokens,
+            prepare=lambda params: tuple(map(unstack, params, configs)),
+            init_caches=lambda batch, size: tuple(init_cache(c, batch, size) for c in configs),
+            prefill=prefill_caches,
+            begin=begin,
+            chunk=chunk,
+            progress=progress,
+            finish=finish,
+            configs=configs,
+        )
+
+
+def make_writers(
+    configs: tuple[models.ModelConfig, models.ModelConfig],
+    settings: WritingSettings,
+    eos_ids: Sequence[int],
+    vocab_size: int | None = None,
+) -> Writers:
+    """The two models of a rollout.
+
+    Args:
+      vocab_size: only ids below it are drawn. By default, and at most, the narrower model's width.
+
+    Raises:
+      ValueError: no end-of-sequence token.
+    """
+    vocab = min(*(config.vocab_size for config in configs), vocab_size or 2**31)
+    temperatures = settings.student_temperature, settings.teacher_temperature
+    student, teacher = (Sampling(t, vocab_size=vocab) for t in temperatures)
+    return Writers(
+        configs=configs,
+        samplings=(student, teacher),
+        eos_ids=check_ends(eos_ids),
+        chunk_tokens=min(settings.chunk, settings.max_total),
+        max_tokens=settings.max_total,
+        vocab_size=vocab,
+    )
+
+
+def rollout_of(slots: Slots) -> Callable[..., Any]:
+    """`rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B], sample_ids [B],
+    key)`: what `slots.finish` gives of the whole batch.
+    """
+
+    def rollout(
+        student_params: Params,
+        teacher_params: Params,
+        prompts: jax.Array,
+        prompt_lengths: jax.Array,
+        sample_ids: jax.Array,
+        key: jax.Array,
+    ) -> Any:
+        rows = whole_batch(slots, prompts, prompt_lengths, key, sample_ids)
+        return run(slots, (student_params, teacher_params), rows)
+
+    return rollout
