@@ -181,3 +181,12 @@ def test_settings_are_checked():
         tokenise(["a"], unit="word")
     with pytest.raises(ValueError, match=r"exposure\.max_reasoning=0"):
         tokenise(["a"], max_reasoning=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x" + " " * 100_000 + "y", "####" + " " * 100_000, "#### " * 50_000, "#### 1" + " " * 100_000],
+)
+def test_long_runs_of_spaces_take_no_time(text):
+    """A pattern that tries again at every space takes minutes for these, and the suite ends it."""
+    assert split_reference(text, "42").answer.startswith("\\boxed{")
