@@ -81,4 +81,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         papers.motab_32b_to_4b(config)
     if small:
         common.smoke(config)
+        if variant == "online":
+            config.synthesis.sync_every = 4
     return config

@@ -28,7 +28,7 @@ class Settings(ProcessFlags):
 
 def run(settings: Settings) -> None:
     """Synthesizes what the config asks for."""
-    from experiments.config.checks import check_config
+    from experiments.config.read import read_config
     from experiments.machine.compilation import keep_compiled
     from experiments.machine.interruption import interruptible
     from experiments.methods import make_recipe
@@ -37,7 +37,7 @@ def run(settings: Settings) -> None:
 
     config = settings.config.fields
     keep_compiled()
-    check_config(config)
+    read_config(config)
     settings.join()
     with interruptible():
         pair = load_pair(config)

@@ -59,7 +59,18 @@ class ModelConfig:
     Attributes:
       family: `qwen3`, `qwen2` or `llama`; decides the names in a Hugging Face directory.
       vocab_size: rows of the embedding table, padding included.
+      hidden_size: width of the residual stream.
+      intermediate_size: width of the MLP.
+      num_layers: decoder layers.
+      num_heads: query heads.
+      num_kv_heads: key and value heads, each shared by several query heads.
       head_dim: size of one attention head; need not be `hidden_size / num_heads`.
+      rope_theta: base of the rotary frequencies.
+      rope_scaling: how those are changed for longer texts; None for not at all.
+      norm_eps: added to the mean square before a norm divides by its root.
+      tie_embeddings: whether the head is the embedding table.
+      qkv_bias: whether query, key and value projections have a bias.
+      qk_norm: whether queries and keys are normalised per head.
       max_positions: longest sequence the checkpoint was made for, in tokens.
       rope_scaling: how rotary positions are stretched beyond the context that the model was
         pretrained with, if they are.

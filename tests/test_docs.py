@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import motab
-from experiments.config import checks as config_check
+from experiments.config.tree import METHODS
 from experiments.methods import RECIPES
 from experiments.train.loop import run
 
@@ -45,9 +45,9 @@ def test_the_python_example_runs(page):
 def test_the_method_that_the_docs_add_trains(tmp_path, monkeypatch):
     (block,) = python_blocks("docs/adding_a_method.md")
     names: dict = {}
-    exec(compile(block, "docs/adding_a_method.md", "exec"), names)
+    exec(compile(block, "docs/adding_a_method.md", "exec", dont_inherit=True), names)
     monkeypatch.setitem(RECIPES, "surprise", names["SurpriseRecipe"])
-    monkeypatch.setattr(config_check, "OWN", (*config_check.OWN, "surprise"))
+    monkeypatch.setitem(METHODS, "surprise", names["SurpriseConfig"])
     config = motab.get_config("online-smoke")
     with config.unlocked():
         del config.motab

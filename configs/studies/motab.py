@@ -45,7 +45,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     room = {"gamma_0": gamma_0, "max_total": stitched, "max_correction": correction}
 
     def motab(label: str, arg: str = "", **fields: object) -> dict:
-        fixed = {} if arg == "online" else {"synthesis": {"trajectories": 16 * UPDATES[variant]}}
+        fixed = {"synthesis": {"trajectories": 16 * UPDATES[variant]}}
+        if arg == "online":  # the weights that write are refreshed once at least
+            fixed = {"synthesis": {"sync_every": min(50, UPDATES[variant] // 2)}}
         return arm(label, "motab", arg, motab={**room, **fields}, **fixed)
 
     arms = {

@@ -4,49 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
+from experiments.config.data_sections import Filter
 from experiments.data.contamination import Contamination, words
 from experiments.tasks.example import Example
-
-
-@dataclasses.dataclass(frozen=True)
-class Filter:
-    """What an example must be like. The defaults keep all.
-
-    Attributes:
-      where: `field=value`: of the records, only those; empty for all.
-      min_problem, max_problem, max_reference: in characters; 0 for no bound.
-      needs_reference: leave out examples without one.
-      unique: of problems that read the same, keep the first.
-      against: evaluation data sets, by name or path; what is in them is left out.
-      ngram, overlap: as in `Contamination`, for `against`.
-    """
-
-    where: str = ""
-    min_problem: int = 0
-    max_problem: int = 0
-    max_reference: int = 0
-    needs_reference: bool = False
-    unique: bool = False
-    against: tuple[str, ...] = ()
-    ngram: int = 13
-    overlap: float = 0.5
-
-    def __post_init__(self):
-        for name in ("min_problem", "max_problem", "max_reference"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"filter.{name}={getattr(self, name)} must be 0 (off) or more.")
-        if self.where and not self.where.partition("=")[1]:
-            raise ValueError(f"filter.where={self.where!r} must be of the form field=value.")
-        if isinstance(self.against, str):
-            raise ValueError(f"filter.against={self.against!r} must be a tuple of names.")
-        Contamination((), self.ngram, self.overlap)
-
-    def selects(self, record: Any) -> bool:
-        """Whether `where` keeps a record."""
-        field, _, value = self.where.partition("=")
-        return not self.where or (isinstance(record, dict) and str(record.get(field)) == value)
 
 
 @dataclasses.dataclass

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.config.sections import ProfileSettings
 from experiments.machine.processes import is_first
 
 PROFILE = "profile"
-
-
-@dataclasses.dataclass(frozen=True)
-class ProfileSettings:
-    """Which updates are traced.
-
-    Attributes:
-      first: the first one, counted from 1; the very first compiles, and says little.
-      steps: how many; 0 is off.
-    """
-
-    first: int
-    steps: int
-
-    def __post_init__(self):
-        if self.first < 1:
-            raise ValueError(f"profile.first={self.first} must be at least 1.")
-        if self.steps < 0:
-            raise ValueError(f"profile.steps={self.steps} must be 0 (off) or more.")
 
 
 class Trace:

@@ -13,7 +13,8 @@ from distill.train.state import TrainState
 from experiments.checkpoints.checkpoints import Checkpoints
 from experiments.checkpoints.room import check_room
 from experiments.command.progress import Progress, summary_table
-from experiments.config.checks import check_config
+from experiments.config.read import read_config
+from experiments.config.sections import ProfileSettings, TrackingSettings
 from experiments.config.settings import read_settings
 from experiments.data.batches import fitting_prompts
 from experiments.data.sources import load_source
@@ -28,7 +29,7 @@ from experiments.machine.interruption import (
 )
 from experiments.machine.placement import placement_table, state_groups
 from experiments.machine.processes import fetch, first_does, is_first
-from experiments.machine.profiler import ProfileSettings, Trace
+from experiments.machine.profiler import Trace
 from experiments.methods import make_method
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
@@ -37,7 +38,7 @@ from experiments.report.picture import write_report
 from experiments.rollouts.positions import check_evaluation
 from experiments.train.skipped import Skipped
 from experiments.workdir.shared import open_workdir
-from experiments.workdir.tracking import Trackers, TrackingSettings, require
+from experiments.workdir.tracking import Trackers, require
 from experiments.workdir.workdir import METRICS, TRAJECTORIES, Workdir, read_log, read_results
 from models.parameters import Params
 
@@ -53,7 +54,7 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
       Interrupted: a signal asked it to end, and it has saved what it has.
       TooManySkipped: losses or gradients were not finite, step after step.
     """
-    check_config(config)
+    read_config(config)
     console = console or Console(quiet=not is_first())
     with interruptible(), open_workdir(workdir, config) as directory:
         results = read_results(directory.path)

@@ -8,7 +8,6 @@ again what it has (resumed steps are bit for bit the same). The packages come wi
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import html
 import importlib
@@ -18,33 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from experiments.config.sections import TrackingSettings
+
 TENSORBOARD = "tensorboard"
-WANDB_MODES = ("off", "offline", "online")
 _HTML = {"student": "#0072b2", "flawed": "#c65b00", "revision": "#7a4fa3", "teacher": "#007a5a"}
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackingSettings:
-    """Who else is told.
-
-    Attributes:
-      tensorboard: event files in the workdir's `tensorboard` directory.
-      wandb: `off`, `offline` (files in the workdir's `wandb` directory, for `wandb sync`), or
-        `online`.
-      project: of W&B.
-      name: of the run there; the workdir's by default.
-    """
-
-    tensorboard: bool
-    wandb: str
-    project: str
-    name: str
-
-    def __post_init__(self):
-        if self.wandb not in WANDB_MODES:
-            raise ValueError(f"tracking.wandb={self.wandb!r}: choose one of {WANDB_MODES}.")
-        if self.wandb != "off" and not self.project:
-            raise ValueError("tracking.project is empty: W&B needs the name of a project.")
 
 
 class Tracker(Protocol):

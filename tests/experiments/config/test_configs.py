@@ -18,11 +18,10 @@ import topd as topd_room
 from configs import atesd, gkd, grpo, imitkd, motab, opd, opsd, pretrain, rft, sft, skd, topd
 from distill.losses.signal import Signal
 from distill.train.optimizer import OptimizerSettings
-from experiments.machine.profiler import ProfileSettings
+from experiments.config.sections import ProfileSettings, TrackingSettings
 from experiments.methods.atesd import ExposureSettings
 from experiments.rollouts.own_samples import RolloutSettings
 from experiments.train.loop import run
-from experiments.workdir.tracking import TrackingSettings
 from experiments.workdir.workdir import read_log
 from grpo.policy_gradient import GrpoSettings
 from motab import MotabSettings
@@ -122,6 +121,7 @@ def shorten(config: ConfigDict) -> ConfigDict:
         config.motab.max_total = 64
         config.motab.max_correction = 24
         config.synthesis.trajectories = 8
+        config.synthesis.sync_every = 1
     if "grpo" in config:
         config.synthesis.trajectories_per_prompt = 2
         config.grpo.max_total = 64

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.workdir.tracking import Trackers, TrackingSettings, require, scalars
+from experiments.config.sections import TrackingSettings
+from experiments.workdir.tracking import Trackers, require, scalars
 from experiments.workdir.workdir import METRICS, Workdir, read_log
 
 from ..event_files import tensorboard_points, wandb_points
