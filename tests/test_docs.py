@@ -53,6 +53,7 @@ def test_the_method_that_the_docs_add_trains(tmp_path, monkeypatch):
         del config.motab
         config.method, config.surprise = "surprise", {"max_total": 48}
     config.steps, config.batch_size, config.checkpoint.every = 2, 8, 2
+    config.synthesis.sync_every = 1
     results = run(config, tmp_path)
     assert results["loss_tokens"] > 0
     assert results["synthesis"]["tokens"]["student"] > 0

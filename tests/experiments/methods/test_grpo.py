@@ -36,9 +36,9 @@ METRICS = (
 )  # fmt: skip
 # The published penalty: the reference are the student's initial weights.
 PENALISED = {"grpo": {"kl_weight": 0.1}}
-# Rollouts of weights up to two updates old, which big updates leave behind.
+# Rollouts of weights that may be an update old, which big updates leave behind.
 LAGGING = {
-    "synthesis": {"sync_every": 3},
+    "synthesis": {"sync_every": 2},
     "optimizer": {"learning_rate": 0.003, "warmup_fraction": 0.0},
 }
 

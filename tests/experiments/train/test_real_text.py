@@ -42,7 +42,7 @@ def make_model(path, tokenizer, hidden: int, seed: int):
 
 def small(pair) -> ConfigDict:
     config = motab.get_config("online-smoke")
-    config.steps, config.batch_size = 2, 4
+    config.steps, config.batch_size, config.synthesis.sync_every = 2, 4, 1
     config.checkpoint.every = 2
     for role, path in pair.items():
         config[role].path = str(path)
