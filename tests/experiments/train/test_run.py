@@ -36,7 +36,7 @@ def small(arg: str = "online", steps: int = 6) -> ConfigDict:
     config.evaluation.max_tokens = 112
     config.motab.max_total = 96
     config.motab.max_correction = 48
-    config.synthesis.sync_every = 4 if arg == "online" and steps > 4 else 1
+    config.synthesis.sync_every = steps - 1  # the last update alone has fresh trajectories
     config.checkpoint.every = 2
     config.samples.every = 2
     return config
