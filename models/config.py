@@ -66,7 +66,6 @@ class ModelConfig:
       num_kv_heads: key and value heads, each shared by several query heads.
       head_dim: size of one attention head; need not be `hidden_size / num_heads`.
       rope_theta: base of the rotary frequencies.
-      rope_scaling: how those are changed for longer texts; None for not at all.
       norm_eps: added to the mean square before a norm divides by its root.
       tie_embeddings: whether the head is the embedding table.
       qkv_bias: whether query, key and value projections have a bias.

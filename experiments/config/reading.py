@@ -39,7 +39,7 @@ def read_section(kind: type[SectionT], given: Mapping[str, Any], path: str = "")
     if check := getattr(kind, "check_given", None):
         check(given, path)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name not in given and _required(field):
+        if field.name in _needed(kind) - set(given):
             raise ValueError(f"{_join(path, field.name)} is missing.")
     values = {name: _value(types[name], x, _join(path, name)) for name, x in given.items()}
     try:
@@ -66,9 +66,15 @@ def field_types(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def section_type(kind: Any) -> Any:
-    """The dataclass that a field's type stands for, None for a plain value."""
-    return next((member for member in _members(kind) if dataclasses.is_dataclass(member)), None)
+def section_type(kind: Any, given: Any) -> Any:
+    """The dataclass that a field's type stands for, None for a plain value.
+
+    Of several it is the one that has the fields given, as far as one has.
+    """
+    sections = [member for member in _members(kind) if dataclasses.is_dataclass(member)]
+    names = set(given) if isinstance(given, Mapping) else set()
+    fitting = [s for s in sections if _needed(s) <= names <= set(field_types(s))]
+    return next(iter(fitting or sections), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -79,7 +85,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _value(kind: Any, value: Any, path: str) -> Any:
     if value is None and NoneType in _members(kind):
         return None
-    if (section := section_type(kind)) is not None:
+    if (section := section_type(kind, value)) is not None:
         return read_section(section, value, path)
     if _is_tuple(kind):
         if not isinstance(value, list | tuple):
@@ -106,6 +112,10 @@ def _is_tuple(kind: Any) -> bool:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _needed(kind: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind) if _required(field)}
 
 
 def _required(field: dataclasses.Field) -> bool:

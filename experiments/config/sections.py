@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from experiments.text.final_answer import MODES
 from models.checks import Count, Temperature, above, at_least, between, check, one_of
 from models.config import ATTENTION_KERNELS, LORA_TARGETS, REMAT_POLICIES, LoraConfig, ModelConfig
+from models.dtypes import DTYPES
 from models.sharding import Rules, make_rules
 from models.text.tokenizer import THINKING
 
 Thinking = Annotated[str, one_of(*THINKING)]
-Dtype = Annotated[str, one_of("float32", "bfloat16", "float16")]
+Dtype = Annotated[str, one_of(*DTYPES)]
 Kernel = Annotated[str, one_of(*ATTENTION_KERNELS)]
 NonNegative = Annotated[int, at_least(0)]
 TopP = Annotated[float, between(0, 1, "(]")]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import motab as motab_config
 from configs import pretrain as pretrain_config
 from experiments.checkpoints.checkpoints import restore_params
-from experiments.run import default_workdir
+from experiments.command.config_file import ConfigFile
 from experiments.train.loop import run
 from experiments.workdir.workdir import read_log
 
@@ -233,5 +233,6 @@ def test_bad_input_is_refused_before_any_work(arguments, message, tmp_path):
 
 
 def test_default_workdirs():
-    assert default_workdir("configs/motab.py") == Path("runs/motab")
-    assert default_workdir("configs/motab.py:smoke") == Path("runs/motab-smoke")
+    config = ConfigDict()
+    assert ConfigFile("configs/motab.py", config).name == "motab"
+    assert ConfigFile("configs/motab.py:smoke", config).name == "motab-smoke"
