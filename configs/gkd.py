@@ -3,9 +3,9 @@
     python -m experiments.run --config configs/gkd.py
     python -m experiments.run --config configs/gkd.py:smoke      the same code in seconds
 
-GKD (2306.13649). `rollout.on_policy_share` is its lambda, `signal.jsd_beta` its beta: 0 is forward KL,
-1 is reverse KL, so that (1, 1) is on-policy distillation with the exact reverse KL and (0, 0) is
-token-level distillation on the teacher's traces. Those are fresh at every step, not a fixed data
+GKD (2306.13649). `rollout.on_policy_share` is its lambda, `signal.jsd_beta` its beta: 0 is forward
+KL, 1 is reverse KL, so that (1, 1) is on-policy distillation with the exact reverse KL and (0, 0)
+is token-level distillation on the teacher's traces. Those are fresh at every step, not a fixed data
 set. The paper samples the student at temperature 1. MOTAB (2605.19433) has no numbers for it.
 """
 

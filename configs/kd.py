@@ -4,11 +4,11 @@
     python -m experiments.run --config configs/kd.py:full     the whole vocabulary
     python -m experiments.run --config configs/kd.py:smoke    the same code in seconds
 
-What SFT (`configs/sft.py`) learns from the token that the teacher drew, this learns from all that it
-might have drawn: Hinton's distillation (1503.02531) at every position of teacher-written text. The
-texts do not change, so the teacher is asked about them once: with `synthesis.cache_teacher` its scores
-are kept beside the texts, and training runs the student alone. That needs `top_k` over the teacher's
-own tokens.
+What SFT (`configs/sft.py`) learns from the token that the teacher drew, this learns from all that
+it might have drawn: Hinton's distillation (1503.02531) at every position of teacher-written text.
+The texts do not change, so the teacher is asked about them once: with `synthesis.cache_teacher` its
+scores are kept beside the texts, and training runs the student alone. That needs `top_k` over the
+teacher's own tokens.
 """
 
 import ml_collections

@@ -3,16 +3,16 @@
     python -m experiments.run --config configs/opd.py               exact reverse KL
     python -m experiments.run --config configs/opd.py:topk_student  over the student's top 32 tokens
                                                                     and a bucket for all others;
-                                                                    likewise topk_teacher, topk_union
+                                                                    also topk_teacher, topk_union
     python -m experiments.run --config configs/opd.py:sampled       the drawn token's log-ratio as a
                                                                     detached advantage
     python -m experiments.run --config configs/opd.py:sampled-smoke the same code in seconds
 
 MOTAB (2605.19433) compares to reverse KL over the top 32 tokens, samples at temperature .6 and
-top-p .95, batch 16, learning rate 2e-6: 32.91, 30.41 and 79.2 (AIME24, AIME25, MATH500) from Qwen3-8B
-to 1.7B, where MOTAB has 33.75, 31.67 and 79.0. It reports no exact one. The sampled token takes
-temperature 1 without a filter: only then is the gradient the reverse KL's in expectation.
-The embedded vocabulary has 98 tokens, so that here a top 32 leaves little out.
+top-p .95, batch 16, learning rate 2e-6: 32.91, 30.41 and 79.2 (AIME24, AIME25, MATH500) from
+Qwen3-8B to 1.7B, where MOTAB has 33.75, 31.67 and 79.0. It reports no exact one. The sampled token
+takes temperature 1 without a filter: only then is the gradient the reverse KL's in expectation. The
+embedded vocabulary has 98 tokens, so that here a top 32 leaves little out.
 """
 
 import ml_collections

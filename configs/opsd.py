@@ -1,8 +1,8 @@
 """OPSD: on-policy self-distillation, the teacher seeing the whole reference (a = 1).
 
     python -m experiments.run --config configs/opsd.py
-    python -m experiments.run --config configs/opsd.py:ema      teacher: the student's running average
-    python -m experiments.run --config configs/opsd.py:live     teacher: the student itself; unstable
+    python -m experiments.run --config configs/opsd.py:ema      teacher: the running average
+    python -m experiments.run --config configs/opsd.py:live     teacher: the student; unstable
     python -m experiments.run --config configs/opsd.py:clipped  every summand capped at .05 nats
     python -m experiments.run --config configs/opsd.py:smoke    the same code in seconds
 

@@ -7,11 +7,12 @@ r"""How the embedded models were made: supervised training on the chain task, an
     python -m experiments.run --config configs/pretrain.py:reader --workdir runs/reader
     python -m experiments.export --workdir runs/reader --out models/embedded/reader
 
-The teacher reads and writes both styles, half of the time each. The student learns its own style without a fault, and
-then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step facts wrong. The reader is the student
-taught to use a reference block (`experiments/tasks/chain.py`), with the same misconceptions: its own teacher.
-`tale_teacher` and `tale_student` are teacher and student of the tales (`experiments/tasks/tale.py`), made alike, of texts that
-repair 5 % of their steps.
+The teacher reads and writes both styles, half of the time each. The student learns its own style
+without a fault, and then, from `data.train.misconceptions_from` on, to hold 60 of the 240 one-step
+facts wrong. The reader is the student taught to use a reference block
+(`experiments/tasks/chain.py`), with the same misconceptions: its own teacher.
+`tale_teacher` and `tale_student` are teacher and student of the tales
+(`experiments/tasks/tale.py`), made alike, of texts that repair 5 % of their steps.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""What studies share: equal updates and tokens, rates chosen on validation, test sets measured once."""
+"""What studies share: equal updates and tokens, rates chosen on validation, one look at tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def arm(label: str, config: str, arg: str = "", **fields: dict) -> dict:
 
 
 def study(title: str, arms: dict[str, dict], **fields: Any) -> ml_collections.ConfigDict:
-    """A study of `arms`, which the table has in this order; `fields` are set on top of the defaults."""
+    """A study of `arms`, in the table's order; `fields` are set on top of the defaults."""
     config = ml_collections.ConfigDict(
         {
             "title": title,
@@ -53,7 +53,7 @@ def study(title: str, arms: dict[str, dict], **fields: Any) -> ml_collections.Co
 
 
 def shrink(config: ml_collections.ConfigDict, title: str, arms: tuple[str, ...], **fields: Any):
-    """Makes the study a smoke test of these arms: one seed, one rate, a few updates of 64 prompts."""
+    """Shrinks the study to a smoke test: one seed, one rate, a few updates of 64 prompts."""
     config.title = title
     for name in set(config.arms) - set(arms):
         del config.arms[name]

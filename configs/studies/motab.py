@@ -5,9 +5,9 @@
     python -m experiments.compare --config configs/studies/motab.py:tales --workdir runs/study-tales
     python -m experiments.compare --config configs/studies/motab.py:smoke --workdir runs/study-smoke
 
-The first has 1,024 prompts and the ablations, `few` has 64 prompts, `tales` has 128 of the task in sentences,
-and a part of the ablations. An arm is a config file, its argument,
-and what the arm sets on top (`set`). The other fields, and how arms are made comparable:
+The first has 1,024 prompts and the ablations, `few` has 64 prompts, `tales` has 128 of the task in
+sentences, and a part of the ablations. An arm is a config file, its argument, and what the arm sets
+on top (`set`). The other fields, and how arms are made comparable:
 `configs/studies/common.py`. What is claimed, and what came out: docs/studies/motab.md.
 """
 
@@ -27,8 +27,8 @@ UPDATES = {"": 100, "few": 100, "tales": 50}
 # Chosen on validation, of .1, .3 and .7 on chains: the paper's; of .5, .7 and .9 on tales.
 GAMMA = {"": 0.3, "few": 0.3, "tales": 0.9}
 SWEEP = {"": (0.1, 0.3, 0.7, 0.9), "few": (), "tales": (0.5, 0.7, 0.9)}
-# Room for the longest texts of a task, and no more, in tokens: of a student alone, of two in turns, of
-# a stitched trajectory, and of its correction.
+# Room for the longest texts of a task, and no more, in tokens: of a student alone, of two in turns,
+# of a stitched trajectory, and of its correction.
 CHAINS, TALES = (96, 112, 144, 96), (152, 160, 176, 80)
 
 
@@ -81,7 +81,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         if name != "motab"
     }
     study = common.study(
-        f"MOTAB against its baselines: {PROMPTS[variant]:,} {'tales' if variant == 'tales' else 'prompts'}",
+        f"MOTAB against its baselines: {PROMPTS[variant]:,} "
+        f"{'tales' if variant == 'tales' else 'prompts'}",
         arms,
         # Of .6, .8 and 1, .6 and .8 were the best on validation, and equal; .8 is the paper's best.
         references=("opd", "skd-08", "motab"),

@@ -1,10 +1,10 @@
-"""TOPD against OPD, its own controls, and the paper's analysis of false alarms, on the embedded task.
+"""TOPD against OPD and its own controls, and the paper's analysis of false alarms.
 
     python -m experiments.compare --config configs/studies/topd.py --workdir runs/topd
     python -m experiments.compare --config configs/studies/topd.py:smoke --workdir runs/topd-smoke
 
-Fields as in `configs/studies/common.py`. All arms sample at temperature 1, as the paper does, and share
-the OPD loss; only what windows do to it differs.
+Fields as in `configs/studies/common.py`. All arms sample at temperature 1, as the paper does, and
+share the OPD loss; only what windows do to it differs.
 """
 
 import ml_collections

@@ -194,8 +194,8 @@ def completion_batches(
       overlong: `error`, or `drop` to leave longer examples out and count them in `dropped`.
 
     Raises:
-      ValueError: for an unknown `overlong`; for an example that is too long or has no reference: of a
-        file at once, unless its `on_error` says to skip it; of the embedded task while iterating.
+      ValueError: for an unknown `overlong`; for an example that is too long or has no reference: of
+        a file at once, unless its `on_error` says to skip it; of the embedded task while iterating.
     """
     if overlong not in ("error", "drop"):
         raise ValueError(f"overlong={overlong!r} is neither 'error' nor 'drop'.")

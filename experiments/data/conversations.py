@@ -30,8 +30,8 @@ def only_message(messages: list[dict[str, Any]], name: str) -> Any:
     asks = [i for i, speaker in enumerate(speakers) if speaker in _ASKS]
     place = asks[-1] if asks else len(messages) - 1
     raise ValueError(
-        f"field {name!r} is a conversation of {', '.join(map(repr, speakers[:6]))}. Map the message "
-        f"that is meant, such as {name}.{place}.{_spelling(messages[place])[1]}."
+        f"field {name!r} is a conversation of {', '.join(map(repr, speakers[:6]))}. Map the "
+        f"message that is meant, such as {name}.{place}.{_spelling(messages[place])[1]}."
     )
 
 

@@ -86,8 +86,8 @@ def _jsonl(path: Path) -> Records:
                 yield (
                     f"line {number}",
                     BadRecord(
-                        f"{path}, line {number}: not valid JSON ({error}). Repair or remove the line, "
-                        "or set on_error='skip'."
+                        f"{path}, line {number}: not valid JSON ({error}). Repair or remove the "
+                        "line, or set on_error='skip'."
                     ),
                 )
 

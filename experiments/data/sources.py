@@ -29,8 +29,8 @@ GENERATED_NAMES = tuple(f"{task}/{split}" for task in GENERATED for split in SPL
 SAMPLES = Path(__file__).resolve().parent / "samples"
 # Small samples that come with the project.
 SAMPLE_NAMES = tuple(f"sample/{name}" for name in ("gsm8k", "math"))
-# By option, the defaults of the tasks that know it: an option may be set to one of them anywhere, so
-# that configs can name all.
+# By option, the defaults of the tasks that know it: an option may be set to one of them anywhere,
+# so that configs can name all.
 _OPTIONS: dict[str, list[Any]] = {}
 for _task in GENERATED.values():
     for _field in dataclasses.fields(_task):
@@ -83,9 +83,9 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
 
     Args:
       spec: a dict or ConfigDict with
-        `name`: `chain/train|validation|test|long`, `tale/...` likewise; a name of `CATALOGUE`; `sample/gsm8k` or
-          `sample/math`; `hub:OWNER/NAME`; or the path of a .jsonl, .json (a list of records) or
-          .parquet file, or of a folder of them;
+        `name`: `chain/train|validation|test|long`, `tale/...` likewise; a name of `CATALOGUE`;
+          `sample/gsm8k` or `sample/math`; `hub:OWNER/NAME`; or the path of a .jsonl, .json (a list
+          of records) or .parquet file, or of a folder of them;
         `path`: a local copy to read in place of the hub, for names of `CATALOGUE`;
         `subset`, `split`: of the hub's data set, or of a folder;
         `size`: how many examples at most, from the first; 0 for all;
@@ -119,8 +119,9 @@ def load_source(spec: Mapping[str, Any], needs_answer: bool = False) -> Source:
     unknown = sorted(set(options) - set(_OPTIONS))
     if unknown:
         raise ValueError(
-            f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, path, subset, split, "
-            f"size, fields, answer, on_error, filter and, for generated tasks, {', '.join(_OPTIONS)}."
+            f"Data set {name!r}: unknown option {unknown[0]!r}; there are name, path, subset, "
+            "split, size, fields, answer, on_error, filter and, for generated tasks, "
+            f"{', '.join(_OPTIONS)}."
         )
     if name.partition("/")[0] in GENERATED:
         if reading != BOXED:
@@ -194,8 +195,8 @@ def _open(
     """The records, the data set's name for people, and the map of its fields."""
     if path and known is None:
         raise ValueError(
-            f"path={path!r} is a local copy of one of {', '.join(CATALOGUE)}; for a file of your own "
-            "set `name` to it."
+            f"path={path!r} is a local copy of one of {', '.join(CATALOGUE)}; for a file of your "
+            "own set `name` to it."
         )
     if known is not None and not path:
         if split:
@@ -216,8 +217,9 @@ def _open(
         raise ValueError(f"{file} is a file: it has no subset and no split; remove them.")
     if file.suffix not in SUFFIXES:
         raise ValueError(
-            f"Data set {name!r} is neither {', '.join((*GENERATED_NAMES, *SAMPLE_NAMES, *CATALOGUE))}, nor "
-            f"hub:OWNER/NAME, nor a folder, nor the path of a {', '.join(SUFFIXES)} file."
+            f"Data set {name!r} is neither "
+            f"{', '.join((*GENERATED_NAMES, *SAMPLE_NAMES, *CATALOGUE))}, nor hub:OWNER/NAME, nor "
+            f"a folder, nor the path of a {', '.join(SUFFIXES)} file."
         )
     return file_records(file), str(file), FieldMap(fields, file.name, name if known else file.stem)
 

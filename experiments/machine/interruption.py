@@ -2,9 +2,9 @@
 
 Inside `interruptible()` the first SIGTERM or SIGINT is a request: whoever does the work looks at
 `requested()`, or calls `check()`, where nothing would be lost, and raises `Interrupted` with a
-message that says how to go on. Commands then end with `RESUMABLE`. The second signal ends the process
-at once, as SIGKILL would, also inside of compiled code and XLA's compiler; only code that holds the
-interpreter's lock is waited for. What is on disk stays sound.
+message that says how to go on. Commands then end with `RESUMABLE`. The second signal ends the
+process at once, as SIGKILL would, also inside of compiled code and XLA's compiler; only code that
+holds the interpreter's lock is waited for. What is on disk stays sound.
 """
 
 from __future__ import annotations

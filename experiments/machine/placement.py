@@ -60,9 +60,13 @@ def _placement(name: str, x: Any) -> Placement:
     if x.sharding is not None:
         held = x.sharding.shard_shape(held)
     return Placement(
-        name, tuple(x.shape), str(x.dtype), tuple(axes),
-        math.prod(x.shape) * size, math.prod(held) * size,
-    )  # fmt: skip
+        name,
+        tuple(x.shape),
+        str(x.dtype),
+        tuple(axes),
+        math.prod(x.shape) * size,
+        math.prod(held) * size,
+    )
 
 
 def state_groups(state: TrainState, teacher_params: Any) -> dict[str, Any]:

@@ -46,8 +46,8 @@ def initialize(
         return
     if coordinator is None or num_processes is None or process_id is None:
         raise ValueError(
-            "--coordinator=HOST:PORT, --num_processes and --process_id go together. On TPU pods and "
-            "under SLURM or Open MPI none of them is needed."
+            "--coordinator=HOST:PORT, --num_processes and --process_id go together. On TPU pods "
+            "and under SLURM or Open MPI none of them is needed."
         )
     if not 0 <= process_id < num_processes:
         raise ValueError(f"--process_id={process_id} must lie in 0 to {num_processes - 1}.")
@@ -92,7 +92,10 @@ def place_rows(batch: T, mesh: Mesh | None) -> T:
 
 
 def fetch(tree: T) -> T:
-    """Host copies of arrays, whole on every process. All processes must call it, in the same order."""
+    """Host copies of arrays, whole on every process.
+
+    All processes must call it, in the same order.
+    """
 
     def whole(x: Any) -> Any:
         if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:

@@ -28,7 +28,7 @@ class Trace:
             self._running = True
 
     def after(self, step: int, result: Any) -> None:
-        """Call with what the update returned, arrays on the device; waits for the last traced one."""
+        """Call with what the update returned, on the device; waits for the last traced one."""
         if self._running and step + 1 >= self._end:
             jax.block_until_ready(result)
             self._stop()

@@ -66,7 +66,8 @@ class ArithmeticSource(abc.ABC):
         question's text decides) or `long` (more steps than trained on; also apart from training).
       size: number of instances; 0 takes a million for training and a thousand otherwise.
       seed: another seed gives other problems.
-      min_steps, max_steps: operations per problem, at most `LIMIT`; 0 takes 2 to 5, and 6 to 8 for `long`.
+      min_steps, max_steps: operations per problem, at most `LIMIT`; 0 takes 2 to 5, and 6 to 8 for
+        `long`.
       style: style of the reference, one of `STYLES`; `both` draws one of the others.
       misconceptions: how many one-step facts the reference's author holds wrong, of 240. An error
         propagates to the reference's boxed answer; `Example.answer` stays true.
@@ -104,7 +105,8 @@ class ArithmeticSource(abc.ABC):
         low, high = self.steps
         if not 1 <= low <= high <= self.LIMIT:
             raise ValueError(
-                f"min_steps={low} and max_steps={high} must satisfy 1 <= min <= max <= {self.LIMIT}."
+                f"min_steps={low} and max_steps={high} must satisfy 1 <= min <= max <= "
+                f"{self.LIMIT}."
             )
         if not 0 <= self.misconceptions <= 240:
             raise ValueError(f"misconceptions={self.misconceptions} must lie in 0..240.")
@@ -134,7 +136,8 @@ class ArithmeticSource(abc.ABC):
             raise IndexError(f"index {index} is not in a source of {len(self)} instances.")
 
     def _wrong_at(self, index: int) -> dict[Fact, int]:
-        return self._wrong if index >= self.misconceptions_from else {}  # type: ignore[attr-defined]
+        # type: ignore[attr-defined]
+        return self._wrong if index >= self.misconceptions_from else {}
 
 
 @dataclasses.dataclass(frozen=True)

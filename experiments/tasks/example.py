@@ -17,7 +17,8 @@ class Example:
         the data has none, and nothing can be graded.
       source: name of the data set.
       group: what results are split by, such as MATH's level; empty without.
-      choices: the texts of A, B, ... of a multiple choice, which the problem shows; empty elsewhere.
+      choices: the texts of A, B, ... of a multiple choice, which the problem shows; empty
+        elsewhere.
       reading: how a response's final answer is found, as in
         `experiments.text.final_answer.find_answer`.
     """

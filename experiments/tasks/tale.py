@@ -1,4 +1,4 @@
-r"""Tales of who has how many: the chain task in sentences, among others that do not matter, solved in two ways.
+r"""Tales of who has how many: the chain task told in sentences, with idle ones in between.
 
     Tale:
     Al has 7.
@@ -10,11 +10,14 @@ r"""Tales of who has how many: the chain task in sentences, among others that do
 
 All counts are modulo 10. Weather and ages matter to nobody. The two styles of a solution are
 
-    names    Al: given, Al 7.\n\nBo: Al 7 + 3, Bo 0.\n\nCy: Bo 0 * 4, Cy 0.\n\n\boxed{0}    one after the other
-    plan     From 7: + 3, * 4.\n\nSo 7 + 3 is 0.\n\nSo 0 * 4 is 0.\n\n\boxed{0}         what is to be done, first
+    names    one person after the other:
+             Al: given, Al 7.\n\nBo: Al 7 + 3, Bo 0.\n\nCy: Bo 0 * 4, Cy 0.\n\n\boxed{0}
+    plan     all operations first, then their results:
+             From 7: + 3, * 4.\n\nSo 7 + 3 is 0.\n\nSo 0 * 4 is 0.\n\n\boxed{0}
 
-A solver may hold misconceptions, as in `experiments.tasks.chain`: one-step facts that it gets wrong. It may also repair its
-slips: after a wrong step it writes `However,`, and the same step again, right.
+A solver may hold misconceptions, as in `experiments.tasks.chain`: one-step facts that it gets
+wrong. It may also repair its slips: after a wrong step it writes `However,`, and then the same step
+again, right.
 """
 
 from __future__ import annotations
@@ -38,9 +41,31 @@ REVISION = "However,\n\n"
 TITLE = "Tale:"
 # No two begin with the same letter.
 NAMES = (
-    "Al", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal", "Ida", "Jo", "Kim", "Lou",
-    "Max", "Ned", "Ola", "Pat", "Ray", "Sue", "Tim", "Una", "Vic", "Wes", "Yan", "Zoe",
-)  # fmt: skip
+    "Al",
+    "Bo",
+    "Cy",
+    "Di",
+    "Ed",
+    "Flo",
+    "Gus",
+    "Hal",
+    "Ida",
+    "Jo",
+    "Kim",
+    "Lou",
+    "Max",
+    "Ned",
+    "Ola",
+    "Pat",
+    "Ray",
+    "Sue",
+    "Tim",
+    "Una",
+    "Vic",
+    "Wes",
+    "Yan",
+    "Zoe",
+)
 GIVEN = "{who} has {n}."
 PHRASES = {
     "+": ("{who} has {n} more than {of}.", "{who} has {n} and what {of} has."),

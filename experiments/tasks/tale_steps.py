@@ -55,8 +55,8 @@ def true_steps(problem: str) -> list[Step] | None:
 def last_step_is_right(steps: list[Step], text: str) -> bool | None:
     """Whether the last step of a text is a true one; None where the text does not end in a step.
 
-    A step without names counts as the one whose turn it is, by the lines before it; one that repeats the line
-    before, in another way or after a repair, is taken for the next.
+    A step without names counts as the one whose turn it is, by the lines before it; one that
+    repeats the line before, in another way or after a repair, is taken for the next.
     """
     *before, last = text.rstrip().split("\n\n")
     if match := _NAMES_STEP.fullmatch(last):
