@@ -136,8 +136,8 @@ class ArithmeticSource(abc.ABC):
             raise IndexError(f"index {index} is not in a source of {len(self)} instances.")
 
     def _wrong_at(self, index: int) -> dict[Fact, int]:
-        # type: ignore[attr-defined]
-        return self._wrong if index >= self.misconceptions_from else {}
+        known = index < self.misconceptions_from
+        return {} if known else self._wrong  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True)
