@@ -68,7 +68,7 @@ def _signature(thing: Any, name: str) -> str:
 
 
 def _is_field(node: ast.stmt) -> TypeGuard[ast.AnnAssign]:
-    return isinstance(node, ast.AnnAssign)
+    return isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation)
 
 
 def _arguments(args: ast.arguments) -> list[str]:

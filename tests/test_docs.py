@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+import models
 from configs import motab
 from experiments.config.tree import METHODS
 from experiments.methods import RECIPES
@@ -124,6 +125,30 @@ def test_the_api_page_is_what_the_docstrings_say():
     make_api = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_api)
     assert read(Path("docs/api.md")) == make_api.page(), "python docs/make_api.py writes it"
+
+
+def test_the_citation_is_of_this_version_and_names_every_paper():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {models.__version__}\n" in citation
+    pages = (*(f"docs/{x}.md" for x in ("motab", "atesd", "topd", "baselines")), "README.md")
+    papers = {i for page in pages for i in re.findall(r"arxiv\.org/abs/([\d.]+)", read(Path(page)))}
+    assert len(papers) > 8
+    assert papers == set(re.findall(r"arXiv:([\d.]+)", citation))
+
+
+def test_what_has_moved_is_where_the_changelog_says():
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \|$", read(Path("CHANGELOG.md")), re.M)
+    assert len(rows) > 20
+    for before, now in rows:
+        olds = [old.rpartition(".")[2] for old in re.findall(r"`([\w.]+)`", before)]
+        news = re.findall(r"`([\w./]+)`", now)
+        if "the same names in" in now:
+            news = [f"{news[0]}.{old}" for old in olds]
+        elif all(new.startswith(".") for new in news[1:]):
+            news = [news[0], *(f"{news[0].rpartition('.')[0]}{new}" for new in news[1:])]
+        for new in news:
+            path = ROOT / new.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file(), new
 
 
 def test_the_architecture_names_every_room_on_its_floor():
