@@ -10,22 +10,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.workdir.workdir import (
-    CONFIG,
-    METRICS,
-    SAMPLES,
-    TRAJECTORIES,
-    read_config,
-    read_log,
-    read_results,
-)
+from experiments.workdir.files import as_object, read_regular
+from experiments.workdir.logs import METRICS, TRAJECTORIES, missing_updates, read_log
+from experiments.workdir.outcome import ROLES, read_results
+from experiments.workdir.run_config import CONFIG, read_config
+from experiments.workdir.workdir import SAMPLES
+from models.paths import local_path
 
-ROLES = ("before", "after", "teacher")
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +46,12 @@ class Run:
 
     @functools.cached_property
     def train(self) -> list[dict[str, Any]]:
-        """What was logged of every update."""
-        return [r for r in self.metrics if r["kind"] == "train"]
+        """What was logged of every update, in order; where updates are missing a warning says so."""
+        found = [r for r in self.metrics if r["kind"] == "train"]
+        last = max((r["step"] for r in found), default=0)
+        if problem := missing_updates(found, max(last, self.results.get("steps", 0))):
+            log.warning("%s %s.", self.directory / METRICS, problem)
+        return sorted(found, key=lambda r: r["step"])
 
     @functools.cached_property
     def all_trajectories(self) -> list[dict[str, Any]]:
@@ -96,8 +98,14 @@ class Run:
         path = self.directory / SAMPLES / f"{role}-{data}.jsonl"
         if not path.exists():
             return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        found = []
+        for number, line in enumerate(read_regular(path).splitlines(), start=1):
+            where = f"{path}, line {number}"
+            try:
+                found.append(as_object(json.loads(line), where))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+        return found
 
 
 def _label(role: str, data: str) -> str:
@@ -111,7 +119,7 @@ def read_run(directory: str | Path) -> Run:
       FileNotFoundError: there is neither.
       ValueError: its config or results are not JSON.
     """
-    path = Path(directory).expanduser()
+    path = local_path(directory, "workdir")
     results = read_results(path)
     if not (path / CONFIG).exists() and "accuracy" in (results or {}):
         return Run(path, {}, results or {})

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from experiments.machine.processes import any_process, first_does
-from experiments.workdir.workdir import CONFIG, Workdir
+from experiments.workdir.run_config import CONFIG, config_dict, identity
+from experiments.workdir.workdir import Workdir
+from models.paths import local_path
 
 
 class Follower(Workdir):
     """A run's directory as all processes but the first have it: they lock and write nothing."""
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path).expanduser().resolve()
+    def __init__(self, path: str | os.PathLike[str], config: Any):
+        self.path = local_path(path, "workdir").resolve()
+        self._begin()
+        self._fields = config_dict(config)
+        self.identity = identity(self._fields)
+        self.changed = []
         self._lock = None
-        self.tracker = None
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -25,8 +29,17 @@ class Follower(Workdir):
     def append_trajectories(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Nothing."""
 
-    def cut_back(self, step: int) -> None:
+    def mark(self) -> dict[str, Any]:
+        """Nothing: the first process has it."""
+        return {}
+
+    def cut_back(self, step: int, mark: Mapping[str, Any] | None = None) -> list[str]:
         """Nothing."""
+        return []
+
+    def check_logs(self, steps: int) -> list[str]:
+        """Nothing."""
+        return []
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Nothing."""
@@ -43,7 +56,7 @@ def open_workdir(path: str | os.PathLike[str], config: Any) -> Workdir:
       RuntimeError: on the others, where the first could not open it; or they do not see it.
     """
     first = first_does(lambda: Workdir(path, config))
-    here = Follower(path) if first is None else first
+    here = Follower(path, config) if first is None else first
     if any_process(not (here.path / CONFIG).is_file()):
         here.close()
         raise RuntimeError(
