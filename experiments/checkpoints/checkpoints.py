@@ -94,7 +94,7 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             log.warning("%s was not finished when its run ended: removing it.", path)
-            shutil.rmtree(path)
+            _remove(path)
         for step in checkpoint_steps(self.directory):
             try:
                 read_accuracy(self.directory, step)
@@ -125,6 +125,7 @@ class Checkpoints:
         measured = accuracy is not None and math.isfinite(accuracy)
         run = sealed(
             {
+                "step": step,
                 "run_state": _json(run_state),
                 "accuracy": float(accuracy) if measured else None,  # type: ignore[arg-type]
                 "checksums": checksums(state),
@@ -243,8 +244,16 @@ class Checkpoints:
     def _set_aside(self, step: int, error: Exception) -> None:
         path, aside = self.directory / str(step), self.directory / f"{step}.corrupt"
         log.warning("Skipping the damaged checkpoint %s, now %s: %s", path, aside.name, error)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         os.replace(path, aside)
+
+
+def _remove(path: Path) -> None:
+    """A directory with all that it holds; or a link or a file, which is not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def abstract(state: Any) -> Any:

@@ -6,11 +6,16 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments.checkpoints.orbax_log import quiet
+from experiments.workdir.files import as_object, read_regular
+
+# A step as it is written; `007` and the like are nobody's checkpoints.
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class UnreadableCheckpoint(ValueError):
@@ -46,7 +51,7 @@ def checkpoint_steps(directory: Path) -> list[int]:
     """The steps with a whole checkpoint, in order."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return sorted(int(path.name) for path in directory.iterdir() if _STEP.fullmatch(path.name))
 
 
 def read_accuracy(directory: Path, step: int) -> float | None:
@@ -54,7 +59,7 @@ def read_accuracy(directory: Path, step: int) -> float | None:
     accuracy = read_run(directory / str(step))["accuracy"]
     path = directory / str(step) / "metrics" / "metrics"  # what orbax goes by
     try:
-        there = json.loads(path.read_bytes())["accuracy"] if path.exists() else None
+        there = json.loads(read_regular(path))["accuracy"] if path.exists() else None
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableCheckpoint(f"{path} is garbled.") from error
     if there != accuracy:
@@ -69,19 +74,29 @@ def sealed(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """What lies beside the arrays of a checkpoint: `run_state`, `accuracy`, `checksums`."""
+    """What lies beside the arrays of a checkpoint: `step`, `run_state`, `accuracy`, `checksums`.
+
+    Raises:
+      UnreadableCheckpoint: it is damaged, or was written as another step than its name says.
+      ValueError: an earlier version wrote it.
+    """
     file = path / "run" / "metadata"
     with reading(path):
-        run = json.loads(file.read_bytes())
+        run = as_object(json.loads(read_regular(file)), str(file))
         digest = run.pop("digest", None)
         damaged = sealed(run)["digest"] != digest
-    if damaged and digest is None and "checksums" not in run:
+    earlier = "checksums" not in run if damaged else "step" not in run
+    if earlier and (digest is None or not damaged):
         raise ValueError(
             f"{path} has no checksums: an earlier version of this code wrote it. Use another "
             "--workdir, or that version."
         )
     if damaged:
         raise UnreadableCheckpoint(f"{file} is not what was written.")
+    if str(run["step"]) != path.name:
+        raise UnreadableCheckpoint(
+            f"{path} holds the checkpoint of step {run['step']}: it was renamed or swapped."
+        )
     return run
 
 

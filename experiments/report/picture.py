@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from experiments.report.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
 from experiments.report.columns import column
 from experiments.report.exposure_picture import exposure_panels
-from experiments.workdir.workdir import METRICS, REPORT, TRAJECTORIES, read_log, read_results
+from experiments.workdir.files import write_atomic
+from experiments.workdir.logs import METRICS, TRAJECTORIES, read_log
+from experiments.workdir.outcome import read_results
+from experiments.workdir.workdir import REPORT
 
 Panel = Callable[[Axes], None]
 
@@ -31,10 +35,9 @@ def write_report(workdir: str | os.PathLike[str]) -> Path:
     figure = draw_report(
         read_log(path / METRICS), read_log(path / TRAJECTORIES), read_results(path) or {}
     )
-    # Whoever looks while the run goes on sees a whole picture.
-    temporary = path / f".{REPORT}.unfinished"
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path / REPORT)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_atomic(path / REPORT, picture.getvalue())
     return path / REPORT
 
 

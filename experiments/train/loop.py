@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from experiments.machine.interruption import (
     requested_anywhere,
 )
 from experiments.machine.placement import placement_table, state_groups
-from experiments.machine.processes import fetch, first_does, is_first
+from experiments.machine.processes import any_process, fetch, first_does, is_first
 from experiments.machine.profiler import Trace
 from experiments.methods import make_method
 from experiments.methods.base import Base
@@ -37,13 +38,20 @@ from experiments.pair.pair import Pair, load_pair, start_student
 from experiments.report.picture import write_report
 from experiments.rollouts.positions import check_evaluation
 from experiments.train.skipped import Skipped
+from experiments.train.totals import Totals
+from experiments.workdir.files import plain
+from experiments.workdir.logs import METRICS, TRAJECTORIES, read_log
+from experiments.workdir.outcome import read_results
+from experiments.workdir.run_config import CONFIG
 from experiments.workdir.shared import open_workdir
 from experiments.workdir.tracking import Trackers, require
-from experiments.workdir.workdir import METRICS, TRAJECTORIES, Workdir, read_log, read_results
+from experiments.workdir.workdir import REPORT, Workdir
 from models.parameters import Params
 
 # What is measured before and after training: problems as long as those trained on, and longer.
 TEST_SETS = ("test", "long")
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Any, workdir: str | Path, console: Console | None = None) -> dict[str, Any]:
@@ -57,9 +65,14 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
     read_config(config)
     console = console or Console(quiet=not is_first())
     with interruptible(), open_workdir(workdir, config) as directory:
-        results = read_results(directory.path)
+        for line in directory.changed:
+            console.print(f"Resuming with another {line}.", markup=False, soft_wrap=True)
+        results = directory.finished()
         if results is not None:
             console.print(f"{directory.path} is complete; another --workdir starts anew.")
+            # A kill came before the picture was drawn.
+            if any_process(not (directory.path / REPORT).exists()):
+                first_does(lambda: write_report(directory.path))
         else:
             results = _Run(config, directory, console).results()
         console.print(summary_table(results))
@@ -92,6 +105,7 @@ class _Run:
         }
         self.method: Any = make_method(config, self.pair, workdir)
         self.rate = self.method.schedule if isinstance(self.method, Base) else None
+        self.totals = Totals()
         self.skipped = Skipped(config.stop_after_skipped, workdir.path, console)
         if self.pair.mesh is not None:
             arrays = state_groups(self.method.abstract(), self.pair.teacher_params)
@@ -122,7 +136,12 @@ class _Run:
                 start = 0
             else:
                 state, run_state, start = restored
-                self.workdir.cut_back(start)
+                self._check_identity(run_state, start)
+                for problem in self.workdir.cut_back(start, run_state["logs"]):
+                    log.warning(
+                        "%s: %s. Totals are right all the same.", self.workdir.path, problem
+                    )
+                self.totals.set_state(run_state["totals"])
                 self._track()
                 self.method.batches.set_state(run_state["batches"])
                 self.seconds_before = run_state["seconds"]
@@ -137,7 +156,7 @@ class _Run:
         self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
 
         def finish() -> dict[str, Any]:
-            results = self._summarise()
+            results = plain(self._summarise())
             self.workdir.write_results(results)
             write_report(self.workdir.path)
             return results
@@ -209,6 +228,9 @@ class _Run:
             "seconds": self._seconds(),
             "compile_seconds": self._compile_seconds(),
             "skipped": self.skipped.get_state(),
+            "totals": self.totals.get_state(),
+            "logs": self.workdir.mark(),
+            "config": self.workdir.identity,
             "to_validate": to_validate,
         }
 
@@ -222,6 +244,7 @@ class _Run:
             # The schedule stands still at steps that change nothing.
             metrics["learning_rate"] = float(self.rate(step - 1 - self.skipped.updates_missed))
         self.workdir.append_metrics({"step": step, "kind": "train", **metrics})
+        self.totals.add(metrics)
         samples = self.config.samples.every
         if outcome.readable is not None and samples and (step - 1) % samples == 0:
             records = outcome.readable()
@@ -243,7 +266,7 @@ class _Run:
         return summary["accuracy"]
 
     def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
-        """Measures on the test sets. A resumed run finds the summaries in the log."""
+        """Measures on the test sets. A resumed run has the summaries in its totals."""
         for data in TEST_SETS:
             if data not in self.data:
                 continue
@@ -251,6 +274,7 @@ class _Run:
             record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
             self.workdir.write_samples(f"{name}-{data}", samples)
             self.workdir.append_metrics(record)
+            self.totals.score(data, name, summary)
             late = f", {summary['timed_out']} comparisons timed out" * bool(summary["timed_out"])
             self.console.print(
                 f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
@@ -264,6 +288,15 @@ class _Run:
             self.config, self.pair, params, config, self.data[data], as_teacher=as_teacher
         )
 
+    def _check_identity(self, run_state: dict[str, Any], step: int) -> None:
+        """Raises where the checkpoint's run had another config than this workdir says."""
+        if run_state["config"] != self.workdir.identity:
+            raise ValueError(
+                f"{self.workdir.checkpoints / str(step)} was written by a run of another config than "
+                f"{self.workdir.path / CONFIG} has. Put back the one or the other, or use another "
+                "--workdir."
+            )
+
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
@@ -271,42 +304,12 @@ class _Run:
         return self.compiling_before + self.compiled.seconds
 
     def _summarise(self) -> dict[str, Any]:
-        records = read_log(self.workdir.path / METRICS)
-        drop = ("step", "kind", "name", "data")
-        measured = {
-            (r["data"], r["name"]): {k: v for k, v in r.items() if k not in drop}
-            for r in records
-            if r["kind"] == "evaluation"
-        }
-        names = ("before", "after", "teacher")
-        results: dict[str, Any] = {name: measured.get(("test", name)) for name in names}
-        if "long" in self.data:
-            results["long"] = {name: measured.get(("long", name)) for name in names}
-        train = [r for r in records if r["kind"] == "train"]
-        results["synthesis"] = _synthesis(train)
+        results = self.totals.results("long" in self.data)
         results["steps"] = self.config.steps
-        results["loss_tokens"] = int(sum(r["loss_tokens"] for r in train))
         results |= self.skipped.results()
-        results["train_seconds"] = sum(r["seconds"] for r in train)
         results["seed"] = self.config.seed
         results["wall_seconds"] = self._seconds()
         results["compile_seconds"] = self._compile_seconds()
+        if problems := self.workdir.check_logs(self.config.steps):
+            results["incomplete_logs"] = problems
         return results | environment()
-
-
-def _synthesis(train: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the run trained on: shares of trajectories, as far as logged, and tokens by source."""
-    if not train or "rows" not in train[0]:
-        return None
-    rows = sum(r["rows"] for r in train)
-    shares: dict[str, float] = {
-        name: sum(r[name] * r["rows"] for r in train) / rows
-        for name in ("backtracked", "dropped", "truncated", "accepted", "kept", "reward")
-        if name in train[0]
-    }
-    tokens = {
-        name.removeprefix("tokens_"): int(sum(r[name] for r in train))
-        for name in train[0]
-        if name.startswith("tokens_") and name != "tokens_per_second"
-    }
-    return {"trajectories": int(rows), **shares, "tokens": tokens}

@@ -44,6 +44,8 @@ from models.paths import local_path
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
 REPORT = "report.png"
+# Folders that may be there before there is a result.
+_OBSERVED = ("tensorboard", "wandb", "profile")
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
@@ -220,7 +222,7 @@ class Workdir:
         lock, self._lock = self._lock, None
         if lock is None:
             return
-        if self._new and not self._has_results():
+        if self._new and not self._remains():
             self._clean_up()
         lock.release()
 
@@ -232,13 +234,13 @@ class Workdir:
 
     def _open_config(self) -> None:
         path = self.path / CONFIG
-        if self._has_results():
-            if not path.exists():
-                remains = [x for x in (METRICS, RESULTS, CHECKPOINTS) if (self.path / x).exists()]
-                raise ValueError(
-                    f"{self.path} holds {', '.join(remains)} but no {CONFIG}, so what ran there is "
-                    "unknown. Use another --workdir."
-                )
+        remains = self._remains()
+        if remains and not path.exists():
+            raise ValueError(
+                f"{self.path} holds {', '.join(remains)} but no {CONFIG}, so what ran there is "
+                "unknown. Use another --workdir."
+            )
+        if remains or (path.exists() and self._has_folders()):
             done = max(checkpoint_steps(self.checkpoints), default=0)
             self.changed, refused = changes(read_config(self.path), self._fields, done)
             if refused:
@@ -254,13 +256,16 @@ class Workdir:
         self._new = True
         write_json(path, self._fields)
 
-    def _has_results(self) -> bool:
-        """Whether a run has come to anything here."""
-        files = (METRICS, TRAJECTORIES, RESULTS)
-        if any(os.path.lexists(self.path / name) for name in files):
-            return True
-        folders = (self.path / name for name in (CHECKPOINTS, SAMPLES))
-        return any(folder.is_dir() and any(folder.iterdir()) for folder in folders)
+    def _remains(self) -> list[str]:
+        """Files that only a run which came to something has."""
+        files = [x for x in (METRICS, TRAJECTORIES, RESULTS) if os.path.lexists(self.path / x)]
+        folders = [self.path / name for name in (CHECKPOINTS, SAMPLES)]
+        return files + [p.name for p in folders if p.is_dir() and any(p.iterdir())]
+
+    def _has_folders(self) -> bool:
+        """Whether runs of a study's arms lie in the directory."""
+        folders = (p for p in self.path.iterdir() if p.is_dir() and p.name not in _OBSERVED)
+        return any(any(folder.iterdir()) for folder in folders)
 
     def _clean_up(self) -> None:
         """Removes what the opening made, if nothing else is there."""

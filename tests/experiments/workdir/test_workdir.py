@@ -40,12 +40,14 @@ def test_reopens_with_the_same_config(tmp_path):
     with Workdir(tmp_path / "new" / "run", config) as run:
         assert run.path.is_absolute()
         assert run.checkpoints == run.path / "checkpoints"
+        run.append_metrics({"step": 0, "kind": "train"})
     Workdir(tmp_path / "new" / "run", CONFIG).close()
     assert read_config(tmp_path / "new" / "run") == CONFIG
 
 
 def test_names_every_field_that_differs(tmp_path):
-    Workdir(tmp_path, CONFIG).close()
+    with Workdir(tmp_path, CONFIG) as run:
+        run.append_metrics({"step": 0, "kind": "train"})
     other = {"seed": 0, "motab": {"gamma_0": 0.5, "signal": "jsd"}, "steps": [1, 2], "data": {}}
     with pytest.raises(ValueError, match="Use another --workdir") as caught:
         Workdir(tmp_path, ConfigDict(other))
@@ -105,7 +107,9 @@ def test_every_metrics_line_is_strict_json(tmp_path):
         run.append_metrics(
             {"step": np.int64(3), "kind": "train", "loss": jnp.float32(jnp.nan), "v": [np.inf, 1]}
         )
-        run.append_metrics({"step": 4, "loss": np.float32(0.5), "norm": -float("inf")})
+        run.append_metrics(
+            {"step": 4, "kind": "train", "loss": np.float32(0.5), "norm": -float("inf")}
+        )
         with pytest.raises(ValueError, match="integer step"):
             run.append_metrics({"kind": "train"})
 
@@ -115,7 +119,7 @@ def test_every_metrics_line_is_strict_json(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line, parse_constant=refuse) for line in lines]
     assert records[0] == {"step": 3, "kind": "train", "loss": "nan", "v": ["inf", 1]}
-    assert records[1] == {"step": 4, "loss": 0.5, "norm": "-inf"}
+    assert records[1] == {"step": 4, "kind": "train", "loss": 0.5, "norm": "-inf"}
     assert float(records[1]["norm"]) == -np.inf
 
 
@@ -127,7 +131,7 @@ def test_plain_refuses_what_has_no_json_form():
 def test_cut_back_forgets_later_lines_and_a_torn_one(tmp_path):
     with Workdir(tmp_path, CONFIG) as run:
         for step in range(6):
-            run.append_metrics({"step": step, "loss": step / 3})
+            run.append_metrics({"step": step, "kind": "train", "loss": step / 3})
             run.append_trajectories([{"step": step, "id": 0}, {"step": step, "id": 1}])
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "lo')
@@ -138,7 +142,7 @@ def test_cut_back_forgets_later_lines_and_a_torn_one(tmp_path):
         assert [r["step"] for r in read_log(tmp_path / "trajectories.jsonl")] == [
             0, 0, 1, 1, 2, 2, 3, 3,
         ]  # fmt: skip
-        run.append_metrics({"step": 4})
+        run.append_metrics({"step": 4, "kind": "train"})
         assert [r["step"] for r in read_log(tmp_path / "metrics.jsonl")] == [0, 1, 2, 3, 4]
         run.cut_back(-1)
         assert read_log(tmp_path / "metrics.jsonl") == []
@@ -146,11 +150,12 @@ def test_cut_back_forgets_later_lines_and_a_torn_one(tmp_path):
 
 def test_appending_after_a_torn_line_keeps_every_line_valid(tmp_path):
     with Workdir(tmp_path, CONFIG) as run:
-        run.append_metrics({"step": 0})
+        run.append_metrics({"step": 0, "kind": "train"})
         with open(tmp_path / "metrics.jsonl", "a") as file:
             file.write('{"step": 1, "lo')
-        run.append_metrics({"step": 1})
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
+        run.append_metrics({"step": 1, "kind": "train"})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1]
 
 
 def test_killed_while_appending_leaves_whole_lines_and_at_most_one_torn(tmp_path):
@@ -162,7 +167,7 @@ def test_killed_while_appending_leaves_whole_lines_and_at_most_one_torn(tmp_path
         print("ready", flush=True)
         step = 0
         while True:
-            run.append_metrics({"step": step, "text": "x" * 5000})
+            run.append_metrics({"step": step, "kind": "evaluation", "name": "a", "data": "x" * 5000})
             step += 1
         """,
         tmp_path,
@@ -188,18 +193,18 @@ def test_a_full_disk_leaves_whole_files(tmp_path):
         from experiments.workdir.workdir import Workdir
         run = Workdir(sys.argv[1], {"seed": 0})
         run.write_results({"before": {"accuracy": 0.25}})
-        run.append_metrics({"step": 0, "text": "x" * 3000})
+        run.append_metrics({"step": 0, "kind": "evaluation", "name": "a", "data": "x" * 3000})
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         for write, record in (
             (run.write_results, {"text": "x" * 9000}),
-            (run.append_metrics, {"step": 1, "text": "x" * 3000}),
+            (run.append_metrics, {"step": 1, "kind": "evaluation", "name": "a", "data": "x" * 3000}),
         ):
             try:
                 write(record)
             except OSError as error:
                 print(error, flush=True)
-        run.append_metrics({"step": 1})  # what fits goes on
+        run.append_metrics({"step": 1, "kind": "train"})  # what fits goes on
         """,
         tmp_path,
     )
