@@ -18,8 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from experiments.evaluate.evaluation import SAMPLES
 from experiments.evaluate.intervals import paired_difference
+from experiments.evaluate.settings import SAMPLES
 from experiments.workdir.workdir import plain, write_atomic
 
 Problem = tuple[str, str]

@@ -1,41 +1,47 @@
-"""How a command that loads a model renders problems: the flags, and the renderer they ask for."""
+"""How a command that loads a model renders problems."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Annotated
 
 from transformers import PreTrainedTokenizerBase
 
+from experiments.command.flags import Flag
+from models.huggingface.config import DTYPES
 from models.text.tokenizer import THINKING, Render, load_tokenizer, render_prompt
 
 
-def add_prompt_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the fields of a config's `prompt`, and `thinking`."""
-    add = parser.add_argument
-    add("--prompt_format", default="{problem}", help="the user's message, around {problem}")
-    add("--no_chat", action="store_true", help="prompt_format is the whole prompt: no template")
-    add("--system", default="", help="a system message; none by default")
-    add("--chat_template", default="", help="a .jinja file in place of the model's own template")
-    add("--thinking", choices=THINKING, default="default", help="the chat template's switch")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptFlags:
+    """The fields of a config's `prompt`, `thinking`, and the type that weights are loaded as."""
 
-
-def tokenizer_and_renderer(
-    options: argparse.Namespace, directory: Path
-) -> tuple[PreTrainedTokenizerBase, Render]:
-    """The tokenizer of a model, and its renderer.
-
-    Raises:
-      FileNotFoundError: there is no tokenizer or no such template.
-    """
-    tokenizer = load_tokenizer(directory, options.chat_template)
-    render = functools.partial(
-        render_prompt,
-        tokenizer,
-        prompt_format=options.prompt_format,
-        chat=not options.no_chat,
-        system=options.system,
-        thinking=options.thinking,
+    dtype: Annotated[str | None, Flag("of the weights; as stored by default", choices=DTYPES)] = (
+        None
     )
-    return tokenizer, render
+    prompt_format: Annotated[str, Flag("the user's message, around {problem}")] = "{problem}"
+    no_chat: Annotated[bool, Flag("prompt_format is the whole prompt: no template")] = False
+    system: Annotated[str, Flag("a system message; none by default")] = ""
+    chat_template: Annotated[
+        str, Flag("a .jinja file in place of the model's own template", "FILE")
+    ] = ""
+    thinking: Annotated[str, Flag("the chat template's switch", choices=THINKING)] = "default"
+
+    def tokenizer_and_renderer(self, directory: Path) -> tuple[PreTrainedTokenizerBase, Render]:
+        """The tokenizer of a model, and its renderer.
+
+        Raises:
+          FileNotFoundError: there is no tokenizer or no such template.
+        """
+        tokenizer = load_tokenizer(directory, self.chat_template)
+        render = functools.partial(
+            render_prompt,
+            tokenizer,
+            prompt_format=self.prompt_format,
+            chat=not self.no_chat,
+            system=self.system,
+            thinking=self.thinking,
+        )
+        return tokenizer, render

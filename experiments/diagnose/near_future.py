@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,11 @@ from distill.losses.signal import Signal
 from distill.roles import Role
 from distill.rollouts.one_writer import make_rollout
 from distill.trajectories import Trajectories
+from experiments.command.sampling_flags import SamplingFlags
 from experiments.data.batches import pad_rows, prompt_ids
 from experiments.tasks.example import Example
 from models import ModelConfig
+from models.checks import Count, Share, Temperature, between
 from models.decoding.sampling import Sampling
 from models.parameters import Params
 from models.text.tokenizer import Render, render_prompt
@@ -39,34 +41,24 @@ from topd.windows import open_windows, prepare, read
 KINDS = ("high", "random", "low")
 
 
-@dataclasses.dataclass(frozen=True)
-class NearFutureSettings:
-    """What is looked at.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NearFutureSettings(SamplingFlags):
+    """What is looked at, in texts of the student, of which a problem has `n`.
 
     Attributes:
       window: K, tokens of a window.
       per_text: windows of each kind that a text has, at most.
       share: of a text's tokens, those of the highest loss are its high-loss positions.
       low_quantile: low-loss positions are drawn among those up to this quantile of their text's loss.
-      n, max_new_tokens, temperature, top_p, batch_size, seed: of the student's texts, as in
-        `experiments.diagnose`.
     """
 
-    window: int = 50
-    per_text: int = 2
-    share: float = 0.0225
-    low_quantile: float = 0.5
-    n: int = 1
-    max_new_tokens: int = 512
-    temperature: float = 1.0
-    top_p: float = 1.0
-    batch_size: int = 64
-    seed: int = 0
-
-    def __post_init__(self):
-        for name in ("window", "per_text", "n", "max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+    window: Count = 50
+    per_text: Count = 2
+    share: Share = 0.0225
+    low_quantile: Share = 0.5
+    n: Count = 1
+    temperature: Temperature = 1.0
+    top_p: Annotated[float, between(0, 1, "(]")] = 1.0
 
 
 def near_future(
@@ -135,7 +127,7 @@ def near_future(
     if not all(len(x) for x in points.values()):
         raise ValueError("No text of the student has a token: nothing can be compared.")
     return {
-        **summarise(points),
+        **summarize(points),
         "window": s.window,
         "texts": total,
         "transport": dataclasses.asdict(transport),
@@ -144,7 +136,7 @@ def near_future(
     }
 
 
-def summarise(points: dict[str, np.ndarray]) -> dict[str, Any]:
+def summarize(points: dict[str, np.ndarray]) -> dict[str, Any]:
     """Medians, correlations and false alarms of (loss, D_OT) by kind."""
     # Equal windows are at a distance of rounding and entropy: to be told apart from nothing.
     points = {kind: np.stack([x[:, 0], np.round(x[:, 1], 3)], -1) for kind, x in points.items()}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.evaluate.evaluation import evaluate
+from experiments.evaluate.settings import EvaluationSettings
 from experiments.machine.interruption import check
 from experiments.pair.pair import Pair
 from experiments.tasks.example import Example
@@ -32,11 +33,7 @@ def measure(
       Interrupted: a signal asked the process to end.
     """
     e = config.evaluation
-    return evaluate(
-        params,
-        architecture,
-        pair.tokenizer,
-        examples,
+    settings = EvaluationSettings(
         n=e.samples if samples is None else samples,
         max_new_tokens=e.max_tokens,
         temperature=e.temperature,
@@ -44,6 +41,13 @@ def measure(
         batch_size=e.batch_size,
         answer=e.answer,
         seed=config.seed,
+    )
+    return evaluate(
+        params,
+        architecture,
+        pair.tokenizer,
+        examples,
+        settings,
         eos=pair.eos_ids,
         render=pair.teacher_render if as_teacher else pair.render,
         prompt_width=config.prompt.max_tokens,

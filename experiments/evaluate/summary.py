@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from experiments.evaluate.intervals import (
     average_at_n,
@@ -19,7 +20,7 @@ from experiments.evaluate.intervals import (
 )
 
 
-def summarise(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
+def summarize(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
     """What `experiments.evaluate.evaluate` returns of its records, which are in order of problems."""
     lengths = np.array([r["length"] for r in records])
     summary = {
@@ -83,7 +84,7 @@ def results_table(title: str, summary: Mapping[str, Any]) -> Table:
     names = [f"Average@{samples}", "95 % interval"]
     if samples > 1:
         names += [f"pass@{largest}", f"majority@{samples}"]
-    table = Table(title=title, box=SIMPLE_HEAD)
+    table = Table(title=Text(title), box=SIMPLE_HEAD)
     table.add_column("")
     for name in (*names, "problems"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -92,7 +93,7 @@ def results_table(title: str, summary: Mapping[str, Any]) -> Table:
         low, high = scores["interval"]
         more = (scores["pass_at_k"][largest], scores["majority"]) if samples > 1 else ()
         table.add_row(
-            name,
+            Text(name),
             f"{100 * scores['accuracy']:.1f} %",
             f"{100 * low:.1f} to {100 * high:.1f}",
             *(f"{100 * x:.1f} %" for x in more),

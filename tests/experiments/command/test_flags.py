@@ -130,6 +130,11 @@ def test_fields_of_a_config_are_set_by_their_types(fields):
     assert given.seed == 4 and given.config.name == "motab-smoke" and config.is_locked
 
 
+def test_a_run_is_named_after_file_and_variant():
+    config = read("--config", "configs/motab.py", settings=WithConfig).config
+    assert config.name == "motab" and config.flag == "configs/motab.py"
+
+
 def test_a_field_may_be_negative_and_set_twice():
     config = read("--config=configs/motab.py", "--config.seed", "-1", "--config.motab.gamma_0=1",
                   "--config.seed", "-2", settings=WithConfig).config.fields  # fmt: skip
@@ -161,7 +166,7 @@ MOTAB = ["--config", "configs/motab.py"]
         (["--config", "configs/motb.py"], "there is no such file; did you mean configs/motab.py?"),
         (["--config", "configs"], "--config configs: there is no such file"),
         (["--config", "configs/motab.py:smok"], "the variants are offline, online"),
-        (["--config", "README.md"], "--config README.md: line 9: "),
+        (["--config", "README.md"], "--config README.md: line "),
         ([], "--config is missing: such as configs/motab.py."),
     ],
 )  # fmt: skip

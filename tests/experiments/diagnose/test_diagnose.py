@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.diagnose import diagnosis as module
-from experiments.diagnose.diagnosis import diagnose, main
+from experiments.diagnose.__main__ import main
+from experiments.diagnose.diagnosis import diagnose
 from experiments.diagnose.picture import draw
+from experiments.diagnose.settings import DiagnosisSettings
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer
 from models import Generation, ModelConfig, forward, init
@@ -47,7 +49,7 @@ STUDENT, TEACHER = model(0), model(1, CONFIG.replace(vocab_size=128, hidden_size
 def diagnosed(student=STUDENT, teacher=TEACHER, **options):
     settings = {"n": 2, "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0, "bin": 3}
     settings |= {"min_problems": 2, "batch_size": 8} | options
-    return diagnose(student, teacher, TOKENIZER, EXAMPLES, **settings)
+    return diagnose(student, teacher, TOKENIZER, EXAMPLES, DiagnosisSettings(**settings))
 
 
 def curves(results):
@@ -235,23 +237,25 @@ def foreign_model(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "code", "message"),
     [
-        (["--student", "absent/model"], "--student: Model 'absent/model': there is no directory"),
-        (["--teacher", "embedded:tutor"], "--teacher: 'embedded:tutor'"),
-        (["--teacher", "FOREIGN"], "2 of 98 ids stand for different tokens"),
-        (["--data", "chain/dev"], "chain/test"),
-        (["--prompt_format", "solve"], "prompt_format"),
-        (["--bin", "0"], "bin=0"),
-        (["--min_problems", "4"], "min_problems=4"),
-        (["--out", "FILE"], "FILE"),
+        (
+            ["--student", "absent/model"],
+            1,
+            "--student: Model 'absent/model': there is no directory",
+        ),
+        (["--teacher", "embedded:tutor"], 1, "--teacher: 'embedded:tutor'"),
+        (["--teacher", "FOREIGN"], 1, "2 of 98 ids stand for different tokens"),
+        (["--data", "chain/dev"], 1, "chain/test"),
+        (["--prompt_format", "solve"], 1, "prompt_format"),
+        (["--bin", "0"], 2, "--bin=0 must be at least 1"),
+        (["--min_problems", "4"], 1, "min_problems=4"),
+        (["--out", "FILE"], 1, "FILE"),
     ],
 )
-def test_command_says_what_is_wrong(foreign_model, tmp_path, capsys, flags, message):
+def test_command_says_what_is_wrong(foreign_model, tmp_path, capsys, flags, code, message):
     (tmp_path / "FILE").touch()
     paths = {"FOREIGN": str(foreign_model), "FILE": str(tmp_path / "FILE")}
     flags = [paths.get(flag, flag) for flag in flags]
-    assert main([*PAIR, *FEW, "--out", str(tmp_path / "out"), *flags]) == 1
-    error = capsys.readouterr().err
-    assert "Nothing was diagnosed" in error
-    assert message in error
+    assert main([*PAIR, *FEW, "--out", str(tmp_path / "out"), *flags]) == code
+    assert message in capsys.readouterr().err

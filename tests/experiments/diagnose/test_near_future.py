@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.diagnose.diagnosis import main
-from experiments.diagnose.near_future import KINDS, NearFutureSettings, near_future, summarise
+from experiments.diagnose.__main__ import main
+from experiments.diagnose.near_future import KINDS, NearFutureSettings, near_future, summarize
 from experiments.diagnose.near_future_picture import draw
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer
@@ -52,7 +52,7 @@ def test_the_summary_is_that_of_scipy():
     points = {
         kind: np.round(rng.random((n, 2)), 3) for kind, n in zip(KINDS, (40, 30, 20), strict=True)
     }
-    found = summarise(points)
+    found = summarize(points)
     bound = np.quantile(points["low"][:, 1], 0.75)
     assert found["threshold"] == pytest.approx(bound)
     alarms = sum(d <= bound for _, d in points["high"]) / 40
@@ -70,7 +70,7 @@ def test_the_summary_is_that_of_scipy():
         assert position["median_loss"] == pytest.approx(np.median(points[kind][:, 0]))
         assert position["median_distance"] == pytest.approx(np.median(points[kind][:, 1]))
     points["random"][:, 0] = 1.0
-    assert summarise(points)["correlation"]["random"] == {"pearson": None, "spearman": None}
+    assert summarize(points)["correlation"]["random"] == {"pearson": None, "spearman": None}
 
 
 @pytest.mark.slow
@@ -113,5 +113,5 @@ def test_the_command_adds_numbers_and_a_picture(tmp_path, capsys):
     assert "false alarms" in printed and "near_future.png" in printed.replace("\n", "")
     left, right = draw(found).axes
     assert len(left.collections) == 3 and len(right.lines) == 4
-    assert main([*flags, "--window", "-1"]) == 1
-    assert "window=-1 must be at least 1" in capsys.readouterr().err
+    assert main([*flags, "--window", "-1"]) == 2
+    assert "--window=-1 must be 0 (none) or more" in capsys.readouterr().err

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import evaluation as module
-from experiments.evaluate.evaluation import evaluate, main
+from experiments.evaluate import model_evaluation
+from experiments.evaluate.__main__ import main
+from experiments.evaluate.evaluation import evaluate
 from experiments.evaluate.part import Part
+from experiments.evaluate.settings import EvaluationSettings
 from experiments.grading import grade
 from experiments.rollouts.engine import programs
 from experiments.tasks.chain import ChainSource
@@ -42,14 +45,14 @@ def params():
     return init(jax.random.key(0), CONFIG)
 
 
-def sampled(params, **options):
-    return evaluate(
-        params,
-        CONFIG,
-        TOKENIZER,
-        EXAMPLES,
-        **({"n": 3, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0} | options),
+def sampled(params, prompt_width=None, on_batch=None, part=None, **options):
+    settings = EvaluationSettings(
+        **({"n": 3, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0} | options)
     )
+    return evaluate(
+        params, CONFIG, TOKENIZER, EXAMPLES, settings, prompt_width=prompt_width,
+        on_batch=on_batch, part=part,
+    )  # fmt: skip
 
 
 def texts(records):
@@ -64,9 +67,8 @@ def test_batches_do_not_matter(params):
     assert len({r["text"] for r in whole}) == 21
     assert texts(sampled(params, seed=1)[1]) != texts(whole)
     # The problem's place and the sample's number are its identity.
-    _, fewer = evaluate(
-        params, CONFIG, TOKENIZER, EXAMPLES[:2], n=3, max_new_tokens=12, temperature=1.0, top_p=1.0
-    )
+    settings = EvaluationSettings(n=3, max_new_tokens=12, temperature=1.0, top_p=1.0)
+    _, fewer = evaluate(params, CONFIG, TOKENIZER, EXAMPLES[:2], settings)
     assert texts(fewer) == texts(whole)[:6]
 
 
@@ -128,9 +130,8 @@ def test_summary_follows_from_the_samples(monkeypatch):
     responses[3] = "b=1.\n\n" * 6
     fake, calls = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
-    summary, records = evaluate(
-        None, CONFIG, TOKENIZER, EXAMPLES[:5], n=4, max_new_tokens=30, batch_size=6
-    )
+    settings = EvaluationSettings(n=4, max_new_tokens=30, batch_size=6)
+    summary, records = evaluate(None, CONFIG, TOKENIZER, EXAMPLES[:5], settings)
     assert [i for done in calls for i in done[::-1]] == list(range(20))
     assert calls[0] == [5, 4, 3, 2, 1, 0]
     assert [r["text"] for r in records] == [x[:30] for x in responses]
@@ -177,9 +178,8 @@ def test_scores_by_group_and_by_data_set(monkeypatch):
     responses = [f"\\boxed{{{2 - v}}}" for verdicts in right for v in verdicts]
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
-    summary, records = evaluate(
-        None, CONFIG, TOKENIZER, examples, n=2, max_new_tokens=30, batch_size=3
-    )
+    settings = EvaluationSettings(n=2, max_new_tokens=30, batch_size=3)
+    summary, records = evaluate(None, CONFIG, TOKENIZER, examples, settings)
     assert [r["group"] for r in records[::2]] == ["2", "1", "1", "2", ""]
     assert summary["accuracy"] == 0.5
     assert {k: v["accuracy"] for k, v in summary["sources"].items()} == {
@@ -193,7 +193,7 @@ def test_scores_by_group_and_by_data_set(monkeypatch):
     assert summary["mean_of_sources"]["accuracy"] == pytest.approx((0.75 + 1 / 3) / 2)
     low, high = summary["mean_of_sources"]["interval"]
     assert low < summary["mean_of_sources"]["accuracy"] < high
-    alone, _ = evaluate(None, CONFIG, TOKENIZER, examples[:1], n=2, max_new_tokens=30)
+    alone, _ = evaluate(None, CONFIG, TOKENIZER, examples[:1], settings)
     assert not {"sources", "groups", "mean_of_sources"} & alone.keys()
 
 
@@ -201,11 +201,12 @@ def test_thinking_that_the_prompt_began_is_not_an_answer(monkeypatch):
     tokenizer = build_chain_tokenizer()
     tokenizer.chat_template = "{{ messages[0].content }}<think>\n"
     examples = [dataclasses.replace(e, answer="1") for e in EXAMPLES[:3]]
+    settings = EvaluationSettings(n=1, max_new_tokens=60)
     responses = ["\\boxed{1}", "\\boxed{2}</think>\\boxed{1}", "so</think>\\boxed{2}"]
     for wrapped, expected in ((tokenizer, [False, True, False]), (TOKENIZER, [True, True, False])):
         fake, _ = scripted(responses)
         monkeypatch.setattr(module, "Engine", fake)
-        _, records = evaluate(None, CONFIG, wrapped, examples, n=1, max_new_tokens=60)
+        _, records = evaluate(None, CONFIG, wrapped, examples, settings)
         assert [r["right"] for r in records] == expected
         assert [r["text"] for r in records] == responses
 
@@ -215,7 +216,9 @@ def test_multiple_choice_is_graded_by_letter(monkeypatch):
     responses = ["\\boxed{B}", "\\boxed{blue}", "The answer is (B).", "\\boxed{A}", "\\boxed{A, B}"]
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
-    _, records = evaluate(None, CONFIG, TOKENIZER, [example], n=5, max_new_tokens=60)
+    _, records = evaluate(
+        None, CONFIG, TOKENIZER, [example], EvaluationSettings(n=5, max_new_tokens=60)
+    )
     assert [r["right"] for r in records] == [True, True, True, False, False]
 
 
@@ -229,7 +232,7 @@ def test_progress_is_told_as_samples_end(params):
 
 def test_bad_requests_are_named(params):
     with pytest.raises(ValueError, match="no problems"):
-        evaluate(params, CONFIG, TOKENIZER, [], n=1, max_new_tokens=4)
+        evaluate(params, CONFIG, TOKENIZER, [], EvaluationSettings(n=1, max_new_tokens=4))
     with pytest.raises(ValueError, match="n=0"):
         sampled(params, n=0)
     with pytest.raises(ValueError, match=r"256 positions.*max_new_tokens"):
@@ -238,7 +241,7 @@ def test_bad_requests_are_named(params):
         sampled(params, prompt_width=5)
     foreign = Example("a.jsonl:1", "é?", "", "1", "a")
     with pytest.raises(ValueError, match="cannot write"):
-        evaluate(params, CONFIG, TOKENIZER, [foreign], n=1, max_new_tokens=4)
+        evaluate(params, CONFIG, TOKENIZER, [foreign], EvaluationSettings(max_new_tokens=4))
 
 
 @pytest.fixture(scope="module")
@@ -287,8 +290,7 @@ def test_an_interrupted_command_is_completed(model_dir, tmp_path, capsys, monkey
             yield item
 
     monkeypatch.setattr(module.Engine, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        main([*command, *two, "--out", str(out)])
+    assert main([*command, *two, "--out", str(out)]) == 130
     monkeypatch.undo()
     assert not (out / "results.json").exists()
     with (out / "samples.jsonl.part").open("ab") as file:
@@ -329,7 +331,7 @@ def test_what_samples_depend_on(model_dir, tmp_path, monkeypatch, flags, same):
         made.append(made_of)
         raise Kept
 
-    monkeypatch.setattr(module, "Part", part)
+    monkeypatch.setattr(model_evaluation, "Part", part)
     command = ["--model", str(model_dir), "--data", "chain/test", "--size", "4"]
     for more in ([], flags):
         with pytest.raises(Kept):
@@ -354,32 +356,39 @@ def test_command_takes_several_data_sets(model_dir, tmp_path, capsys):
     assert main([*command, "--data", f"gsm8k/test={copy}"]) == 0
 
 
-def test_command_reads_jsonl(model_dir, tmp_path, capsys):
-    data = tmp_path / "mine.jsonl"
+def test_command_reads_jsonl_from_a_path_with_brackets(model_dir, tmp_path, capsys):
+    data = tmp_path / "[bold]" / "mine[/red].jsonl"
+    data.parent.mkdir(parents=True)
     data.write_text(json.dumps({"question": "a=3,b=+4?", "answer": "so\n#### 7"}) + "\n")
     command = ["--model", str(model_dir), "--data", str(data), "--n", "1"]
-    assert main([*command, "--max_new_tokens", "4", "--temperature", "0"]) == 0
-    assert "mine.jsonl" in capsys.readouterr().out
+    out = tmp_path / "out[/]"
+    command += ["--max_new_tokens", "4", "--temperature", "0", "--out", str(out)]
+    assert main(command) == 0
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"on{data}" in printed and f"to{out}" in printed
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "code", "message"),
     [
-        (["--model", "absent/model"], "there is no directory absent/model"),
-        (["--model", "embedded:pupil"], "embedded:teacher, embedded:student"),
-        (["--data", "chain/dev"], "chain/test"),
-        (["--data", "absent.jsonl"], "absent.jsonl"),
-        (["--n", "0"], "n=0"),
-        (["--prompt_format", "solve"], "prompt_format"),
-        (["--top_p", "0"], "top_p=0"),
+        (["--model", "absent/model"], 1, "there is no directory absent/model"),
+        (["--model", "embedded:pupil"], 1, "embedded:teacher, embedded:student"),
+        (["--data", "chain/dev"], 1, "chain/test"),
+        (["--data", "absent.jsonl"], 1, "absent.jsonl"),
+        (["--prompt_format", "solve"], 1, "prompt_format"),
+        (["--n", "0"], 2, "--n=0 must be at least 1"),
+        (["--top_p", "0"], 2, "--top_p=0.0 must lie in (0, 1]"),
+        (["--temperature", "nan"], 2, "'nan' is not a number"),
+        (["--size", "-1"], 2, "--size=-1 must be 0 (all) or more"),
+        (["--answer", "boxd"], 2, "did you mean boxed?"),
+        (["--thinking", "no"], 2, "choose among default, on, off"),
+        (["--dtype", "int8"], 2, "choose among float32, bfloat16, float16"),
     ],
 )
-def test_command_says_what_is_wrong(model_dir, capsys, flags, message):
+def test_command_says_what_is_wrong(model_dir, capsys, flags, code, message):
     command = ["--model", str(model_dir), "--data", "chain/test", "--size", "2"]
-    assert main([*command, "--max_new_tokens", "4", *flags]) == 1
-    error = capsys.readouterr().err
-    assert "Nothing was evaluated" in error
-    assert message in error
+    assert main([*command, "--max_new_tokens", "4", *flags]) == code
+    assert message in capsys.readouterr().err
 
 
 def test_model_directories(model_dir, tmp_path):

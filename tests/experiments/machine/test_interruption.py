@@ -18,7 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoints.files import find_step
 from experiments.compare.execute import compare
-from experiments.evaluate import evaluation as evaluate
+from experiments.evaluate import __main__ as evaluate
 from experiments.evaluate.part import Part
 from experiments.machine import interruption
 from experiments.machine.exit_codes import Interrupted

@@ -11,7 +11,7 @@ import pytest
 from configs import pretrain
 from experiments.data.batches import pad_rows
 from experiments.data.sources import load_source
-from experiments.evaluate.evaluation import main
+from experiments.evaluate.__main__ import main
 from experiments.tasks.tale import TaleSource
 from models import forward, load_pretrained
 from models.embedded import model_directory
