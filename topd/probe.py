@@ -6,6 +6,7 @@ in docs/topd.md).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import models
 from distill.losses.chunked import log_probs, map_logits, readout
 from distill.losses.signal import Signal, token_divergence
 from distill.trajectories import Source, Trajectories
-from models.decoding.decode import check_ends
+from models.decoding.decode import Cache, check_ends
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
@@ -124,6 +125,130 @@ def distances(windows: Windows, settings: TransportSettings) -> tuple[jax.Array,
     return jnp.where(valid[..., None, None], plan, 0.0), jnp.where(valid, distance, 0.0)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is fixed before a probe; see `make_probe`.
+
+    Attributes:
+      configs: the student's and the teacher's.
+      vocab_size: ids from here on are not written in windows.
+      shared_vocab_size: losses run over the ids below it, which both models have.
+    """
+
+    configs: tuple[models.ModelConfig, models.ModelConfig]
+    windows: WindowSettings
+    transport: TransportSettings
+    guidance: GuidanceSettings
+    signal: Signal
+    eos_ids: tuple[int, ...]
+    vocab_size: int
+    shared_vocab_size: int
+
+    @property
+    def capped(self) -> bool:
+        """Whether losses are capped."""
+        return self.guidance.objective != "trajectory"
+
+    @property
+    def needs_divergence(self) -> bool:
+        """Whether anything asks for the tokens' OPD loss."""
+        return self.capped or self.windows.candidates == "divergence"
+
+
+def look(
+    plan: Plan,
+    params: tuple[Params, Params],
+    caches: tuple[Cache | None, Cache],
+    trajectories: Trajectories,
+    sample_ids_B: jax.Array,
+    key: jax.Array,
+    starts: Starts,
+) -> tuple[Windows, jax.Array, jax.Array]:
+    """Windows from `starts`, their plans [B, W, K, K] and distances [B, W]."""
+    found = open_windows(
+        (params[0], plan.configs[0], caches[0]),
+        (params[1], plan.configs[1], caches[1]),
+        trajectories,
+        starts,
+        sample_ids_B,
+        key,
+        plan.windows,
+        plan.transport,
+        plan.eos_ids,
+        plan.vocab_size,
+    )
+    return found, *distances(found, plan.transport)
+
+
+def probe_at_width(
+    plan: Plan,
+    width: int,
+    params: tuple[Params, Params],
+    whole: Trajectories,
+    sample_ids_B: jax.Array,
+    key: jax.Array,
+) -> Probe:
+    """The probe of rollouts of which none has more than `width` tokens."""
+    windows, (s_config, t_config) = plan.windows, plan.configs
+    trajectories: Trajectories = jax.tree.map(lambda x: x[:, :width], whole)
+    padding = (0, 0), (0, whole.tokens_BxT.shape[1] - width)
+    reads = student_reads(windows, plan.transport)
+    theirs = read(params[1], t_config, trajectories, windows.tokens)
+    own: Reading | None = None
+    if reads or plan.needs_divergence:
+        own = read(params[0], s_config, trajectories, windows.tokens)
+    losses = token_losses(
+        (params[0], s_config, own.hidden_BxTxD) if own and plan.needs_divergence else None,
+        (params[1], t_config, theirs.hidden_BxTxD),
+        trajectories,
+        plan.signal,
+        plan.shared_vocab_size,
+    )
+    # Positions are chosen among those of whole rows, so that no draw depends on the width.
+    losses = jax.tree.map(lambda x: jnp.pad(x, padding), losses)
+    scores_BxT = losses.teacher_nll_BxT
+    if windows.candidates == "divergence":
+        scores_BxT = losses.divergence_BxT
+    eligible_BxT = whole.divergence_weights_BxT != 0
+    caches = own.cache if own is not None and reads else None, theirs.cache
+    starts = high_loss(scores_BxT, eligible_BxT, windows.share, windows.per_rollout)
+    found, plans, distance = look(plan, params, caches, trajectories, sample_ids_B, key, starts)
+    low_distance = low_valid = None
+    if plan.guidance.needs_low_losses:
+        first: Any = jax.tree.map(
+            lambda x: x[: windows.low_rows or None],
+            (caches, trajectories, sample_ids_B, scores_BxT, eligible_BxT),
+        )
+        *rows, ids, scores, eligible = first
+        low = low_loss(scores, eligible, windows.low_quantile, ids, key)
+        low_valid = low.valid_BxW
+        low_distance = look(plan, params, rows[0], rows[1], ids, key, low)[2]
+
+    def at_starts(x: jax.Array) -> jax.Array:
+        return jnp.where(starts.valid_BxW, jnp.take_along_axis(x, starts.at_BxW, axis=1), 0.0)
+
+    divergence = median = None
+    if plan.capped:
+        divergence = at_starts(losses.divergence_BxT)
+        there = jnp.where(eligible_BxT, losses.divergence_BxT, jnp.nan)
+        median = jnp.nan_to_num(jnp.nanmedian(there, axis=1))
+    return Probe(
+        starts=starts,
+        student_BxWxK=found.student_BxWxK,
+        teacher_BxWxK=found.teacher_BxWxK,
+        student_counts_BxW=found.student_counts_BxW,
+        teacher_counts_BxW=found.teacher_counts_BxW,
+        plan_BxWxKxK=plans,
+        distance_BxW=distance,
+        losses_BxW=at_starts(scores_BxT),
+        divergence_BxW=divergence,
+        median_B=median,
+        low_distance_RxV=low_distance,
+        low_valid_RxV=low_valid,
+        teacher_hidden_BxTxD=jnp.pad(theirs.hidden_BxTxD, (*padding, (0, 0))),
+    )
+
+
 def make_probe(
     student_config: models.ModelConfig,
     teacher_config: models.ModelConfig,
@@ -149,100 +274,31 @@ def make_probe(
     Raises:
       ValueError: no end-of-sequence token.
     """
-    eos_ids = check_ends(eos_ids)
     both = min(student_config.vocab_size, teacher_config.vocab_size)
-    vocab = both if vocab_size is None else min(vocab_size, both)
-    capped = guidance.objective != "trajectory"
-    needs_divergence = capped or windows.candidates == "divergence"
-    reads = student_reads(windows, transport)
+    plan = Plan(
+        configs=(student_config, teacher_config),
+        windows=windows,
+        transport=transport,
+        guidance=guidance,
+        signal=signal,
+        eos_ids=check_ends(eos_ids),
+        vocab_size=both if vocab_size is None else min(vocab_size, both),
+        shared_vocab_size=both,
+    )
 
     def probe(
         student_params: Params,
         teacher_params: Params,
         trajectories: Trajectories,
-        sample_ids: jax.Array,
+        sample_ids_B: jax.Array,
         key: jax.Array,
     ) -> Probe:
         params = prepare(student_params, student_config), prepare(teacher_params, teacher_config)
-        inputs = *params, trajectories, sample_ids, key
         widths = _widths(trajectories.tokens_BxT.shape[1])
         longest = jnp.max(jnp.sum(trajectories.source_BxT != Source.PADDING, axis=1))
         which = jnp.sum(longest > jnp.asarray(widths[:-1], jnp.int32))
-        return jax.lax.switch(which, [functools.partial(at_width, w) for w in widths], *inputs)
-
-    def at_width(
-        width: int,
-        s_params: Params,
-        t_params: Params,
-        whole: Trajectories,
-        sample_ids: jax.Array,
-        key: jax.Array,
-    ) -> Probe:
-        """No row has more than `width` tokens."""
-        trajectories: Trajectories = jax.tree.map(lambda x: x[:, :width], whole)
-        padding = (0, 0), (0, whole.tokens_BxT.shape[1] - width)
-        theirs = read(t_params, teacher_config, trajectories, windows.tokens)
-        own: Reading | None = None
-        if reads or needs_divergence:
-            own = read(s_params, student_config, trajectories, windows.tokens)
-        losses = token_losses(
-            (s_params, student_config, own.hidden_BxTxD) if own and needs_divergence else None,
-            (t_params, teacher_config, theirs.hidden_BxTxD),
-            trajectories, signal, both,
-        )  # fmt: skip
-        # Positions are chosen among those of whole rows, so that no draw depends on the width.
-        losses = jax.tree.map(lambda x: jnp.pad(x, padding), losses)
-        divergence_BxT = losses.divergence_BxT
-        scores_BxT = losses.teacher_nll_BxT
-        if windows.candidates == "divergence":
-            assert divergence_BxT is not None
-            scores_BxT = divergence_BxT
-        eligible_BxT = whole.divergence_weights_BxT != 0
-
-        def look(rows: int | None, starts: Starts) -> tuple[Windows, jax.Array, jax.Array]:
-            caches = own.cache if own is not None and reads else None, theirs.cache
-            some: Any = jax.tree.map(lambda x: x[:rows], (caches, trajectories, sample_ids))
-            (mine, other), texts, ids = some
-            found = open_windows(
-                (s_params, student_config, mine), (t_params, teacher_config, other),
-                texts, starts, ids, key, windows, transport, eos_ids, vocab,
-            )  # fmt: skip
-            return found, *distances(found, transport)
-
-        starts = high_loss(scores_BxT, eligible_BxT, windows.share, windows.per_rollout)
-        found, plan, distance = look(None, starts)
-        low_distance = low_valid = None
-        if guidance.needs_low_losses:
-            rows = windows.low_rows or None
-            low = low_loss(
-                scores_BxT[:rows], eligible_BxT[:rows], windows.low_quantile, sample_ids[:rows], key
-            )
-            low_valid, low_distance = low.valid_BxW, look(rows, low)[2]
-
-        def at_starts(x: jax.Array) -> jax.Array:
-            return jnp.where(starts.valid_BxW, jnp.take_along_axis(x, starts.at_BxW, axis=1), 0.0)
-
-        at, median = None, None
-        if capped:
-            assert divergence_BxT is not None
-            at = at_starts(divergence_BxT)
-            there = jnp.where(eligible_BxT, divergence_BxT, jnp.nan)
-            median = jnp.nan_to_num(jnp.nanmedian(there, axis=1))
-        return Probe(
-            starts=starts,
-            student_BxWxK=found.student_BxWxK,
-            teacher_BxWxK=found.teacher_BxWxK,
-            student_counts_BxW=found.student_counts_BxW,
-            teacher_counts_BxW=found.teacher_counts_BxW,
-            plan_BxWxKxK=plan,
-            distance_BxW=distance,
-            losses_BxW=at_starts(scores_BxT),
-            divergence_BxW=at,
-            median_B=median,
-            low_distance_RxV=low_distance,
-            low_valid_RxV=low_valid,
-            teacher_hidden_BxTxD=jnp.pad(theirs.hidden_BxTxD, (*padding, (0, 0))),
-        )
+        branches = [functools.partial(probe_at_width, plan, width) for width in widths]
+        return jax.lax.switch(which, branches, params, trajectories, sample_ids_B, key)
 
     return probe
 

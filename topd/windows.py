@@ -8,8 +8,8 @@ prefix is run twice. B rows, T tokens, W windows, K tokens of a window.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any
 
 import flax.struct
 import jax
@@ -95,6 +95,52 @@ def read(
     return Reading(rms_norm(x, params["final_norm"], config.norm_eps), cache)
 
 
+def _write(
+    role: Role,
+    params: Params,
+    config: models.ModelConfig,
+    sampling: Sampling,
+    columns_K: jax.Array,
+    eos_ids: tuple[int, ...],
+    rollouts: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    cache: Cache,
+    at_B: jax.Array,
+    valid_B: jax.Array,
+) -> tuple[Cache, jax.Array, jax.Array]:
+    """One model continues the prefixes that end before `at_B`: cache, tokens [B, K], counts [B].
+
+    Args:
+      columns_K: 0 to K - 1.
+      rollouts: their tokens [B, T], prompt lengths [B] and sample ids [B], and their key.
+    """
+    tokens_BxT, prompt_lengths_B, sample_ids_B, key = rollouts
+    width = columns_K.shape[0]
+    token_B = jnp.take_along_axis(tokens_BxT, at_B[:, None] - 1, axis=1)[:, 0]
+    cursor = Cursor(token_B, at_B, at_B + width, prompt_lengths_B, valid_B)
+    keys_B = jax.vmap(
+        lambda at, i: jax.random.fold_in(
+            role_key(key, Role.PROBE, _FIRST_ATTEMPT + 2 * at + role), i
+        )
+    )(at_B, sample_ids_B)
+    cache, _, written = decode(params, config, cache, cursor, keys_B, width, sampling, eos_ids)
+    inside = columns_K < written.count_B[:, None]
+    return cache, jnp.where(inside, written.tokens_BxC, 0), written.count_B
+
+
+def _reuse(
+    tokens_BxT: jax.Array,
+    ends_B: jax.Array,
+    columns_K: jax.Array,
+    at_B: jax.Array,
+    valid_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """What rollouts that end at `ends_B` hold themselves: tokens [B, K] and counts [B]."""
+    count_B = jnp.where(valid_B, jnp.clip(ends_B - at_B, 0, columns_K.shape[0]), 0)
+    places = jnp.clip(at_B[:, None] + columns_K, 0, tokens_BxT.shape[1] - 1)
+    tokens = jnp.take_along_axis(tokens_BxT, places, axis=1)
+    return jnp.where(columns_K < count_B[:, None], tokens, 0), count_B
+
+
 def open_windows(
     student: tuple[Params, models.ModelConfig, Cache | None],
     teacher: tuple[Params, models.ModelConfig, Cache],
@@ -117,73 +163,53 @@ def open_windows(
       eos_ids: tokens that end a window.
       vocab_size: ids from here on are not written.
     """
-    t = trajectories
-    length, width = t.tokens_BxT.shape[1], settings.tokens
-    prompts_B = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
+    t, columns_K = trajectories, jnp.arange(settings.tokens)
+    prompt_lengths_B = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
     ends_B = jnp.sum(t.source_BxT != Source.PADDING, axis=1)
     sampling = Sampling(settings.temperature, vocab_size=vocab_size)
-    columns = jnp.arange(width)
+    rollouts = t.tokens_BxT, prompt_lengths_B, sample_ids_B, key
+    s_params, s_config, _ = student
+    write = {
+        role: functools.partial(
+            _write, role, *model[:2], sampling, columns_K, tuple(eos_ids), rollouts
+        )
+        for role, model in ((Role.STUDENT, student), (Role.TEACHER, teacher))
+    }
     # From the last to the first: a window overwrites what lies behind its prefix, and only that.
     order_BxW = jnp.argsort(jnp.where(starts.valid_BxW, -starts.at_BxW, 1), axis=1)
-    in_order = jax.tree.map(
-        lambda x: jnp.moveaxis(jnp.take_along_axis(x, order_BxW, axis=1), 1, 0), starts
+    at_WxB, valid_WxB = (
+        jnp.moveaxis(jnp.take_along_axis(x, order_BxW, axis=1), 1, 0)
+        for x in (starts.at_BxW, starts.valid_BxW)
     )
 
-    def write(
-        model: tuple[Params, models.ModelConfig, Cache], start: Starts, role: int
-    ) -> tuple[Cache, jax.Array, jax.Array]:
-        params, config, cache = model
-        at_B = start.at_BxW
-        token_B = jnp.take_along_axis(t.tokens_BxT, at_B[:, None] - 1, axis=1)[:, 0]
-        cursor = Cursor(token_B, at_B, at_B + width, prompts_B, start.valid_BxW)
-        keys_B = jax.vmap(
-            lambda at, i: jax.random.fold_in(
-                role_key(key, Role.PROBE, _FIRST_ATTEMPT + 2 * at + role), i
-            )
-        )(at_B, sample_ids_B)
-        cache, _, written = decode(
-            params, config, cache, cursor, keys_B, width, sampling, tuple(eos_ids)
-        )
-        tokens = jnp.where(columns < written.count_B[:, None], written.tokens_BxC, 0)
-        return cache, tokens, written.count_B
-
-    def reuse(start: Starts) -> tuple[jax.Array, jax.Array]:
-        at_B = start.at_BxW
-        count_B = jnp.where(start.valid_BxW, jnp.clip(ends_B - at_B, 0, width), 0)
-        places = jnp.clip(at_B[:, None] + columns, 0, length - 1)
-        tokens = jnp.take_along_axis(t.tokens_BxT, places, axis=1)
-        return jnp.where(columns < count_B[:, None], tokens, 0), count_B
-
-    def step(caches: tuple[Cache | None, Cache], start: Starts) -> tuple[Any, Any]:
+    def step(
+        caches: tuple[Cache | None, Cache], start: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[Cache | None, Cache], tuple[jax.Array, ...]]:
         student_cache, teacher_cache = caches
-        s_params, s_config, _ = student
         if settings.student == "reuse":
-            own, own_count = reuse(start)
+            own, own_count = _reuse(t.tokens_BxT, ends_B, columns_K, *start)
         else:
             assert student_cache is not None
-            student_cache, own, own_count = write(
-                (s_params, s_config, student_cache), start, Role.STUDENT
-            )
-        teacher_cache, theirs, their_count = write(
-            (*teacher[:2], teacher_cache), start, Role.TEACHER
-        )
+            student_cache, own, own_count = write[Role.STUDENT](student_cache, *start)
+        teacher_cache, theirs, their_count = write[Role.TEACHER](teacher_cache, *start)
         vectors = []
         for tokens, count in ((own, own_count), (theirs, their_count)):
             if transport.embedding == "static":
                 vectors.append(embed(s_params, s_config, tokens))
                 continue
             assert student_cache is not None
-            inside = columns < count[:, None]
+            inside = columns_K < count[:, None]
             hidden, student_cache = extend(
-                s_params, s_config, tokens, start.at_BxW, student_cache, inside
+                s_params, s_config, tokens, start[0], student_cache, inside
             )
             vectors.append(hidden)
         return (student_cache, teacher_cache), (own, theirs, own_count, their_count, *vectors)
 
-    _, found = jax.lax.scan(step, (student[2], teacher[2]), in_order)
+    _, found = jax.lax.scan(step, (student[2], teacher[2]), (at_WxB, valid_WxB))
     back_BxW = jnp.argsort(order_BxW, axis=1)
 
     def as_given(x: jax.Array) -> jax.Array:
+        """[W, B, ...] in scanning order to [B, W, ...] in the order of `starts`."""
         x = jnp.moveaxis(x, 0, 1)
         return jnp.take_along_axis(x, back_BxW.reshape(*back_BxW.shape, *[1] * (x.ndim - 2)), 1)
 
