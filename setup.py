@@ -43,7 +43,7 @@ setup(
         "flax>=0.12",
         "grain>=0.2.18",
         "jax>=0.10",
-        "jinja2>=3.1",
+        "jinja2>=3.1.6",
         "math-verify>=0.9",
         "matplotlib>=3.9",
         "ml_collections>=1.1",

@@ -6,7 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from atesd.references import ReferenceTokens, split_reference, tokenise_reference
-from models.text.tokenizer import chat_text, encode, render_prompt
+from models.text.chat import chat_text
+from models.text.tokenizer import encode, render_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

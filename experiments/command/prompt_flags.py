@@ -10,8 +10,9 @@ from typing import Annotated
 from transformers import PreTrainedTokenizerBase
 
 from experiments.command.flags import Flag
-from models.huggingface.config import DTYPES
-from models.text.tokenizer import THINKING, Render, load_tokenizer, render_prompt
+from models.dtypes import DTYPES
+from models.text.chat import THINKING
+from models.text.tokenizer import Render, load_tokenizer, render_prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

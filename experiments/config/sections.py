@@ -11,7 +11,7 @@ from models.checks import Count, Temperature, above, at_least, between, check, o
 from models.config import ATTENTION_KERNELS, LORA_TARGETS, REMAT_POLICIES, LoraConfig, ModelConfig
 from models.dtypes import DTYPES
 from models.sharding import Rules, make_rules
-from models.text.tokenizer import THINKING
+from models.text.chat import THINKING
 
 Thinking = Annotated[str, one_of(*THINKING)]
 Dtype = Annotated[str, one_of(*DTYPES)]

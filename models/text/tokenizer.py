@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
+from models.small_files import check_regular, read_small
+from models.text.chat import chat_text, check_template
 from models.text.tokenizer_files import (
     GENERATION,
     TOKENIZER_CONFIG,
-    eos_of_generation,
+    ends_of_generation,
     read_tokenizer,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # A problem as prompt tokens.
 Render = Callable[[str], list[int]]
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-THINKING = ("default", "on", "off")
-# What templates call it: Qwen3 and many others; DeepSeek and Granite.
-_SWITCHES = ("enable_thinking", "thinking")
 
 
 def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrainedTokenizerFast:
@@ -33,22 +33,37 @@ def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrain
       template: path of a Jinja chat template to use in place of the directory's, if not empty.
 
     Raises:
-      FileNotFoundError: no such directory or template, or no tokenizer.json in it.
-      ValueError: a file of it is malformed.
+      FileNotFoundError: no such directory or template, or no tokenizer in it.
+      ValueError: a file of it is malformed, or the template does not parse.
     """
-    tokenizer = _load(Path(directory))
+    path = Path(directory)
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
+    tokenizer = read_tokenizer(path)
     if template:
         file = Path(template).expanduser()
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(f"Chat template {template!r}: there is no such file.")
-        tokenizer.chat_template = file.read_text(encoding="utf-8")
+        tokenizer.chat_template = read_template(file)
+        check_template(tokenizer, f"Chat template {template!r}")
     return tokenizer
 
 
-def _load(path: Path) -> PreTrainedTokenizerFast:
-    if not path.is_dir():
-        raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
-    return read_tokenizer(path)
+def read_template(file: Path) -> str:
+    """The text of a chat template.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is empty, no text, or no regular file.
+    """
+    check_regular(file)
+    try:
+        text = read_small(file).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Chat template {file} is not UTF-8 text: {error}.") from None
+    if not text.strip():
+        raise ValueError(f"Chat template {file} is empty.")
+    return text
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -221,49 +236,6 @@ def render_prompt(
     return ids if ids[: len(bos)] == bos else bos + ids
 
 
-def chat_text(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, str]],
-    thinking: str = "default",
-) -> str:
-    """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
-
-    The text holds all special tokens: `encode` adds none, so that none is doubled.
-
-    Args:
-      messages: `role` and `content` each.
-      thinking: "on" or "off" sets the template's `enable_thinking` (some call it `thinking`);
-        "default" leaves it to the template.
-
-    Raises:
-      ValueError: there is no chat template, or it has no such switch.
-    """
-    if thinking not in THINKING:
-        raise ValueError(f"{thinking=}: choose one of {', '.join(THINKING)}.")
-    if not tokenizer.chat_template:
-        raise ValueError(
-            "The tokenizer has no chat template. Put a chat_template.jinja beside its "
-            "tokenizer.json, name one in prompt.template, or turn chat off and write the whole "
-            "prompt in the format."
-        )
-    switches: dict[str, Any] = {}
-    if thinking != "default":
-        template = tokenizer.get_chat_template()
-        switches = {n: thinking == "on" for n in _SWITCHES if re.search(rf"\b{n}\b", template)}
-        if not switches:
-            raise ValueError(
-                f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
-                "model cannot be told. Use thinking='default'."
-            )
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        tokenize=False,
-        add_generation_prompt=True,
-        **switches,
-    )
-    return cast(str, text)
-
-
 def opens_thinking(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> bool:
     """Whether a prompt's template has written `<think>` already, which the response then lacks."""
     return cast(str, tokenizer.decode(list(prompt))).rstrip().endswith("<think>")
@@ -293,10 +265,13 @@ def encode_response(
 
 
 def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) -> tuple[int, ...]:
-    """Ids that end a text: `eos_token_id` of generation_config.json, else the tokenizer's.
+    """Ids that end a text: the tokenizer's, which SFT teaches, and then the generation config's.
+
+    The generation config is `eos_token_id` of generation_config.json, or of config.json where there is
+    no such file, as in transformers and vLLM.
 
     Raises:
-      ValueError: neither names one.
+      ValueError: neither names one, or a file names what is no id of the tokenizer.
 
     Example:
       >>> from models.embedded import model_directory
@@ -305,9 +280,8 @@ def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) ->
       >>> tokenizer.eos_token_id in eos_ids(tokenizer, directory)
       True
     """
-    ids = eos_of_generation(Path(model_dir), tokenizer)
-    if not ids and tokenizer.eos_token_id is not None:
-        ids = [int(tokenizer.eos_token_id)]
+    own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    ids = dict.fromkeys([*own, *ends_of_generation(Path(model_dir), tokenizer)])
     if not ids:
         raise ValueError(
             f"No end-of-sequence token: set eos_token_id in {Path(model_dir) / GENERATION} or "

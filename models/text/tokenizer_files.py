@@ -1,76 +1,141 @@
-"""Tokenizers read from JSON, and from nothing else."""
+"""Tokenizers read from JSON and lists of merges, and from nothing else."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from models.small_files import check_regular, read_object
 
-TOKENIZER, TOKENIZER_CONFIG, GENERATION = (
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+TOKENIZER, TOKENIZER_CONFIG, GENERATION, CONFIG = (
     "tokenizer.json",
     "tokenizer_config.json",
     "generation_config.json",
+    "config.json",
 )
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+# As multimodal models write their template.
+TEMPLATE_OF_PROCESSOR = "chat_template.json"
+_OBJECTS = (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    TEMPLATE_OF_PROCESSOR,
+)
+_TEXTS = (MERGES, VOCABULARY, CONFIG, "chat_template.jinja")
+# Classes of transformers that know how such a vocabulary cuts a text, and whose models they are.
+_CLASSES = {"Qwen2Tokenizer": ("qwen2", "qwen3"), "GPT2Tokenizer": ()}
 
 
 def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in `tokenizer.json`, as it is: classes of transformers may rebuild parts of it.
+    """The fast tokenizer of a directory.
 
-    No other vocabulary is read, no code that comes with a model is run, and nothing is fetched.
+    `tokenizer.json` is taken as it is, since classes of transformers may rebuild parts of it. Where
+    there is none, Qwen's and GPT-2's classes build one from `vocab.json` and `merges.txt`. No other
+    vocabulary is read, no code that comes with a model is run, and nothing is fetched.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: one of its files is malformed; it is named.
+      ValueError: one of its files is malformed, or no regular file; it is named.
     """
-    if not (directory / TOKENIZER).is_file():
+    import transformers
+
+    whole = (directory / TOKENIZER).exists()
+    if not whole and not all((directory / name).exists() for name in (VOCABULARY, MERGES)):
         raise FileNotFoundError(
-            f"{directory} holds no {TOKENIZER}; copy the tokenizer files of the model into it. Other "
-            "formats are not read: transformers' AutoTokenizer.from_pretrained(...).save_pretrained("
-            "...) converts them."
+            f"{directory} holds neither {TOKENIZER} nor {VOCABULARY} and {MERGES}; copy the tokenizer "
+            "files of the model into it. Other formats are not read: transformers' "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...) converts them."
         )
-    for name in (TOKENIZER, TOKENIZER_CONFIG):
+    templates = (directory / "additional_chat_templates").glob("*.jinja")
+    for file in (*(directory / name for name in _TEXTS), *templates):
+        if file.exists():
+            check_regular(file)
+    for name in (*_OBJECTS, *(() if whole else (VOCABULARY,))):
         if (directory / name).exists():
             read_object(directory / name)
+    kind = transformers.PreTrainedTokenizerFast if whole else _class(directory)
     try:
-        read = PreTrainedTokenizerFast.from_pretrained(str(directory), local_files_only=True)
+        read = kind.from_pretrained(str(directory), local_files_only=True)
     except Exception as error:  # the Rust library raises no subclass
         text = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"{directory}: its tokenizer files are malformed ({type(error).__name__}: {text})."
+            f"{_blamed(directory, whole)} is malformed ({type(error).__name__}: {text})."
         ) from error
-    return cast(PreTrainedTokenizerFast, read)
+    _check_template(read, directory)
+    return cast("PreTrainedTokenizerFast", read)
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+def _class(directory: Path) -> Any:
+    """The class that builds a tokenizer from a vocabulary and its merges."""
+    import transformers
 
-    Raises:
-      ValueError: it does not.
-    """
+    named = {}
+    for name in (TOKENIZER_CONFIG, CONFIG):
+        values = read_object(directory / name) if (directory / name).exists() else {}
+        named[name] = str(values.get("tokenizer_class") or "").removesuffix("Fast")
+        if named[name] in _CLASSES:
+            return getattr(transformers, named[name])
+        for kind, families in _CLASSES.items():
+            if values.get("model_type") in families:
+                return getattr(transformers, kind)
+    raise ValueError(
+        f"{directory}: {VOCABULARY} and {MERGES} alone do not say how a text is cut, and neither "
+        f"{TOKENIZER_CONFIG} nor {CONFIG} names a tokenizer_class that does: known are "
+        f"{', '.join(_CLASSES)}. Copy the model's {TOKENIZER}."
+    )
+
+
+def _blamed(directory: Path, whole: bool) -> str:
+    """Which file a tokenizer could not be made of, as far as that can be told."""
+    from tokenizers import Tokenizer
+
+    if not whole:
+        return f"{directory}: one of {VOCABULARY}, {MERGES} and {TOKENIZER_CONFIG}"
     try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} must hold an object, not {type(found).__name__}.")
-    return found
+        Tokenizer.from_file(str(directory / TOKENIZER))
+    except Exception:
+        return str(directory / TOKENIZER)
+    return str(directory / TOKENIZER_CONFIG)
 
 
-def eos_of_generation(directory: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """`eos_token_id` of generation_config.json as a list; empty where nothing names one.
+def _check_template(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Raises unless the chat template is none, a text or texts by name."""
+    file = directory / TEMPLATE_OF_PROCESSOR
+    if tokenizer.chat_template is None and file.exists():
+        tokenizer.chat_template = read_object(file).get("chat_template")
+    else:
+        file = directory / TOKENIZER_CONFIG
+    found = tokenizer.chat_template
+    texts = list(found.values()) if isinstance(found, dict) else [found or ""]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"{file}: chat_template must be a text, or a list of objects with 'name' and 'template', "
+            f"not {found!r:.200}."
+        )
+
+
+def ends_of_generation(directory: Path, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """`eos_token_id` of generation_config.json, or else of config.json; [] where none is named.
 
     Raises:
-      ValueError: it is no id of the tokenizer.
+      ValueError: it is no id of the tokenizer, nor a list of them.
     """
-    file = directory / GENERATION
-    found = read_object(file).get("eos_token_id") if file.is_file() else None
+    for name in (GENERATION, CONFIG):
+        if (directory / name).exists():
+            break
+    else:
+        return []
+    found = read_object(directory / name).get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
     for i in ids:
         if type(i) is not int or not 0 <= i < len(tokenizer):
             raise ValueError(
-                f"{file}: eos_token_id={found!r:.200} must name ids of the tokenizer, below "
-                f"{len(tokenizer)}."
+                f"{directory / name}: eos_token_id={found!r:.200} must name ids of the tokenizer, "
+                f"whole numbers below {len(tokenizer)}."
             )
     return ids

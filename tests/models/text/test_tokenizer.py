@@ -244,12 +244,6 @@ def test_beginning_of_text_is_written_once(chain_dir, tmp_path, adds_bos):
     assert written == [96, 65]
 
 
-def test_eos_ids(chain, tmp_path):
-    assert eos_ids(chain, tmp_path) == (97,)
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 5}')
-    assert eos_ids(chain, tmp_path) == (5,)
-
-
 def test_eos_ids_of_qwen(qwen, qwen3_directory):
     assert eos_ids(qwen, qwen3_directory) == (151645, 151643)
 

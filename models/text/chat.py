@@ -1,0 +1,143 @@
+"""Chat templates: a conversation as text, by a program that comes with a model."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from transformers import PreTrainedTokenizerBase
+
+THINKING = ("default", "on", "off")
+# What templates call it: Qwen3 and many others; DeepSeek and Granite.
+_SWITCHES = ("enable_thinking", "thinking")
+# What Jinja calls the code that it makes of a text.
+_COMPILED = "<template>"
+# Lines of a template that one rendering may run. Those of released models run some hundreds.
+MAX_LINES = 1_000_000
+
+
+def chat_text(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, str]],
+    thinking: str = "default",
+) -> str:
+    """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
+
+    The text holds all special tokens: `encode` adds none, so that none is doubled. A template is a
+    program from elsewhere: transformers runs it in Jinja's sandbox, and here it may run `MAX_LINES`.
+
+    Args:
+      messages: `role` and `content` each.
+      thinking: "on" or "off" sets the template's `enable_thinking` (some call it `thinking`);
+        "default" leaves it to the template.
+
+    Raises:
+      ValueError: there is no chat template, or it has no such switch, does not parse, fails or runs
+        on, or leaves out what the user or the system says.
+    """
+    if thinking not in THINKING:
+        raise ValueError(f"{thinking=}: choose one of {', '.join(THINKING)}.")
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "The tokenizer has no chat template. Put a chat_template.jinja beside its "
+            "tokenizer.json, name one in prompt.template, or turn chat off and write the whole "
+            "prompt in the format."
+        )
+    switches: dict[str, Any] = {}
+    if thinking != "default":
+        template = _guarded(tokenizer, tokenizer.get_chat_template)
+        switches = {n: thinking == "on" for n in _SWITCHES if re.search(rf"\b{n}\b", template)}
+        if not switches:
+            raise ValueError(
+                f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
+                "model cannot be told. Use thinking='default'."
+            )
+    text = _guarded(
+        tokenizer,
+        lambda: tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            **switches,
+        ),
+    )
+    for message in messages:
+        # Some templates strip what is said. Thinking of former answers may be left out.
+        if message["role"] != "assistant" and message["content"].strip() not in text:
+            raise ValueError(
+                f"{_name(tokenizer)} leaves out what the {message['role']} says: "
+                f"{message['content']!r:.200} is not in {text!r:.200}. Name a template that holds it "
+                "in prompt.template, or turn chat off."
+            )
+    return text
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises where the tokenizer's chat template does not parse.
+
+    Args:
+      where: what the error calls it.
+
+    Raises:
+      ValueError: it does not; the line is named.
+    """
+    import jinja2
+
+    asked = [{"role": "user", "content": "?"}]
+    try:
+        _bounded(lambda: tokenizer.apply_chat_template(asked, tokenize=False))
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"{where}, line {error.lineno}: {error.message}") from None
+    except Exception:  # of this one message; whatever is asked later is looked at again
+        return
+
+
+class _RunsOn(Exception):
+    """A template has run more lines than one may."""
+
+
+def _guarded(tokenizer: PreTrainedTokenizerBase, render: Callable[[], Any]) -> str:
+    """What `render` returns; a template's own errors become ValueErrors that say whose they are."""
+    try:
+        return cast(str, _bounded(render))
+    except _RunsOn:
+        problem = f"it is still running after {MAX_LINES:,} lines"
+    except Exception as error:  # whatever a program may raise
+        line = getattr(error, "lineno", None)
+        at = f"line {line}, " if isinstance(line, int) else ""
+        problem = f"{at}{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    raise ValueError(
+        f"{_name(tokenizer)} cannot be rendered: {problem}. Name another one in prompt.template, or "
+        "turn chat off and write the whole prompt in the format."
+    )
+
+
+def _bounded(render: Callable[[], Any]) -> Any:
+    """Runs `render` with a count of the lines that compiled templates run."""
+    lines = 0
+
+    def count(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != _COMPILED:
+            return None
+        lines += 1
+        if lines > MAX_LINES:
+            raise _RunsOn
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        return render()
+    finally:
+        sys.settrace(before)
+
+
+def _name(tokenizer: PreTrainedTokenizerBase) -> str:
+    origin = tokenizer.name_or_path
+    return f"The chat template of {origin}" if origin else "The chat template"
