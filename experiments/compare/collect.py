@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.compare.table.markdown import NONE, aligned, duration, estimate
+from experiments.compare.table.markdown import NONE, aligned, duration, estimate, remarks
 from experiments.workdir.workdir import write_atomic
 
 _PART = re.compile(
@@ -81,6 +81,7 @@ def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> st
             f"{environment['hardware']}; {duration(environment['run_seconds'])} for all runs. "
             f"[Everything else]({directory}/table.md).",
             aligned(["arm", "accuracy %", "longer problems %", "tokens trained on"], rows),
+            *remarks(table, arms),
         ]
     )
 

@@ -23,7 +23,7 @@ from experiments.workdir.workdir import plain, write_atomic
 _TITLES = {
     "loss": "Distillation loss before training, nats per token",
     "mismatch": "Mismatch KL(teacher, student), nats per token",
-    "disagreement": "Tokens with another most likely token",
+    "disagreement": "Share of tokens whose likeliest token differs",
     "reference_nll": "Teacher's NLL of the reference, nats per token",
 }
 _COLOURS = {ALL: BLUE, "easy": GREEN, "medium": ORANGE, "hard": RED}
@@ -54,8 +54,8 @@ def make_markdown(table: Mapping[str, Any]) -> str:
     """The whole of sweep.md; `table` as in sweep.json."""
     parts = [
         "# Exposure of the teacher",
-        f"- Command: `{table['command']}`.\n- Commit: {table['commit']}.\n- Intervals: 95 %, "
-        "bootstrap; of accuracies over seeds and problems, crossed.",
+        f"- Command: `{table['command']}`.\n- Commit: {table['commit']}.\n- Intervals: 95 %, by a "
+        "bootstrap; those of accuracies over seeds and problems, crossed.",
     ]
     if "accuracy" in table:
         seeds = ", ".join(map(str, table["seeds"]))
@@ -70,13 +70,13 @@ def make_markdown(table: Mapping[str, Any]) -> str:
         rows += [["best a", *best], ["best among resamples, most", *sure]]
         parts += [
             "## Accuracy after training, %, by difficulty",
-            f"Seeds {seeds}. Terciles of the test problems by how often the student solved them "
-            "before training; number of problems in brackets.",
+            f"Seeds {seeds}. The test problems are in three equal parts, by how often the student "
+            "solved them before training. The number of problems is in brackets.",
             aligned(heads, rows),
         ]
     else:
         parts.append("No seed has a finished run of every exposure: no accuracies.")
-    names = list(table["teachers"])
+    names = _measures(table)
     rows = [
         [f"{a:g}", *(_number(table["teachers"][n][i]) for n in names)]
         for i, a in enumerate(table["exposures"])
@@ -84,16 +84,24 @@ def make_markdown(table: Mapping[str, Any]) -> str:
     parts += [
         "## Teachers before training, on the same rollouts of the student",
         aligned(["exposure a", *names], rows),
-        "Loss, mismatch and the teacher's NLL of the whole reference in nats per token; disagreement "
-        "is a share of tokens.",
+        "Loss, mismatch and the teacher's NLL of the whole reference are in nats per token. "
+        "Disagreement is a share of tokens."
+        + (" The loss is the mismatch here." if "loss" not in names else ""),
         "![sweep](sweep.png)",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _measures(table: Mapping[str, Any]) -> list[str]:
+    """What is shown of the teachers: the loss only where it is not the mismatch again."""
+    teachers = table["teachers"]
+    again = "loss" in teachers and teachers["loss"] == teachers["mismatch"]
+    return [name for name in teachers if not (again and name == "loss")]
+
+
 def draw_sweep(table: Mapping[str, Any]) -> Figure:
-    """Panels over exposure: accuracy by difficulty, where there is one, and the four measures."""
-    panels = (["accuracy"] if "accuracy" in table else []) + list(table["teachers"])
+    """Panels over exposure: accuracy by difficulty, where there is one, and what teachers differ in."""
+    panels = (["accuracy"] if "accuracy" in table else []) + _measures(table)
     columns = 3 if len(panels) > 4 else 2
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.8 * columns, 3.7 * rows), dpi=130)

@@ -14,7 +14,7 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
     """The whole of table.md.
 
     Args:
-      table: as in table.json.
+      table: as in table.json. Someone may have added `remarks` to it, by arm.
       pictures: names of the files to show.
     """
     study = table["study"]
@@ -41,8 +41,15 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
         parts += ["## Missing", "\n".join(missing)]
     if not table["same_start"]:
         parts.append("**Runs of one seed began with students that answer differently.**")
+    parts += remarks(table, list(table["arms"]))
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
+
+
+def remarks(table: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
+    """What a reader must know about some of these arms: `remarks` of table.json, written by hand."""
+    written = table.get("remarks", {})
+    return [f"**{_label(table, arm)}**: {written[arm]}" for arm in arms if arm in written]
 
 
 def _section(title: str, text: str) -> list[str]:
@@ -59,27 +66,27 @@ def _header(table: Mapping[str, Any]) -> str:
         f"Commit: {', '.join(environment['commits'])}",
         f"Hardware: {environment['hardware']}",
         f"Versions: {versions}",
-        f"Time: {duration(environment['run_seconds'])} for all runs, of which this call took "
+        f"Time: {duration(environment['run_seconds'])} for all runs together; this call took "
         f"{duration(environment['call_seconds'])}",
         f"Every arm: {study['updates']} updates from the same student, of "
         + (
-            f"about {study['tokens_per_update']:g} tokens that train: the batch is fitted to what the "
-            "arm's initial student writes"
+            f"about {study['tokens_per_update']:g} tokens that train. The batch size is fitted to "
+            "what the arm's initial student writes"
             if study["tokens_per_update"]
             else f"{study['batch_size']} trajectories"
         ),
         (
-            f"Learning rate: of {rates}, per arm, the best on validation with seed "
-            f"{study['selection_seed']}, the lowest of equals; test sets untouched until all were "
-            "chosen"
+            f"Learning rate: for each arm the best of {rates} on validation with seed "
+            f"{study['selection_seed']}, and of equally good ones the lowest. No test set was used "
+            "before all rates were chosen"
             if several
             else f"Learning rate: {rates}"
         ),
         f"Checkpoint: {study['checkpoint']}"
         + (" on validation" if study["checkpoint"] == "best" else "")
-        + "; test sets measured once per run",
-        "Intervals: 95 %, bootstrap over seeds and problems, crossed; with one seed over problems "
-        "alone. Differences are paired by seed and problem",
+        + ". Each run measures the test sets once",
+        "Intervals: 95 %, by a bootstrap over seeds and problems, crossed; with one seed, over "
+        "problems only. Differences are paired by seed and problem",
     ]
     return "\n".join(f"- {line}." for line in lines)
 
@@ -127,8 +134,8 @@ def _costs(table: Mapping[str, Any]) -> str:
         for row in table["arms"].values()
     ]
     note = (
-        "Seconds per update are a median. Training holds compilation, of which the first run of an "
-        "arm has most; all holds synthesis and measurement too."
+        "Seconds per update are a median. Training includes compilation, most of it in an arm's "
+        "first run. All includes synthesis and measurement as well."
     )
     return f"{note}\n\n{aligned(heads, rows)}"
 
@@ -145,8 +152,8 @@ def _trajectories(table: Mapping[str, Any]) -> str:
         return "No arm says what it trained on."
     heads = ["arm", "trajectories", "tokens by source", *(f"{name} %" for name in names)]
     note = (
-        "Trained on per run, repetitions included. Accepted is a share of the student's steps, the "
-        "others are of trajectories; reward is its mean."
+        "What one run trained on, counting repetitions. Accepted is a share of the student's steps. "
+        "The other shares are of trajectories, and reward is their mean."
     )
     return f"{note}\n\n{aligned(heads, rows)}"
 
@@ -173,9 +180,9 @@ def _exposure(table: Mapping[str, Any]) -> str:
             ]
         )
     note = (
-        "Means over the first and the last third of the updates: exposure a; mismatch, the KL of "
-        "exposed teacher and student in nats per token; and the share of tokens at which their most "
-        "likely tokens differ."
+        "Means over the first and the last third of the updates: exposure a; mismatch, the KL "
+        "between exposed teacher and student in nats per token; and the share of tokens where their "
+        "likeliest tokens differ."
     )
     return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
 
@@ -204,8 +211,8 @@ def _windows(table: Mapping[str, Any]) -> str:
         )
     note = (
         "Means over the first and the last third of the updates: D_OT at candidates and at low-loss "
-        "positions; the share of windows above the threshold; L_traj in nats. Capped are tokens per "
-        "update; gradients is |lambda grad L_traj| / |grad L_OPD|."
+        "positions; the share of windows above the threshold; L_traj in nats. Capped counts tokens "
+        "per update. Gradients is |lambda grad L_traj| / |grad L_OPD|."
     )
     return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
 
@@ -227,7 +234,7 @@ def _monitor(table: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    note = "Of sampled trajectories: means of the breaching step, the first being 1, depth, and V."
+    note = "Means over sampled trajectories: the breaching step, counted from 1; depth; and V."
     return f"{note}\n\n{aligned(heads, rows)}"
 
 
@@ -260,9 +267,10 @@ def _correction(table: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     note = (
-        f"Revised: answers with `{table['study']['revision_text']}`. Wrong before: of these, those "
-        "whose last step before it was wrong, which only the embedded task can tell. Repaired: of "
-        "the wrong, those that end right; kept: of the others, those that end right."
+        f"Revised: the share of answers that contain `{table['study']['revision_text']}`. Wrong "
+        "before: of these, the share whose last step before it was wrong, which only the embedded "
+        "task can tell. Repaired: of those wrong before, the share that ends right. Kept: of the "
+        "others, the share that ends right."
     )
     return f"{note}\n\n{aligned(heads, rows)}"
 

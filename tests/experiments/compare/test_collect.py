@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from experiments.compare.collect import collect, main
+from experiments.compare.table.markdown import make_markdown
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs" / "studies").glob("*.md")])
@@ -67,6 +69,15 @@ def test_a_part_may_name_its_arms(home):
         collect(TEXT.replace("study few", "study few: sft, ppo"), home)
 
 
+def test_a_remark_about_an_arm_stands_where_the_arm_does(home):
+    file = home / "few" / "table.json"
+    table = json.loads(file.read_text()) | {"remarks": {"sft": "it was run on another day."}}
+    table["study"]["labels"] = {"opd": "OPD", "sft": "SFT"}
+    file.write_text(json.dumps(table))
+    assert "**SFT**: it was run on another day." in collect(TEXT, home)
+    assert "another day" not in collect(TEXT.replace("study few", "study few: opd"), home)
+
+
 @pytest.mark.parametrize("text", ["<!-- study few -->\n", TEXT + "<!-- study few -->\n"])
 def test_a_part_without_an_end_is_an_error(home, text):
     with pytest.raises(ValueError, match="end of study"):
@@ -85,6 +96,16 @@ def test_the_command(home, capsys):
     assert "left as it is" in capsys.readouterr().err
     assert "stale" in document.read_text()
     assert main([]) == 1
+
+
+@pytest.mark.parametrize(
+    "study", sorted((ROOT / "docs" / "studies").glob("*/table.json")), ids=lambda p: p.parent.name
+)
+def test_a_study_shows_the_table_that_it_keeps(study):
+    """What lies side by side says the same."""
+    page = study.with_name("table.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"^!\[\w+\]\((\S+)\)$", page, re.MULTILINE)
+    assert page == make_markdown(json.loads(study.read_text(encoding="utf-8")), pictures)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

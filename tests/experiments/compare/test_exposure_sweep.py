@@ -13,7 +13,7 @@ from experiments.compare.sweep import difficulty
 from experiments.compare.sweep import measurements as table
 from experiments.compare.sweep.difficulty import terciles
 from experiments.compare.sweep.measurements import best_shares, make_table
-from experiments.compare.sweep.picture import write_sweep
+from experiments.compare.sweep.picture import draw_sweep, make_markdown, write_sweep
 from experiments.compare.sweep.teachers import MEASURES, compare_teachers
 
 from ..study_runs import write_run
@@ -65,6 +65,17 @@ def finished(tmp_path, monkeypatch):
 
     monkeypatch.setattr(table, "compare_teachers", teachers)
     return study, tmp_path, asked
+
+
+def test_a_loss_that_is_the_mismatch_is_shown_once(finished):
+    study, workdir, _ = finished
+    text = write_sweep(study, workdir, None, 64, "command").read_text()
+    assert "| exposure a |" in text and "mismatch |" in text and "loss |" not in text
+    table = json.loads((workdir / "sweep.json").read_text())
+    assert len(draw_sweep(table).axes) == 4
+    table["teachers"]["loss"][0]["mean"] += 1
+    assert "loss |" in make_markdown(table)
+    assert len(draw_sweep(table).axes) == 5
 
 
 def test_the_table_finds_the_best_exposure_of_every_tercile(finished):
