@@ -1,5 +1,6 @@
 """ATESD: a controller decides how much of the reference the teacher sees (arXiv 2605.11458)."""
 
+import distill  # first, for it sees to it that `models` is ours
 from atesd.control import beta
 from atesd.control.controller import ControllerState, decide, init_controller, observe
 from atesd.exposure import References, ReferenceWidths, expose, pack_references
@@ -7,7 +8,8 @@ from atesd.loss import LossSettings, exposed_scores
 from atesd.references import Reference, split_reference, tokenise_reference
 from atesd.settings import ControllerSettings
 from atesd.train import ExposedBatch, TeacherSettings, init_method_state, make_train_step
-from models.version import __version__
+
+__version__ = distill.__version__
 
 __all__ = [
     "ControllerSettings",

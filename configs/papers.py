@@ -1,6 +1,6 @@
 """The papers' own settings, for whoever has the machines: models, data, budgets, optimiser.
 
-Models are directories below `models`; data sets are known by name (docs/data.md), and `data.*.path` names a
+Models are directories below `checkpoints`; data sets are known by name (docs/data.md), and `data.*.path` names a
 copy on disk. docs/presets.md says what the papers leave open, and what each setting weighs on a mesh.
 
 MOTAB (2605.19433), Qwen3-4B taught by Qwen3-32B, mean over 11 columns: 66.64; AIME24 pass@1 34.17. SFT
@@ -31,7 +31,8 @@ ATESD_SIZES = {"1_7b": "Qwen3-1.7B", "4b": "Qwen3-4B", "8b": "Qwen3-8B"}
 def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
     """Qwen3-32B teaching Qwen3-4B on LIMO-v2: five trajectories of each of 800 questions."""
     config.seed = 42
-    config.student.path, config.teacher.path = "models/Qwen3-4B-Instruct-2507", "models/Qwen3-32B"
+    config.student.path = "checkpoints/Qwen3-4B-Instruct-2507"
+    config.teacher.path = "checkpoints/Qwen3-32B"
     config.student.dtype = config.teacher.dtype = "bfloat16"
     config.student.remat = "full"
     config.mesh.update({"data": 1, "fsdp": -1, "tensor": 4})
@@ -64,7 +65,7 @@ def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
 
 def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     """Qwen3 of `size`, one of `ATESD_SIZES`, with adapters, on the mathematics of OpenThoughts."""
-    config.student.path = f"models/{ATESD_SIZES[size]}"
+    config.student.path = f"checkpoints/{ATESD_SIZES[size]}"
     config.student.update({"dtype": "bfloat16", "remat": "full"})
     config.student.lora.update({"rank": 64, "alpha": 128.0})
     # The student answers without thinking, its teacher with.

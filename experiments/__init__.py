@@ -2,8 +2,8 @@
 
 import os
 
+from distill import __version__
 from distill.shadowing import require_ours
-from models.version import __version__
 
 require_ours("configs")
 # transformers says on import that torch is missing; nothing here needs it.

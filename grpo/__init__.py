@@ -1,5 +1,6 @@
 """GRPO: a clipped surrogate of group advantages (arXiv 2402.03300)."""
 
+from distill import __version__
 from grpo.policy_gradient import (
     GrpoSettings,
     SurrogateSums,
@@ -7,7 +8,6 @@ from grpo.policy_gradient import (
     group_advantages,
     policy_gradient_loss,
 )
-from models.version import __version__
 
 __all__ = [
     "GrpoSettings",

@@ -1,5 +1,6 @@
 """Rollouts that student, teacher and data share: ImitKD, SKD and GKD."""
 
+from distill import __version__
 from mixtures.mixing import mix, on_policy_rows
 from mixtures.policies import SKD, ImitKD
 from mixtures.rollout import (
@@ -8,7 +9,6 @@ from mixtures.rollout import (
     make_step_rollout,
     make_step_slots,
 )
-from models.version import __version__
 
 __all__ = [
     "SKD",

@@ -3,7 +3,7 @@
 arXiv 2605.19433.
 """
 
-from models.version import __version__
+from distill import __version__
 from motab.credit import find_backtrack
 from motab.metrics import rollout_metrics
 from motab.rollout import make_rollout, make_slots

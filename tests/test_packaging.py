@@ -70,11 +70,57 @@ def test_a_foreign_package_behind_ours_does_no_harm(tmp_path):
     assert process.stdout == "Generation\n", process.stderr
 
 
+@pytest.mark.parametrize("room", ["motab", "atesd", "topd", "grpo", "mixtures", "experiments"])
+def test_no_room_runs_a_foreign_package(room, tmp_path):
+    file = foreign(tmp_path)
+    assert refused(python(["-c", f"import {room}"], tmp_path, ROOT), file)
+
+
+# An editable installation with a finder: asked after the path, on which it has no place.
+FINDER = f"""
+import importlib.util, sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        file = Path({str(ROOT)!r}) / name / "__init__.py"
+        if "." not in name and file.is_file():
+            folder = [str(file.parent)]
+            return importlib.util.spec_from_file_location(
+                name, file, submodule_search_locations=folder)
+sys.meta_path.insert(sys.meta_path.index(PathFinder) + 1, Finder)
+"""
+
+
+@pytest.mark.parametrize("first", ["import motab, models", "import models, motab, models"])
+def test_a_folder_of_weights_beside_a_script_is_not_in_the_way(first, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FINDER)
+    (tmp_path / "job" / "models" / "Qwen3-4B").mkdir(parents=True)
+    (tmp_path / "job" / "models" / "Qwen3-4B" / "model.safetensors").touch()
+    script = tmp_path / "job" / "train.py"
+    script.write_text(f"{first}\nimport models\nprint(models.load_pretrained.__module__)\n")
+    process = python([str(script)], tmp_path / "job", tmp_path / "site")
+    assert process.stdout == "models.huggingface.checkpoint\n", process.stderr
+
+
+def test_a_folder_of_modules_that_is_in_use_is_named(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(FINDER)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.py").write_text("")
+    process = python(["-c", "import models.mine, distill"], tmp_path, tmp_path / "site")
+    assert f"takes the place of ours: {tmp_path / 'models'} comes before" in process.stderr
+
+
 def test_a_room_that_is_missing_or_overwritten_is_named(tmp_path):
     shutil.copytree(ROOT / "distill", tmp_path / "distill")
     # -S: this environment may have an installation of ours.
     process = python(["-S", "-c", "import distill"], tmp_path)
     assert "no package 'models' beside" in process.stderr
+    assert "pip install -e ." in process.stderr  # no name on the package index is anybody's of ours
+    assert "install motab" not in process.stderr
     file = foreign(tmp_path)
     process = python(["-S", "-c", "import distill"], tmp_path)
     assert f"{file} was overwritten by another package named 'models'" in process.stderr

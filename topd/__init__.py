@@ -1,6 +1,6 @@
 """TOPD: on-policy distillation guided by near futures (arXiv 2606.00305)."""
 
-from models.version import __version__
+from distill import __version__
 from topd.candidates import Starts
 from topd.loss import GuidedSums, guided_loss
 from topd.probe import Probe, make_probe
