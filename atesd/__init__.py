@@ -5,7 +5,7 @@ from atesd.control import beta
 from atesd.control.controller import ControllerState, decide, init_controller, observe
 from atesd.exposure import References, ReferenceWidths, expose, pack_references
 from atesd.loss import LossSettings, exposed_scores
-from atesd.references import Reference, split_reference, tokenise_reference
+from atesd.references import Reference, split_reference, tokenize_reference
 from atesd.settings import ControllerSettings
 from atesd.train import ExposedBatch, TeacherSettings, init_method_state, make_train_step
 
@@ -31,5 +31,5 @@ __all__ = [
     "observe",
     "pack_references",
     "split_reference",
-    "tokenise_reference",
+    "tokenize_reference",
 ]

@@ -90,8 +90,8 @@ def pack_references(rows: Sequence[ReferenceTokens], widths: ReferenceWidths) ->
         if width > maximum:
             raise ValueError(
                 f"The {name} of reference {longest} of the batch has {width} tokens, more than "
-                f"widths.{name}={maximum} (in a config exposure.max_{name}). Raise it, or leave the "
-                "example out."
+                f"widths.{name}={maximum} (in a config exposure.max_{name}). Raise it, or "
+                "leave the example out."
             )
         return _pad(ids, bucket(width, maximum))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from atesd.references import ReferenceTokens, split_reference, tokenise_reference
+from atesd.references import ReferenceTokens, split_reference, tokenize_reference
 from models.text.chat import chat_text
 from models.text.tokenizer import encode, render_prompt
 
@@ -65,7 +65,7 @@ class ExposedPrompts:
         )
 
     def __call__(self, problem: str, reference: str, answer: str = "") -> ReferenceTokens:
-        """The context's pieces, each tokenised separately.
+        """The context's pieces, each tokenized separately.
 
         Args:
           problem: the text that stands in the place of `{problem}`.
@@ -84,7 +84,7 @@ class ExposedPrompts:
             head = encode(self.tokenizer, before)
         else:
             head = render_prompt(self.tokenizer, before, chat=False)
-        return tokenise_reference(
+        return tokenize_reference(
             split_reference(reference, answer),
             head,
             encode(self.tokenizer, after),

@@ -151,7 +151,7 @@ def sentence_ends(text: str) -> list[int]:
     return ends
 
 
-def tokenise_reference(
+def tokenize_reference(
     reference: Reference,
     head: Sequence[int],
     tail: Sequence[int],

@@ -13,7 +13,7 @@ from models.checks import Count, Share, above, at_least, between, check, one_of
 class ControllerSettings:
     """How the exposure a, the shown share of the reference's reasoning, is chosen.
 
-    Nothing of this is published but L = 20: the other defaults are ours. An update is one optimiser
+    Nothing of this is published but L = 20: the other defaults are ours. An update is one optimizer
     step of the student.
 
     Attributes:
@@ -33,7 +33,7 @@ class ControllerSettings:
       decisions_per_update: B, completed decisions that one policy update consumes (Eq. 9).
       learning_rate: Adam's.
       hidden: units of the policy's hidden layer.
-      entropy_target: nats; the policy's entropy is penalised above it and nowhere else. A Beta's
+      entropy_target: nats; the policy's entropy is penalized above it and nowhere else. A Beta's
         entropy is at most 0.
       entropy_weight: c of Eq. 9.
       entropy_warmup: updates before which c is 0.

@@ -25,7 +25,7 @@ def role_key(key: jax.Array, role: Role, attempt: int | jax.Array) -> jax.Array:
     Example:
       >>> import jax
       >>> key = jax.random.key(0)
-      >>> student, teacher = (role_key(key, role, attempt=0) for role in (Role.STUDENT, Role.TEACHER))
+      >>> student, teacher = (role_key(key, r, attempt=0) for r in (Role.STUDENT, Role.TEACHER))
       >>> bool(jax.random.uniform(student) == jax.random.uniform(teacher))
       False
     """

@@ -27,8 +27,8 @@ def require_ours(*names: str) -> None:
         ours = HOME / name / "__init__.py"
         if not ours.is_file():
             raise ImportError(
-                f"This installation has no package {name!r} beside {HOME / 'distill'}. Install it again "
-                "from a clone of its repository: pip install -e ."
+                f"This installation has no package {name!r} beside {HOME / 'distill'}. Install it "
+                "again from a clone of its repository: pip install -e ."
             )
         spec = importlib.util.find_spec(name)
         if _is_folder(spec):
@@ -36,16 +36,16 @@ def require_ours(*names: str) -> None:
         found = Path(spec.origin).resolve() if spec and spec.origin else _folder(spec)
         if found != ours:
             raise ImportError(
-                f"Another package named {name!r} takes the place of ours: {found} comes before {ours}. "
-                "Start from another directory, rename or uninstall the other package, or put "
-                f"{HOME} first on PYTHONPATH.",
+                f"Another package named {name!r} takes the place of ours: {found} comes before "
+                f"{ours}. Start from another directory, rename or uninstall the other package, or "
+                f"put {HOME} first on PYTHONPATH.",
                 name=name,
                 path=str(found),
             )
         if _MARKS.get(name, b"") not in found.read_bytes():
             raise ImportError(
-                f"{found} was overwritten by another package named {name!r}: both were installed into "
-                f"{HOME}. Install them into environments of their own.",
+                f"{found} was overwritten by another package named {name!r}: both were installed "
+                f"into {HOME}. Install them into environments of their own.",
                 name=name,
                 path=str(found),
             )

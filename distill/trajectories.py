@@ -23,8 +23,8 @@ class Source(enum.IntEnum):
 class TeacherScores(flax.struct.PyTreeNode):
     """What a teacher said of fixed text: log-probabilities in nats, over the ids both models have.
 
-    They are taken at temperature 1. As weights do, an entry belongs to the token being predicted: the one at t is predicted from those
-    before it, and nothing is said of the first.
+    They are taken at temperature 1. As weights do, an entry belongs to the token being predicted:
+    the one at t is predicted from those before it, and nothing is said of the first.
 
     Attributes:
       sampled_BxT: of the token at t.

@@ -1,4 +1,4 @@
-"""Group-relative policy gradients from a reward per response: GRPO, and what DAPO changes in its loss.
+"""Group-relative policy gradients from a reward per response: GRPO, and DAPO's changes to its loss.
 
 A response y of a group of G to one prompt has the advantage A = (R - mean R) / std R over the group
 (GRPO, arXiv 2402.03300, section 4.1.2), and its tokens the loss (Eq. 3)
@@ -61,9 +61,9 @@ class GrpoSettings:
         check(self, "grpo")
         if self.student_temperature != 1:
             raise ValueError(
-                f"grpo.student_temperature={self.student_temperature}: the tokens would be drawn from "
-                "a tempered distribution, while the ratio and the gradient are those of the policy "
-                "at temperature 1. Set it to 1.0."
+                f"grpo.student_temperature={self.student_temperature}: the tokens would be drawn "
+                "from a tempered distribution, while the ratio and the gradient are those of the "
+                "policy at temperature 1. Set it to 1.0."
             )
 
 
@@ -130,10 +130,10 @@ def group_advantages(
     groups_PxG = jnp.asarray(rewards_B, jnp.float32).reshape(-1, group_size)
     # Rounding in the mean must not turn equal rewards into a signal.
     equal_Px1 = jnp.all(groups_PxG == groups_PxG[:, :1], axis=1, keepdims=True)
-    centred_PxG = groups_PxG - jnp.mean(groups_PxG, axis=1, keepdims=True)
+    centered_PxG = groups_PxG - jnp.mean(groups_PxG, axis=1, keepdims=True)
     if scale == "std":
-        centred_PxG /= jnp.std(groups_PxG, axis=1, keepdims=True) + eps
-    return jnp.where(equal_Px1, 0.0, centred_PxG).reshape(-1)
+        centered_PxG /= jnp.std(groups_PxG, axis=1, keepdims=True) + eps
+    return jnp.where(equal_Px1, 0.0, centered_PxG).reshape(-1)
 
 
 def clipped_surrogate(
@@ -172,7 +172,7 @@ def surrogate_sums(
     weights_BxT: jax.Array,
     reference_log_probs_BxT: jax.Array | None = None,
 ) -> SurrogateSums:
-    """The loss of given log-probabilities; those of the reference are read if there is a penalty."""
+    """The loss of given log-probabilities; the reference's are read if there is a penalty."""
     w_BxT = weights_BxT
     each_BxT = _token_weights(settings, w_BxT)
     loss_BxT, (surrogate_BxT, kl_BxT, clipped_BxT) = _token_loss(
@@ -276,8 +276,6 @@ def policy_gradient_loss(
             "reference": reference_BxT,
         },
     )
-    sums = surrogate_sums(
-        settings, new_BxT, new_BxT if old_BxT is None else old_BxT, advantages_B, weights_BxT,
-        reference_BxT,
-    )  # fmt: skip
+    old_BxT = new_BxT if old_BxT is None else old_BxT
+    sums = surrogate_sums(settings, new_BxT, old_BxT, advantages_B, weights_BxT, reference_BxT)
     return sums.replace(total=total)

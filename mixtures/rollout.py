@@ -182,7 +182,7 @@ def begin(plan: Plan, caches: CachePair, rows: Rows) -> StepRolloutState:
 def find_cut(
     policy: Policy, listener: Role, seen: Steps, final_BxC: jax.Array, coin_keys_B: jax.Array
 ) -> Cut:
-    """Where the listener takes over: before a step that does not stand, or where it opens the next."""
+    """Where the listener takes over: before a step that does not stand, or to open the next."""
     rejected = jnp.zeros_like(seen.ends)
     if listener == Role.TEACHER and isinstance(policy, SKD):
         rejected = seen.ends & ~policy.accepts(seen.cost)

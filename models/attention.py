@@ -33,8 +33,8 @@ def attention(
 ) -> jax.Array:
     """Every token attends to itself and what lies before it in its segment; [B, T, H, E].
 
-    The kernel is `config.attention`; `auto` takes `cudnn` on a GPU and `splash` on a TPU where their
-    shapes allow it, and else `xla`, which holds scores of all pairs.
+    The kernel is `config.attention`; `auto` takes `cudnn` on a GPU and `splash` on a TPU where
+    their shapes allow it, and else `xla`, which holds scores of all pairs.
 
     Raises:
       ValueError: the kernel that the config names does not run on these shapes or this platform.
@@ -83,8 +83,8 @@ def grouped_attention(
     """Two products with a softmax in float32 between them [B, T, H, E].
 
     The queries of a group, of all heads and tokens, are the rows of one matrix. Kept apart, as
-    `jax.nn.dot_product_attention` does, they took twice as long on CPU in training, and five times as
-    long in decoding.
+    `jax.nn.dot_product_attention` does, they took twice as long on CPU in training, and five times
+    as long in decoding.
 
     Args:
       k_BxKxSxE, v_BxKxSxE: keys and values of S tokens, as a cache holds them.

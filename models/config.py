@@ -53,7 +53,7 @@ class LoraConfig:
 class ModelConfig:
     """A dense pre-norm decoder with rotary positions, grouped-query attention and a gated MLP.
 
-    The families differ in two switches: Qwen3 normalises queries and keys per head (`qk_norm`),
+    The families differ in two switches: Qwen3 normalizes queries and keys per head (`qk_norm`),
     Qwen2 adds biases to the query, key and value projections (`qkv_bias`), and Llama has neither.
 
     Attributes:
@@ -69,7 +69,7 @@ class ModelConfig:
       norm_eps: added to the mean square before a norm divides by its root.
       tie_embeddings: whether the head is the embedding table.
       qkv_bias: whether query, key and value projections have a bias.
-      qk_norm: whether queries and keys are normalised per head.
+      qk_norm: whether queries and keys are normalized per head.
       max_positions: longest sequence the checkpoint was made for, in tokens.
       rope_scaling: how rotary positions are stretched beyond the context that the model was
         pretrained with, if they are.

@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685): a frozen matrix W, and what trains, A and B.
 
-A target computes x W + (alpha / rank) (x A) B. The product A B is never formed: it has the size of W,
-and so would its gradient. One tree holds the base and the adapters. A config with `lora` reads both,
-and the same config without it reads the base alone: a student and the model it started from.
+A target computes x W + (alpha / rank) (x A) B. The product A B is never formed: it has the size of
+W, and so would its gradient. One tree holds the base and the adapters. A config with `lora` reads
+both, and the same config without it reads the base alone: a student and the model it started from.
 """
 
 from __future__ import annotations

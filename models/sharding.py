@@ -90,8 +90,8 @@ def named_sharding(
         for n in names:
             if n in taken:
                 raise ValueError(
-                    f"Array {name!r} of shape {shape}: the rules put both axis {taken[n]!r} and axis "
-                    f"{axis!r} on mesh axis {n!r}. Change one of them."
+                    f"Array {name!r} of shape {shape}: the rules put both axis {taken[n]!r} and "
+                    f"axis {axis!r} on mesh axis {n!r}. Change one of them."
                 )
             taken[n] = axis
     return NamedSharding(mesh, spec)

@@ -82,7 +82,7 @@ class Handover(flax.struct.PyTreeNode):
 def record_steps(
     record: Record, seen: Monitored, scores: TokenScores, old: Cursor, count_B: jax.Array
 ) -> Record:
-    """Adds what the monitor saw of the first `count_B` tokens behind `old`, and the steps they end."""
+    """Adds what the monitor saw of the `count_B` tokens behind `old`, and the steps they end."""
     response_B = old.length_B - old.origin_B
     lengths_BxC = old.length_B[:, None] + jnp.arange(1, seen.ends.shape[1] + 1)
     rows = jnp.arange(seen.ends.shape[0])[:, None]

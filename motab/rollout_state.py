@@ -46,8 +46,8 @@ class RolloutState(flax.struct.PyTreeNode):
     """Everything between two chunks.
 
     Attributes:
-      caches: the student's and the teacher's; both keep token t of the student's text in slot t; the
-        teacher's is rewound at a breach.
+      caches: the student's and the teacher's; both keep token t of the student's text in slot t;
+        the teacher's is rewound at a breach.
       student, teacher: cursors; the teacher's is active in rows under correction.
       monitor: the open step of every row.
       record: the steps so far.

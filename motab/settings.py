@@ -19,7 +19,7 @@ class MotabSettings:
       gamma_0, alpha: boundary gamma = gamma_0 exp(-alpha H) (Eq. 6); H in nats. Values V are at
         most 1, and so is gamma_0.
       boundary: `adaptive`, or `static`: H = 0.
-      entropy_top_k: H runs over this many most likely teacher tokens, renormalised.
+      entropy_top_k: H runs over this many most likely teacher tokens, renormalized.
       delimiter: text that ends a step.
       revision_text: text between a flawed step and the teacher's correction.
       student_temperature, teacher_temperature: of sampling; scores are always at temperature 1.

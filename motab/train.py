@@ -30,8 +30,9 @@ def make_train_step(
     """Builds the pure `train_step(state, teacher_params, trajectories) -> (state, metrics)`.
 
     It consumes trajectories and never samples. Which tokens train was decided when they were
-    stitched (`settings.loss_on`, `settings.safe_loss`); the teacher is run only where `safe_loss` is
-    a divergence, and may be None elsewhere. `micro_batches` is `distill.train.update.make_train_step`'s.
+    stitched (`settings.loss_on`, `settings.safe_loss`); the teacher is run only where `safe_loss`
+    is a divergence, and may be None elsewhere. `micro_batches` is
+    `distill.train.update.make_train_step`'s.
     """
     signal = (
         None

@@ -1,7 +1,7 @@
 """The rule that tells a real divergence: a window's distance against those at low-loss positions.
 
-TOPD (arXiv 2606.00305) compares with the upper quartile of the low-loss positions; ours keeps the latest
-distances there in a ring.
+TOPD (arXiv 2606.00305) compares with the upper quartile of the low-loss positions; ours keeps the
+latest distances there in a ring.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def push(buffer: Buffer, values_M: jax.Array, valid_M: jax.Array) -> Buffer:
     size, count = buffer.values_N.shape[0], values_M.shape[0]
     if count > size:
         raise ValueError(
-            f"guidance.buffer={size} holds fewer values than one batch adds ({count}). Raise it, or "
-            "lower windows.low_rows."
+            f"guidance.buffer={size} holds fewer values than one batch adds ({count}). Raise "
+            "it, or lower windows.low_rows."
         )
     valid_M = valid_M & jnp.isfinite(values_M)
     order = jnp.cumsum(valid_M) - 1

@@ -59,7 +59,7 @@ def low_loss(
     sample_ids_B: jax.Array,
     key: jax.Array,
 ) -> Starts:
-    """One position of every row, drawn among those with a loss of at most the row's quantile; W = 1."""
+    """One position of every row, drawn from those with a loss of at most the row's quantile."""
     eligible = jnp.where(eligible_BxT, losses_BxT, jnp.nan)
     bound_B = jnp.nanquantile(eligible, quantile, axis=1)
     pool_BxT = eligible_BxT & (losses_BxT <= bound_B[:, None])
@@ -67,7 +67,7 @@ def low_loss(
 
 
 def any_position(eligible_BxT: jax.Array, sample_ids_B: jax.Array, key: jax.Array) -> Starts:
-    """One eligible position of every row, whatever its loss; W = 1."""
+    """One eligible position of every row, whatever its loss."""
     return _draw(eligible_BxT, sample_ids_B, role_key(key, Role.PROBE, _ANY))
 
 

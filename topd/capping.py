@@ -1,7 +1,7 @@
 """False-alarm down-weighting: the paper's analysis, which caps losses and guides nothing.
 
-TOPD (arXiv 2606.00305): of the high-loss tokens, the 30 % with the lowest OT distance get the median
-loss of their rollout; the control takes as many from the other end.
+TOPD (arXiv 2606.00305): of the high-loss tokens, the 30 % with the lowest OT distance get the
+median loss of their rollout; the control takes as many from the other end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One look into the near future of a batch: candidates, windows, and how far they are apart.
 
-What is pure and needs no gradient of TOPD (arXiv 2606.00305, steps 1 to 4 of its method, as numbered
-in docs/topd.md).
+What is pure and needs no gradient of TOPD (arXiv 2606.00305, steps 1 to 4 of its method, as
+numbered in docs/topd.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.decoding.decode import Cache, check_ends
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
-from topd.transport import Transport, compare
+from topd.transport import compare
 from topd.windows import Reading, Windows, open_windows, prepare, read, student_reads
 
 # Rows are not read in less than this: there is nothing to be saved.
@@ -55,7 +55,8 @@ class Probe(flax.struct.PyTreeNode):
         unless losses are capped.
       low_distance_RxV, low_valid_RxV: D_OT at low-loss positions, and whether there is one, V = 1;
         None where nothing is compared to it.
-      teacher_hidden_BxTxD: what the teacher says of the rollouts, read through its head; T - 1 states.
+      teacher_hidden_BxTxD: what the teacher says of the rollouts, read through its head; T - 1
+        states.
     """
 
     starts: Starts
@@ -86,8 +87,8 @@ def token_losses(
     """Losses of all tokens; no array is [B, T, V].
 
     Args:
-      student, teacher: parameters, config and hidden states [B, T - 1, D]. Without a student there is
-        no divergence.
+      student, teacher: parameters, config and hidden states [B, T - 1, D]. Without a student there
+        is no divergence.
       vocab_size: distributions run over the ids below it.
     """
     t = trajectories
@@ -114,11 +115,9 @@ def token_losses(
 def distances(windows: Windows, settings: TransportSettings) -> tuple[jax.Array, jax.Array]:
     """Plans [B, W, K, K] and D_OT [B, W] of windows; 0 where there is none."""
     shape = windows.starts.at_BxW.shape
-    flat: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), windows)
-    found: Transport = compare(
-        flat.student_vectors_BxWxKxD, flat.teacher_vectors_BxWxKxD,
-        flat.student_counts_BxW, flat.teacher_counts_BxW, settings,
-    )  # fmt: skip
+    w: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), windows)
+    counts = w.student_counts_BxW, w.teacher_counts_BxW
+    found = compare(w.student_vectors_BxWxKxD, w.teacher_vectors_BxWxKxD, *counts, settings)
     valid = windows.starts.valid_BxW
     plan = found.plan_NxKxK.reshape(*shape, *found.plan_NxKxK.shape[1:])
     distance = found.distance_N.reshape(shape)
@@ -304,7 +303,7 @@ def make_probe(
 
 
 def _widths(length: int) -> list[int]:
-    """Widths at which rows of `length` positions are read: all of them, and less where that is enough.
+    """Widths at which rows of `length` positions are read: all, or less where that is enough.
 
     Decoding reads a cache's whole capacity, and most batches end long before their budget.
     """

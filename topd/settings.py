@@ -21,8 +21,8 @@ class WindowSettings:
       per_rollout: W, most windows of a rollout: what is static.
       candidates: what a position's loss is: `teacher_nll`, -log q of the student's token; or
         `divergence`, that of the OPD loss.
-      share: of a rollout's response tokens, those with the highest loss are candidates; at least one
-        is, and at most `per_rollout` are.
+      share: of a rollout's response tokens, those with the highest loss are candidates; at least
+        one is, and at most `per_rollout` are.
       student: the student's window is written anew (`regenerate`), or is what its rollout holds
         (`reuse`), which saves decoding.
       temperature: of both models' windows; 0 is greedy.
@@ -51,7 +51,7 @@ class TransportSettings:
 
     Attributes:
       embedding: a token is its row of the student's input table (`static`), or the student's last
-        hidden state at it (`contextual`), whoever wrote it. Both are normalised to length 1.
+        hidden state at it (`contextual`), whoever wrote it. Both are normalized to length 1.
       cost: `cosine`, 1 - cos; or `euclidean`, the distance sqrt(2 - 2 cos).
       position_penalty: what is added per share of a window by which two tokens are displaced: an
         order is seen only with it.
@@ -86,15 +86,15 @@ class GuidanceSettings:
       high_quantile: of the OT at low-loss positions; the threshold.
       buffer: OT values at low-loss positions that are kept, the latest ones.
       min_buffer: fewer of them make no threshold, and nothing is guided.
-      least_distance: a threshold below it is raised to it: equal windows are at a distance of rounding
-        and entropy, and where most low-loss ones are equal that would be the threshold.
-      plan: targets come from the plan G (`transport`), or from G = I / K (`identity`): the teacher's
-        i-th token at the i-th state.
+      least_distance: a threshold below it is raised to it: equal windows are at a distance of
+        rounding and entropy, and where most low-loss ones are equal that would be the threshold.
+      plan: targets come from the plan G (`transport`), or from G = I / K (`identity`): the
+        teacher's i-th token at the i-th state.
       context: the states c_i are those of the student's window, or of the teacher's.
-      rows: total of a target's row: `one`, a distribution; `scaled`, that of K G, which differs only
-        where marginals are not uniform; or `plan`, that of G itself.
-      reduction: KLs of a window are averaged over its positions (`mean`) or summed (`sum`); and either
-        way averaged over the guided windows.
+      rows: total of a target's row: `one`, a distribution; `scaled`, that of K G, which differs
+        only where marginals are not uniform; or `plan`, that of G itself.
+      reduction: KLs of a window are averaged over its positions (`mean`) or summed (`sum`); and
+        either way averaged over the guided windows.
       cap_share: of a batch's candidates, those that are capped.
       cap: a capped loss keeps its gradient, scaled down with it (`scale`), or has none (`clip`).
       gradient_ratio_every: updates between two measurements of |lambda grad L_traj| / |grad L_OPD|,
@@ -125,8 +125,8 @@ class GuidanceSettings:
             )
         if self.objective != "trajectory" and self.gradient_ratio_every:
             raise ValueError(
-                f"guidance.gradient_ratio_every={self.gradient_ratio_every} with guidance.objective="
-                f"{self.objective!r}: there is no L_traj. Set it to 0."
+                f"guidance.gradient_ratio_every={self.gradient_ratio_every} with "
+                f"guidance.objective={self.objective!r}: there is no L_traj. Set it to 0."
             )
 
     @property

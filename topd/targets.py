@@ -1,7 +1,7 @@
 """Soft targets: what the transport plan says that the student should write at its future states.
 
-TOPD (arXiv 2606.00305): ytilde_i = sum_j G_ij onehot(x^T_j). A target has at most K tokens, and is kept
-as those: no array has the vocabulary's width.
+TOPD (arXiv 2606.00305): ytilde_i = sum_j G_ij onehot(x^T_j). A target has at most K tokens, and is
+kept as those: no array has the vocabulary's width.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Targets(flax.struct.PyTreeNode):
       tokens_BxWxK: the states' text: what stands before state i are the prefix and its first i
         tokens.
       ids_BxWxK: the teacher's tokens, which all states of a window share.
-      weights_BxWxKxK: of state i on the teacher's token j; a row sums to 1, or is 0 where there is no
-        state. A token that stands there twice counts with both weights.
+      weights_BxWxKxK: of state i on the teacher's token j; a row sums to 1, or is 0 where there is
+        no state. A token that stands there twice counts with both weights.
       negative_entropy_BxWxK: sum over the vocabulary of y log y, in nats.
       totals_BxWxK: how much state i weighs, 1 by default; 0 where there is no state.
     """
@@ -37,8 +37,8 @@ class Targets(flax.struct.PyTreeNode):
 def make_targets(probe: Probe, settings: GuidanceSettings) -> Targets:
     """The targets of all windows, guided or not. None has a gradient.
 
-    With `context = "teacher"` state i is that of the teacher's window, and there are as many states as
-    it has tokens: row i of the plan is then read there. What a plan gives no mass has no target.
+    With `context = "teacher"` state i is that of the teacher's window, and there are as many states
+    as it has tokens: row i of the plan is then read there. What a plan gives no mass has no target.
     """
     p = jax.lax.stop_gradient(probe)
     width = p.teacher_BxWxK.shape[-1]

@@ -1,8 +1,8 @@
 """How far two windows are apart: entropic optimal transport between embedded tokens.
 
-TOPD (arXiv 2606.00305): D_OT = min over G in Pi(a, b) of <G, C>, C_ij the cost between the student's
-i-th and the teacher's j-th token. N pairs of windows of at most K tokens; the solver is ott-jax's. No
-result has a gradient.
+TOPD (arXiv 2606.00305): D_OT = min over G in Pi(a, b) of <G, C>, C_ij the cost between the
+student's i-th and the teacher's j-th token. N pairs of windows of at most K tokens; the solver is
+ott-jax's. No result has a gradient.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Transport(flax.struct.PyTreeNode):
     """A solution.
 
     Attributes:
-      plan_NxKxK: G; rows are the student's tokens and sum to their marginal up to rounding, columns, the
-        teacher's, as far as the iterations got.
-      distance_N: D_OT = <G, C>, without the entropy; below the exact one by no more than what columns
-        lack would cost.
+      plan_NxKxK: G; rows are the student's tokens and sum to their marginal up to rounding,
+        columns, the teacher's, as far as the iterations got.
+      distance_N: D_OT = <G, C>, without the entropy; below the exact one by no more than what
+        columns lack would cost.
     """
 
     plan_NxKxK: jax.Array

@@ -1,9 +1,9 @@
 """Near futures: student and teacher both continue from the same prefix, by moving lengths back.
 
-One pass of each model over the rollouts fills its cache. A window that opens at position t then moves
-the row's length to t and decodes: its tokens overwrite the slots from t - 1 on, which later windows
-need no more, because a row's windows are opened from the last to the first. Nothing is copied, and no
-prefix is run twice. B rows, T tokens, W windows, K tokens of a window.
+One pass of each model over the rollouts fills its cache. A window that opens at position t then
+moves the row's length to t and decodes: its tokens overwrite the slots from t - 1 on, which later
+windows need no more, because a row's windows are opened from the last to the first. Nothing is
+copied, and no prefix is run twice. B rows, T tokens, W windows, K tokens of a window.
 """
 
 from __future__ import annotations

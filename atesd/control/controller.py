@@ -98,11 +98,11 @@ def observe(
 
     Returns:
       (the next state, metrics [] of every policy: `exposure`, `observations_skipped`; and of a
-      learned one: `beta_a`, `beta_b` and `controller_entropy` of the held decision; `decision_reward`,
-      `gain` (G_lp) and `grounding` (G_gt), the latter two raw, of the last completed decision;
-      `controller_loss` at the last policy update; `decisions_completed`, `controller_updates`.
-      What was not computed yet is 0. With several groups the means over them, and each group's
-      value under its name and `_0`, `_1`, ...)
+      learned one: `beta_a`, `beta_b` and `controller_entropy` of the held decision;
+      `decision_reward`, `gain` (G_lp) and `grounding` (G_gt), the latter two raw, of the last
+      completed decision; `controller_loss` at the last policy update; `decisions_completed`,
+      `controller_updates`. What was not computed yet is 0. With several groups the means over them,
+      and each group's value under its name and `_0`, `_1`, ...)
     """
     step = jnp.asarray(step, jnp.int32)
     observed = _per_group(state, loss_G, mismatch_G, teacher_log_prob_G, confidence_G)

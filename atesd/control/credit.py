@@ -185,7 +185,7 @@ def rewards(completed: Completed, settings: ControllerSettings) -> jax.Array:
     """R = G_lp + lambda_gt G_gt [B, G]; rows from `count` on mean nothing.
 
     Standardised, each term is divided by its standard deviation over all completed decisions so
-    far, and one that never varied is left out. Neither is centred: advantages are.
+    far, and one that never varied is left out. Neither is centered: advantages are.
     """
     gain_BxG, grounding_BxG = completed.gain_BxG, completed.grounding_BxG
     if settings.standardise_reward:

@@ -68,11 +68,11 @@ def build(readings: Readings, progress: jax.Array) -> tuple[Readings, jax.Array]
     values_GxR = readings.values_GxR
     groups = values_GxR.shape[0]
     moments = add(readings.moments, values_GxR, readings.seen_GxR)
-    standardised_GxR = divide(values_GxR - moments.mean, std(moments))
+    standardized_GxR = divide(values_GxR - moments.mean, std(moments))
     columns = [
         jnp.full((groups, 1), progress, values_GxR.dtype),
         # An average that was never observed has no distance from the mean of the others.
-        jnp.where(readings.seen_GxR, standardised_GxR, 0.0),
+        jnp.where(readings.seen_GxR, standardized_GxR, 0.0),
     ]
     if groups > 1:
         columns.append(jnp.linspace(-1, 1, groups, dtype=values_GxR.dtype)[:, None])

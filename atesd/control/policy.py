@@ -39,8 +39,8 @@ def shapes(params: dict[str, Any], features_xF: jax.Array) -> tuple[jax.Array, j
 
 def advantages(rewards_BxG: jax.Array) -> jax.Array:
     """(R - mean R) / (std R + eps) over the B decisions of each group, Eq. 9."""
-    centred = rewards_BxG - jnp.mean(rewards_BxG, axis=0)
-    return centred / (jnp.std(rewards_BxG, axis=0) + EPSILON)
+    centered = rewards_BxG - jnp.mean(rewards_BxG, axis=0)
+    return centered / (jnp.std(rewards_BxG, axis=0) + EPSILON)
 
 
 def policy_loss(
@@ -51,7 +51,7 @@ def policy_loss(
     entropy_weight: jax.Array | float,
     entropy_target: float,
 ) -> jax.Array:
-    """Eq. 9: REINFORCE, and an entropy that is penalised above its target only.
+    """Eq. 9: REINFORCE, and an entropy that is penalized above its target only.
 
     Both terms are means over the B x G decisions. The entropy's excess is squared decision by
     decision: squaring the mean's would let a sharp policy in one state pay for a flat one in

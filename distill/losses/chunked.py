@@ -1,20 +1,20 @@
 """Losses and statistics of logits that never exist for all tokens at once: no array [B, T, V].
 
-Hidden states [B, T, D] go through their heads in blocks of positions [B, t, D], and a function of the
-block's logits z = h W^T says what each token adds. Its weighted sum is differentiated,
+Hidden states [B, T, D] go through their heads in blocks of positions [B, t, D], and a function of
+the block's logits z = h W^T says what each token adds. Its weighted sum is differentiated,
 
   L = sum over b, t of w_bt value(z_bt),
 
-in the forward pass: where a block's logits are at hand, G = dL/dz is formed and used up, as
-dL/dh = G W, which is kept [B, T, D], and as a term of dL/dW = sum of G^T h, one array [V, D] in
-float32 (on every device along the batch, of its own rows). The backward pass only multiplies by the
-gradient of L, a scalar; forming the logits a second time instead took 1.9 x the time and 2.6 x the
-memory. That is why there is one differentiable scalar: a second would need a [V, D] of its own. What
-else is said of the tokens has no gradient.
+in the forward pass: where a block's logits are at hand, G = dL/dz is formed and used up, as dL/dh =
+G W, which is kept [B, T, D], and as a term of dL/dW = sum of G^T h, one array [V, D] in float32 (on
+every device along the batch, of its own rows). The backward pass only multiplies by the gradient of
+L, a scalar; forming the logits a second time instead took 1.9 x the time and 2.6 x the memory. That
+is why there is one differentiable scalar: a second would need a [V, D] of its own. What else is
+said of the tokens has no gradient.
 
-Memory: the gradients themselves, one product G^T h, and some arrays of a block. With V = 151,936 and
-D = 1024, 8192 tokens and the reverse KL to a teacher of the same size, XLA on CPU plans 0.8 GB of
-temporaries in float32 and 1.7 GB in bfloat16; the logits at once take 14.9 GB.
+Memory: the gradients themselves, one product G^T h, and some arrays of a block. With V =
+151,936 and D = 1024, 8192 tokens and the reverse KL to a teacher of the same size, XLA on CPU plans
+0.8 GB of temporaries in float32 and 1.7 GB in bfloat16; the logits at once take 14.9 GB.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from models.parameters import Params
 from models.sharding import LogicalAxes, constrain, partition_spec
 
 # A block's logits are at most this many numbers, per model and device, but at least one position of
-# every row. On CPU twice as many take a tenth more time. An accelerator has the memory for more, and
-# would wait for the sum [V, D], which every block reads and writes.
+# every row. On CPU twice as many take a tenth more time. An accelerator has the memory for more,
+# and would wait for the sum [V, D], which every block reads and writes.
 _BLOCK_ELEMENTS = 2**23
 _ACCELERATOR = 16
 
@@ -96,8 +96,9 @@ def weighted_sum(
 ) -> tuple[jax.Array, Any]:
     """sum(weights * value) [], which is differentiable, and the tokens' statistics, which are not.
 
-    Tokens of weight 0, such as those of prompts and padding, cost next to nothing: every row's other
-    tokens are moved together, and no blocks are formed behind those of the row that has most of them.
+    Tokens of weight 0, such as those of prompts and padding, cost next to nothing: every row's
+    other tokens are moved together, and no blocks are formed behind those of the row that has most
+    of them.
 
     The gradient runs into the student's hidden states and, unless it is frozen, its head; not into
     the teacher, the weights or the extras. None is computed where nothing is differentiated.
@@ -128,6 +129,9 @@ def weighted_sum(
 
     def forward(student: Readout, inputs: Any) -> Any:
         teacher, weights, extras = inputs
+        # Devices along the batch each sum up their own rows, and meet once, after the last block.
+        parts = 0 if config.lora is not None else _batch_parts(config)
+        nothing = jnp.zeros((parts, *student.head_VxD.shape), jnp.float32) if parts else None
 
         def body(head_gradient: Any, student: Readout, teacher: Readout | None, inputs: Any) -> Any:
             weights, extras = inputs
@@ -142,9 +146,6 @@ def weighted_sum(
                 head_gradient = _place(head_gradient + added, ("batch", "vocab", None), config)
             return head_gradient, (hidden_gradient, out)
 
-        # Of the devices along the batch each sums up its own, and they meet once, after the last block.
-        parts = 0 if config.lora is not None else _batch_parts(config)
-        nothing = jnp.zeros((parts, *student.head_VxD.shape), jnp.float32) if parts else None
         head_gradient, (hidden_gradient, (value, statistics)) = _loop(
             body, nothing, student, teacher, weights, (weights, extras)
         )
@@ -257,8 +258,8 @@ def _blocks(
         if x.shape[:2] != (batch, length):
             name = ("student", "teacher", "weights and extras")[path[0].idx]
             raise ValueError(
-                f"{name}: an array {x.shape} of other tokens than the student's [{batch}, {length}]; "
-                "its first axes must be the same."
+                f"{name}: an array {x.shape} of other tokens than the student's [{batch}, "
+                f"{length}]; its first axes must be the same."
             )
     # Cast, and gathered, once.
     student, teacher = _prepared(student), teacher and _prepared(teacher)

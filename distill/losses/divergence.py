@@ -1,9 +1,9 @@
 """Divergences between next-token distributions, in nats. Teacher q, student p, logits [..., V].
 
-Logits may be minus infinity, as those of masked or padded ids are. A term of probability 0 is 0; where
-one distribution has mass that the other has none of, its KL to that one is infinite.
+Logits may be minus infinity, as those of masked or padded ids are. A term of probability 0 is 0;
+where one distribution has mass that the other has none of, its KL to that one is infinite.
 
-Conventions follow GKD (arXiv 2306.13649): beta = 0 and 1 of the generalised Jensen-Shannon
+Conventions follow GKD (arXiv 2306.13649): beta = 0 and 1 of the generalized Jensen-Shannon
 divergence stand for forward and reverse KL.
 """
 
@@ -181,7 +181,7 @@ def top_k_divergence(
 
 
 def top_k_entropy(logits: jax.Array, k: int) -> jax.Array:
-    """Entropy [...] of the `min(k, V)` most likely tokens, renormalised to 1 (MOTAB, App. D.5).
+    """Entropy [...] of the `min(k, V)` most likely tokens, renormalized to 1 (MOTAB, App. D.5).
 
     Example:
       >>> import jax.numpy as jnp

@@ -10,9 +10,10 @@ any constant may be added. The three divergences are
   JSD_beta    f = beta u log(u/w) - (1 - beta) log w, w = 1 - beta + beta u
                                              A = (1 - beta) log w
 
-where the first two carry a multiple of u - 1, which has mean 0, so that every f >= 0. A token that the
-teacher has masked has d = -inf: its reverse KL is infinite, the others' summands and advantages are not. k1, k2, k3
-are Schulman's (joschu.net/blog/kl-approx.html), JSD_beta is GKD's (arXiv 2306.13649, Eq. 1).
+where the first two carry a multiple of u - 1, which has mean 0, so that every f >= 0. A token that
+the teacher has masked has d = -inf: its reverse KL is infinite, the others' summands and advantages
+are not. k1, k2, k3 are Schulman's (joschu.net/blog/kl-approx.html), JSD_beta is GKD's (arXiv
+2306.13649, Eq. 1).
 """
 
 from __future__ import annotations

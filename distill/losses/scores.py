@@ -17,7 +17,7 @@ class TokenScores(flax.struct.PyTreeNode):
     Attributes:
       nll: -log q(token), q the teacher's next-token distribution.
       reverse_kl, forward_kl, jsd: divergences of the whole distributions at the position.
-      entropy: the teacher's entropy over its most likely tokens, renormalised.
+      entropy: the teacher's entropy over its most likely tokens, renormalized.
     """
 
     nll: jax.Array

@@ -32,8 +32,8 @@ def check_cacheable(signal: Signal) -> None:
         )
     if signal.support == "top_k" and signal.top_k_of != "teacher":
         raise ValueError(
-            f"signal.top_k_of={signal.top_k_of!r} with kept teacher scores: the student's likeliest "
-            "tokens change as it learns. Use 'teacher'."
+            f"signal.top_k_of={signal.top_k_of!r} with kept teacher scores: the student's "
+            "likeliest tokens change as it learns. Use 'teacher'."
         )
 
 

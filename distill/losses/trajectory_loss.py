@@ -19,8 +19,8 @@ from models.parameters import Params
 class LossSums(flax.struct.PyTreeNode):
     """Sums over tokens, in nats, and the counts they are divided by.
 
-    `total / tokens` is the loss: one mean over all tokens that train, whatever rows, micro-batches or
-    devices they lie on.
+    `total / tokens` is the loss: one mean over all tokens that train, whatever rows, micro-batches
+    or devices they lie on.
 
     Attributes:
       total: `likelihood + divergence`: what is differentiated. The other sums have no gradient.
@@ -67,11 +67,12 @@ def trajectory_loss(
     teacher_config: models.ModelConfig | None = None,
     signal: Signal | None = None,
 ) -> LossSums:
-    """-log p on tokens with a likelihood weight, `signal`'s divergence on those with a divergence's.
+    """-log p by likelihood weights, and `signal`'s divergence by divergence weights.
 
     The teacher sees the same tokens as the student and carries no gradient; without a `signal`, or
-    with kept scores among the trajectories, it is not run at all. The heads may be padded to different
-    widths: divergences run over the ids both have, and the likelihood over the student's whole head.
+    with kept scores among the trajectories, it is not run at all. The heads may be padded to
+    different widths: divergences run over the ids that both have, and the likelihood over the
+    student's whole head.
 
     Raises:
       ValueError: a signal without a teacher.

@@ -20,7 +20,7 @@ _ARRAYS = ("tokens", "source", "likelihood_weights", "divergence_weights")
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One trajectory without padding; all of one length [T]. Some have kept teacher scores, or none.
+    """One trajectory without padding: arrays [T], and kept teacher scores where there are any.
 
     Its first token is a prompt's: with no weight, so that nothing is predicted across a border.
     """
@@ -42,7 +42,8 @@ class Segment:
 def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
     """Distributes items over rows: the longest first, each into the first row with room for it.
 
-    A tree of the rows' room finds that row in logarithmic time. Items of one length keep their order.
+    A tree of the rows' room finds that row in logarithmic time. Items of one length keep their
+    order.
 
     Args:
       lengths: in tokens.
@@ -62,7 +63,8 @@ def first_fit_decreasing(lengths: Sequence[int], width: int) -> list[list[int]]:
     if len(sizes) and sizes.max() > width:
         longest = int(sizes.argmax())
         raise ValueError(
-            f"Trajectory {longest} has {sizes[longest]} tokens and does not fit into rows of {width}."
+            f"Trajectory {longest} has {sizes[longest]} tokens and does not fit into rows of "
+            f"{width}."
         )
     leaves = 1 << max(0, len(sizes) - 1).bit_length()
     room = np.full(2 * leaves, width, np.int64)  # node i has the children 2 i and 2 i + 1

@@ -41,7 +41,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
         raise ValueError(f"mesh={dict(sizes)} does not fill the {len(devices)} devices there are.")
     if len(devices) == 1:
         return None
-    if devices[0].platform == "tpu":  # neighbours on the mesh are neighbours on the chips' network
+    if devices[0].platform == "tpu":  # neighbors on the mesh are neighbors on the chips' network
         return Mesh(create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
     return Mesh(np.asarray(devices).reshape(shape), AXES)
 

@@ -16,7 +16,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: [] int32, batches trained on; those that changed nothing (`distill.train.update`) count.
       params: the student's parameters.
-      opt_state: the optimiser's state, sharded like the parameters.
+      opt_state: the optimizer's state, sharded like the parameters.
       method_state: whatever else a method carries from step to step (rollout weights, controllers,
         buffers); an empty dict where there is nothing.
     """

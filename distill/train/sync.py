@@ -26,7 +26,7 @@ def rollout_params(state: TrainState) -> Params:
 
 
 def refreshing(train_step: TrainStep, sync_every: int) -> TrainStep:
-    """`train_step`, and after every `sync_every`-th update the rollout's weights are the new ones."""
+    """`train_step`; after every `sync_every`-th update the rollout's weights are the new ones."""
     if sync_every == 1:
         return train_step
 

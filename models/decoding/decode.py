@@ -6,6 +6,7 @@ the length are never read and are overwritten as the row grows again.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import flax.struct
@@ -77,14 +78,15 @@ def capacities(start: int, total: int) -> list[int]:
 
 
 def unstack(params: Params, config: ModelConfig) -> Params:
-    """Parameters as decoding wants them: `layers` a list with an entry per layer, all in `config.dtype`.
+    """Parameters as decoding reads them: `layers` is a list of layers, all in `config.dtype`.
 
     Call it once, outside the token loop: there every token reads all of them.
     """
     if isinstance(params["layers"], list):
         return params
     params = jax.tree.map(lambda x: x.astype(config.dtype), params)
-    layers = [jax.tree.map(lambda x: x[i], params["layers"]) for i in range(config.num_layers)]  # noqa: B023
+    stacked = params["layers"]
+    layers = [jax.tree.map(operator.itemgetter(i), stacked) for i in range(config.num_layers)]
     return {**params, "layers": layers}
 
 
@@ -210,10 +212,9 @@ def decode(
 
     def step(carry: tuple[Cache, Cursor], _: None):
         cache, cursor = carry
-        hidden, cache = extend(
-            params, config, cursor.token_B[:, None], cursor.length_B - 1, cache,
-            cursor.active_B[:, None],
-        )  # fmt: skip
+        token_Bx1, active_Bx1 = cursor.token_B[:, None], cursor.active_B[:, None]
+        start_B = cursor.length_B - 1
+        hidden, cache = extend(params, config, token_Bx1, start_B, cache, active_Bx1)
         token, log_prob_sampled, log_prob = sample(
             logits(params, config, hidden[:, 0]),
             keys_B,

@@ -75,7 +75,7 @@ def first_argmax(x_BxV: jax.Array) -> jax.Array:
     """Where each row has its maximum [B], int32; the first place of several.
 
     As `jnp.argmax`, of numbers. That one walks through value and index together, which XLA on CPU
-    does not vectorise, and forms the noise of `sample` inside of the walk: three times as long.
+    does not vectorize, and forms the noise of `sample` inside of the walk: three times as long.
     """
     x_BxV = jax.lax.optimization_barrier(x_BxV)
     size = x_BxV.shape[-1]

@@ -2,7 +2,8 @@
 
 A rollout says how a prompt is prefilled, how a row begins, what a chunk does and what comes out of
 a finished row. `run` drives a whole batch to its end inside jit; an engine outside of jit calls the
-same functions, and between chunks takes finished rows out (`take`) and puts fresh ones in (`scatter`).
+same functions, and between chunks takes finished rows out (`take`) and puts fresh ones in
+(`scatter`).
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def scatter(tree: TreeT, rows_R: jax.Array, fresh: TreeT) -> TreeT:
     """
 
     def put(x: jax.Array, new: jax.Array) -> jax.Array:
-        leading = tuple(slice(None) if m == n else slice(m) for m, n in zip(new.shape[1:], x.shape[1:], strict=True))  # fmt: skip
+        sizes = zip(new.shape[1:], x.shape[1:], strict=True)
+        leading = tuple(slice(None) if m == n else slice(m) for m, n in sizes)
         return x.at[(rows_R, *leading)].set(new, mode="drop")
 
     return jax.tree.map(put, tree, fresh)

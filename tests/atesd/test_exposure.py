@@ -22,7 +22,7 @@ from atesd.exposure import (
     reference_responses,
     shown_tokens,
 )
-from atesd.references import Reference, ReferenceTokens, sentence_ends, tokenise_reference
+from atesd.references import Reference, ReferenceTokens, sentence_ends, tokenize_reference
 from distill.trajectories import Source
 
 WIDTHS = ReferenceWidths(head=64, reasoning=48, answer=20, tail=16)
@@ -39,7 +39,7 @@ def row(rng, unit="sentence"):
 
     text = "".join(rng.choice("ab. \n") for _ in range(rng.choice((0, 5, 30, 47, 70))))
     reference = Reference(text, f"\\boxed{{{rng.randrange(10**6)}}}", rng.random() < 0.5)
-    return tokenise_reference(reference, ids(60), ids(16), encode, WIDTHS.reasoning, unit)
+    return tokenize_reference(reference, ids(60), ids(16), encode, WIDTHS.reasoning, unit)
 
 
 def of_lengths(lengths):
@@ -126,7 +126,7 @@ def test_exposure_outside_the_unit_interval_counts_as_its_end():
     exposures=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4),
 )
 def test_shown_text(text, exposures):
-    tokens = tokenise_reference(Reference(text, "\\boxed{8}", True), [1], [2], encode, 48)
+    tokens = tokenize_reference(Reference(text, "\\boxed{8}", True), [1], [2], encode, 48)
     references = pack_references([tokens], ReferenceWidths(16, 48, 16, 16))
     cuts = []
     for a in [0.0, *sorted(exposures), 1.0]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atesd.references import Reference, sentence_ends, split_reference, tokenise_reference
+from atesd.references import Reference, sentence_ends, split_reference, tokenize_reference
 
 TEXT = st.text(alphabet='ab.!?3 \n$")}é=', max_size=60)
 
@@ -114,7 +114,7 @@ def encoder(pieces):
 
 def tokenise(pieces, max_reasoning=1000, unit="sentence", answer="\\boxed{8}"):
     reference = Reference("".join(pieces), answer, True)
-    return tokenise_reference(reference, [91, 92], [93], encoder(pieces), max_reasoning, unit)
+    return tokenize_reference(reference, [91, 92], [93], encoder(pieces), max_reasoning, unit)
 
 
 def test_pieces_of_a_reference():
@@ -137,7 +137,7 @@ def test_a_token_that_spills_over_ends_the_sentence():
     def encode(text):
         return ([1, 2, 3, 4], [3, 4, 4, 6]) if text == reference.reasoning else ([5], [1])
 
-    got = tokenise_reference(reference, [], [], encode, 10)
+    got = tokenize_reference(reference, [], [], encode, 10)
     assert got.cuts == (0, 0, 0, 3, 4)
 
 
