@@ -1,4 +1,4 @@
-"""What TOPD's look ahead costs: `python -m experiments.bench_windows [--rounds 8]`.
+"""What TOPD's look ahead costs: `python -m experiments.bench_windows`.
 
 Whole steps (rollout, windows, update) of `configs/topd.py`, of the same with `windows.student = "reuse"`,
 and of `configs/topd.py:opd`, in turns, in one process and on the same batches; medians over rounds of five
@@ -8,25 +8,37 @@ so that their rollouts may differ in length after the first update. The paper re
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
+import sys
+from typing import Annotated
 
-from configs import topd
-from experiments.bench.online_steps import print_seconds, time_steps
-from experiments.methods import make_recipe
+from experiments.command.command import command
+from experiments.command.flags import Flag
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How long is measured."""
+
+    rounds: Annotated[int, Flag("in which every method has its turn")] = 8
+
+
+def run(settings: Settings) -> None:
     """Prints medians and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
+    from configs import topd
+    from experiments.bench.online_steps import print_seconds, time_steps
+    from experiments.methods import make_recipe
+
     arms = {"opd": "opd", "topd": "", "topd, reuse": ""}
     configs = {name: topd.get_config(arg) for name, arg in arms.items()}
     configs["topd, reuse"].windows.student = "reuse"
     for name in ("topd", "topd, reuse"):
         configs[name].guidance.gradient_ratio_every = 0
-    print_seconds(time_steps(configs, make_recipe, warm_up=5, steps=5, rounds=rounds), "opd")
+    seconds = time_steps(configs, make_recipe, warm_up=5, steps=5, rounds=settings.rounds)
+    print_seconds(seconds, "opd")
 
+
+main = command("bench_windows", Settings, run, __doc__)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

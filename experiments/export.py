@@ -1,6 +1,6 @@
 """A run's student as a Hugging Face directory:
 
-python -m experiments.export --workdir DIR --out DIR [--checkpoint final|best|STEP] [--dtype bfloat16]
+    python -m experiments.export --workdir DIR --out DIR --dtype bfloat16
 
 The directory holds what transformers and inference servers look for: weights in one or several
 safetensors files, tokenizer, chat template, generation config, and a model card.
@@ -8,23 +8,25 @@ safetensors files, tokenizer, chat template, generation config, and a model card
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.command.command import command
+from experiments.command.flags import Flag
 from experiments.pair.pair import lora_of
 from experiments.workdir.workdir import CHECKPOINTS, read_config, read_results
 from models import Llama3RopeScaling, ModelConfig, load_config, merge, save_pretrained
+from models.dtypes import DTYPES
 from models.embedded import model_directory, tokenizer_directory
 from models.text.tokenizer import eos_ids, load_tokenizer
 
-DTYPES = ("float32", "bfloat16", "float16")
 GENERATION = "generation_config.json"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMG]B|[MG]iB)", re.IGNORECASE)
@@ -189,28 +191,30 @@ def _tokens(score: Mapping[str, Any]) -> str:
     return f"{float(score['mean_length']):,.1f} tokens" if "mean_length" in score else "unknown"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when it could not be done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.export", description="Writes a run's student for transformers."
-    )
-    parser.add_argument("--workdir", required=True, help="the run's directory")
-    parser.add_argument("--out", required=True, help="directory to write; new or empty")
-    parser.add_argument("--checkpoint", default="final", help="final (the default), best or a step")
-    parser.add_argument("--dtype", choices=DTYPES, help="as trained by default")
-    parser.add_argument("--max_shard_size", default="5GiB", help="of a weights file (5GiB)")
-    flags = parser.parse_args(arguments)
-    if flags.checkpoint not in ("final", "best") and not flags.checkpoint.isdigit():
-        parser.error(f"--checkpoint must be final, best or a step, not {flags.checkpoint!r}")
-    try:
-        shard = bytes_of(flags.max_shard_size)
-        step = export(flags.workdir, flags.out, flags.checkpoint, flags.dtype, shard)
-    except (OSError, ValueError) as error:
-        print(f"Nothing was exported. {error}", file=sys.stderr)
-        return 1
-    print(f"Wrote step {step} of {flags.workdir} to {flags.out}")
-    return 0
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to export, and as what."""
 
+    workdir: Annotated[Path, Flag("the run's directory", "DIR")]
+    out: Annotated[Path, Flag("directory to write; new or empty", "DIR")]
+    checkpoint: Annotated[str, Flag("final, best or a step")] = "final"
+    dtype: Annotated[str | None, Flag("as trained by default", choices=DTYPES)] = None
+    max_shard_size: Annotated[str, Flag("of a weights file, such as 500MB")] = "5GiB"
+
+    def __post_init__(self) -> None:
+        if self.checkpoint not in ("final", "best") and not self.checkpoint.isdigit():
+            raise ValueError(f"--checkpoint={self.checkpoint} must be final, best or a step.")
+        bytes_of(self.max_shard_size)
+
+
+def run(settings: Settings) -> None:
+    """Exports the student."""
+    shard = bytes_of(settings.max_shard_size)
+    step = export(settings.workdir, settings.out, settings.checkpoint, settings.dtype, shard)
+    print(f"Wrote step {step} of {settings.workdir} to {settings.out}")
+
+
+main = command("export", Settings, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -27,17 +27,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from experiments.command.command import command
-from experiments.command.config_file import ConfigFile
+from experiments.command.config_flags import ConfigFlags
 from experiments.command.flags import Flag
 
 RESULTS = "local_test.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ConfigFlags):
     """Which prefixes, and what is done on each."""
 
-    config: Annotated[ConfigFile, Flag("a config of TOPD, such as configs/topd.py")]
     out: Annotated[Path, Flag(f"directory for {RESULTS}", "DIR")]
     prefixes: Annotated[int, Flag("divergent prefixes")] = 128
     steps: Annotated[int, Flag("gradient steps on each of them")] = 5

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Annotated
 
 from experiments.command.command import command
-from experiments.command.config_file import ConfigFile
+from experiments.command.config_flags import ConfigFlags
 from experiments.command.flags import Flag
 from experiments.command.process_flags import ProcessFlags
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(ProcessFlags):
+class Settings(ConfigFlags, ProcessFlags):
     """What to run, and where."""
 
-    config: Annotated[ConfigFile, Flag("such as configs/motab.py or configs/motab.py:smoke")]
     workdir: Annotated[
         str | None, Flag("the run's directory; runs/CONFIG[-ARG] by default", "DIR")
     ] = None

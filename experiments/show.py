@@ -1,8 +1,6 @@
-"""Sampled trajectories of a run in the terminal: `python -m experiments.show WORKDIR`.
+"""Sampled trajectories of a run in the terminal:
 
-    --n 4        trajectories shown, from the last (4); 0 for all
-    --step 20    those sampled at one update
-    --breached   those that the monitor sent back
+    python -m experiments.show WORKDIR
 
 Colours say who wrote the text: the student, the student where it erred, the revision text, the teacher.
 Below stand V and its boundary gamma of every step. Without colours (`NO_COLOR=1`, or a file) parts are
@@ -11,127 +9,40 @@ marked by name. Only reads the workdir.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
-from experiments.workdir.results import read_run
-
-STYLES = {
-    "student": "bright_blue",
-    "flawed": "yellow underline",
-    "revision": "bold magenta",
-    "teacher": "green",
-}
-_BAR = 20
+from experiments.command.command import command
+from experiments.command.flags import Flag
 
 
-def select(
-    records: Sequence[Mapping[str, Any]], n: int, step: int | None = None, breached: bool = False
-) -> list[Mapping[str, Any]]:
-    """The last `n` records (0: all) of one step and kind.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which trajectories of which run."""
 
-    Raises:
-      ValueError: n is negative, or there are none.
-    """
-    if n < 0:
-        raise ValueError(f"--n {n} must be 0 (all) or more.")
-    found = [
-        r
-        for r in records
-        if (step is None or r["step"] == step) and (not breached or r.get("breach", -1) >= 0)
-    ]
-    if not found:
-        steps = sorted({r["step"] for r in records})
-        where = f"They were sampled at steps {steps}." if steps else "samples.every says when."
-        raise ValueError(f"There are no such trajectories. {where}")
-    return found[-n:] if n else found
+    workdir: Annotated[Path, Flag("the run's directory", positional=True)]
+    n: Annotated[int, Flag("how many, from the last; 0 for all")] = 4
+    step: Annotated[int | None, Flag("those sampled at this update")] = None
+    breached: Annotated[bool, Flag("those that the monitor sent back")] = False
 
 
-def trajectory(record: Mapping[str, Any], colour: bool = True) -> RenderableType:
-    """One trajectory: its text by who wrote it and, where a monitor watched, its steps.
+def run(settings: Settings) -> None:
+    """Shows them."""
+    from rich.console import Console
 
-    Args:
-      record: a line of trajectories.jsonl.
-      colour: False marks parts by name.
-    """
-    text = Text()
-    for part in record.get("parts", []):
-        if not colour:
-            text.append(f"[{part['source']}] ")
-        text.append(part["text"], STYLES.get(part["source"], ""))
-    title = Text.assemble((str(record.get("prompt", "")), "bold"))
-    below = Text(
-        f"step {record['step']}, {record.get('id', '')}, answer {record.get('answer', '')}"
-    )
-    parts: list[RenderableType] = [title, Text(), text]
-    if record.get("values"):
-        parts += [Text(), _steps(record)]
-    return Panel(Group(*parts), subtitle=below, subtitle_align="left", box=box.ROUNDED)
+    from experiments.report.shown_trajectories import select, show
+    from experiments.workdir.results import read_run
+
+    console = Console()
+    records = read_run(settings.workdir).all_trajectories
+    chosen = select(records, settings.n, settings.step, settings.breached)
+    show(chosen, console, console.color_system is not None and "NO_COLOR" not in os.environ)
 
 
-def _steps(record: Mapping[str, Any]) -> Table:
-    """V and gamma of every step, and which of them breached."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("step", "V", "gamma"):
-        table.add_column(name, justify="right")
-    table.add_column("V █, gamma │", no_wrap=True)
-    table.add_column("")
-    breach, root = record.get("breach", -1), record.get("root", -1)
-    for index, (value, boundary) in enumerate(
-        zip(map(float, record["values"]), map(float, record["boundaries"]), strict=False)
-    ):
-        cells = ["█" if (i + 0.5) / _BAR <= value else "·" for i in range(_BAR)]
-        cells[min(_BAR - 1, max(0, int(boundary * _BAR)))] = "│"
-        marks = [name for name, at in (("root", root), ("breach", breach)) if at == index]
-        table.add_row(
-            str(index + 1),
-            f"{value:.3f}",
-            f"{boundary:.3f}",
-            "".join(cells),
-            ", ".join(marks),
-            style="red" if index == breach else None,
-        )
-    return table
-
-
-def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
-    """The command; 1 when it could not be done."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.show", description="Sampled trajectories in the terminal."
-    )
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR")
-    parser.add_argument("--n", type=int, default=4, help="how many, from the last (4); 0 for all")
-    parser.add_argument("--step", type=int, help="those sampled at this update")
-    parser.add_argument("--breached", action="store_true", help="those that were sent back")
-    options = parser.parse_args(arguments)
-    console = console or Console()
-    try:
-        records = read_run(options.workdir).all_trajectories
-        chosen = select(records, options.n, options.step, options.breached)
-    except (OSError, ValueError) as error:
-        print(f"Nothing to show. {error}", file=sys.stderr)
-        return 1
-    colour = console.color_system is not None and "NO_COLOR" not in os.environ
-    for record in chosen:
-        console.print(trajectory(record, colour))
-    sources = [name for name in STYLES if any(_wrote(name, record) for record in chosen)]
-    console.print(Text.assemble(*[(f"{name}  ", STYLES[name]) for name in sources]))
-    return 0
-
-
-def _wrote(source: str, record: Mapping[str, Any]) -> bool:
-    return any(part["source"] == source for part in record.get("parts", []))
-
+main = command("show", Settings, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,15 +6,14 @@ environments of their own; where one is absent the report says so.
 
     python3.11 -m venv peers && peers/bin/pip install torch==2.13.0 transformers trl==1.16.0 accelerate
     python3.11 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
-    python -m experiments.bench --what all --model tiny --peer-python peers/bin/python \\
-        --peer-python tunix=tunix/bin/python --out bench/tiny
+    python -m experiments.bench --what all --model tiny --peer_python peers/bin/python \\
+        --peer_python tunix=tunix/bin/python --out bench/tiny
 
 Writes results.json, table.md and the processes' logs to --out.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -22,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from experiments.bench.describe import describe
 from experiments.bench.order import measurements
@@ -36,6 +35,10 @@ from experiments.bench.processes import (
 )
 from experiments.bench.table import markdown
 from experiments.bench.workloads import MODELS, PEERS, WHAT, request
+from experiments.command.command import command
+from experiments.command.flags import Flag
+from experiments.machine.exit_codes import FAILED
+from models.checks import Count
 
 # Nothing is read from a cache of compiled programs, except where that is what is measured.
 _UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false", "TOKENIZERS_PARALLELISM": "false"}
@@ -105,15 +108,6 @@ def _write(results: Sequence[Result], model: str, out: Path) -> None:
     (out / "table.md").write_text(markdown(results, model, about), encoding="utf-8")
 
 
-def _names(text: str, known: Sequence[str], flag: str) -> list[str]:
-    """Names between commas; `all` stands for every one."""
-    names = list(known) if text == "all" else [n for n in text.split(",") if n]
-    unknown = [n for n in names if n not in known]
-    if unknown:
-        raise ValueError(f"{flag} {','.join(unknown)}: choose among {', '.join(known)}, or all.")
-    return names
-
-
 def _pythons(texts: Sequence[str]) -> dict[str, str]:
     """Interpreters by peer: PATH for all, NAME=PATH for one.
 
@@ -125,52 +119,57 @@ def _pythons(texts: Sequence[str]) -> dict[str, str]:
     for text in sorted(texts, key=lambda text: "=" in text):  # those for one go last
         name, _, path = text.rpartition("=")
         if name and name not in outside:
-            raise ValueError(f"--peer-python {text}: choose among {', '.join(outside)}.")
+            raise ValueError(f"--peer_python {text}: choose among {', '.join(outside)}.")
         found |= dict.fromkeys([name] if name else outside, path)
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 where a measurement failed, 2 for a wrong flag."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.bench",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--what", default="all", help=f"all, or some of {','.join(WHAT)}")
-    parser.add_argument("--peers", default="all", help=f"all, none, or some of {','.join(PEERS)}")
-    parser.add_argument(
-        "--model", default="tiny", help=f"{', '.join(MODELS)}, or a Hugging Face directory"
-    )
-    parser.add_argument(
-        "--peer-python",
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="interpreter of all peers, or of one; this one by default",
-    )
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--out", default="bench", help="directory to write")
-    flags = parser.parse_args(arguments)
-    try:
-        whats = _names(flags.what, WHAT, "--what")
-        peers = [] if flags.peers == "none" else _names(flags.peers, PEERS, "--peers")
-        pythons = _pythons(flags.peer_python)
-    except ValueError as error:
-        parser.error(str(error))
-    if flags.repetitions < 1:
-        parser.error(f"--repetitions {flags.repetitions} must be at least 1")
-    if flags.model not in MODELS and not (Path(flags.model).expanduser() / "config.json").is_file():
-        parser.error(
-            f"--model {flags.model}: neither one of {', '.join(MODELS)} nor a directory with a "
-            "config.json"
-        )
-    os.chdir(ROOT)  # so that `-m experiments.bench.worker` finds this checkout
-    out = Path(flags.out).expanduser().resolve()
-    results = bench(whats, peers, flags.model, pythons, flags.repetitions, out)
-    print((out / "table.md").read_text(encoding="utf-8"))
-    return int(any(r.state == "failed" for r in results))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, of whom, and how often."""
 
+    what: Annotated[
+        tuple[str, ...], Flag("workloads, or all", "WHAT,...", ("all", *WHAT), separator=",")
+    ] = ("all",)
+    peers: Annotated[
+        tuple[str, ...],
+        Flag("other libraries, all or none", "PEER,...", ("all", "none", *PEERS), separator=","),
+    ] = ("all",)
+    model: Annotated[str, Flag(f"{', '.join(MODELS)}, or a Hugging Face directory")] = "tiny"
+    peer_python: Annotated[
+        tuple[str, ...],
+        Flag("interpreter of all peers, or of one; this one by default", "[NAME=]PATH"),
+    ] = ()
+    repetitions: Annotated[Count, Flag("of every measurement")] = 5
+    out: Annotated[Path, Flag("directory to write", "DIR")] = Path("bench")
+
+    def __post_init__(self) -> None:
+        _pythons(self.peer_python)
+        directory = Path(self.model).expanduser()
+        if self.model not in MODELS and not (directory / "config.json").is_file():
+            raise ValueError(
+                f"--model={self.model}: neither one of {', '.join(MODELS)} nor a directory with a "
+                "config.json."
+            )
+
+
+def _chosen(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names, of which `all` stands for every one and `none` for no one."""
+    return list(known) if "all" in names else [name for name in names if name != "none"]
+
+
+def run(settings: Settings) -> int:
+    """Measures; 1 where a measurement failed."""
+    os.chdir(ROOT)  # so that `-m experiments.bench.worker` finds this checkout
+    out = settings.out.expanduser().resolve()
+    whats, peers = _chosen(settings.what, WHAT), _chosen(settings.peers, PEERS)
+    pythons = _pythons(settings.peer_python)
+    results = bench(whats, peers, settings.model, pythons, settings.repetitions, out)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    return FAILED if any(r.state == "failed" for r in results) else 0
+
+
+main = command("bench", Settings, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What slots gain over static batches: `python -m experiments.bench_engine [--rows 192] [--slots 16]`.
+"""What slots gain over static batches, as `experiments.bench_engine` measures it.
 
 One model samples responses of log-normal lengths (p95 / p50 = 5), which each row's own budget
 forces: no text ends by itself. Both ways write the same tokens with the same parts of a rollout;
@@ -8,7 +8,6 @@ left out: both ways run before they are timed.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from typing import Any
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import models
-from experiments.machine.environment import environment
 from experiments.rollouts.engine import Engine, Request, key_data, programs
 from models.decoding.generate import make_slots
 from models.decoding.sampling import Sampling
@@ -137,20 +135,3 @@ def _rows(prompts: np.ndarray, budgets: np.ndarray, key: jax.Array, batch: slice
 def _static_steps(parts: Slots, budgets: np.ndarray, batches: list[slice]) -> int:
     chunk = parts.chunk_tokens
     return sum(len(budgets[b]) * -(-int(budgets[b].max()) // chunk) * chunk for b in batches)
-
-
-def main() -> None:
-    """Prints what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=192)
-    parser.add_argument("--slots", type=int, default=16)
-    options = parser.parse_args()
-    measured = measure(options.rows, options.slots)
-    where = environment()
-    print(f"commit {where['commit']}, {where['device_count']} x {where['device']}")
-    for name, value in measured.items():
-        print(f"{name}: {value:.4g}")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from absl import logging
 
+from experiments.command.config_flags import ConfigFlags
 from experiments.command.flags import read_flags
 from experiments.machine.exit_codes import FAILED, RESUMABLE, STOPPED, Interrupted
 
@@ -54,6 +55,9 @@ def command(
             if not faulthandler.is_enabled():
                 faulthandler.enable()
         try:
+            if isinstance(given, ConfigFlags) and given.print_config:
+                given.show()
+                return 0
             return run(given) or 0
         except EXPECTED as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)

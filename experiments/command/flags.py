@@ -6,7 +6,8 @@
         n: Annotated[Count, Flag("samples per problem")] = 8
 
 A field may be text, a number, a `Path`, a bool (given, it is true), a tuple of these, or one of these or
-None. A field without a default has to be given. Ranges are those of `models.checks`.
+None. A field without a default has to be given. Ranges are those of `models.checks`. A field without a
+`Flag` has its meaning from the `Attributes` of its class.
 """
 
 from __future__ import annotations
@@ -84,7 +85,10 @@ def read_flags(
                 require(field.shown, values[name], field.hint)
             except ValueError as error:
                 parser.error(str(error))
-    return settings(**values)
+    try:
+        return settings(**values)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,9 @@ def flags_of(settings: Any) -> dict[str, _Field]:
     for field in dataclasses.fields(settings):
         hint = hints[field.name]
         base, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        (flag,) = (e for e in extras if isinstance(e, Flag))
+        flag = next((e for e in extras if isinstance(e, Flag)), None) or _documented(
+            settings, field
+        )
         members = get_args(base) if get_origin(base) in (Union, types.UnionType) else (base,)
         (kind,) = (m for m in members if m is not types.NoneType)
         many = get_origin(kind) is tuple
@@ -124,6 +130,13 @@ def flags_of(settings: Any) -> dict[str, _Field]:
         ranged = any(not isinstance(e, Flag) for e in extras)
         found[field.name] = _Field(field.name, flag, hint, kind, many, field.default, ranged)
     return found
+
+
+def _documented(settings: Any, field: dataclasses.Field) -> Flag:
+    """A flag of a field that its class explains under `Attributes`."""
+    from experiments.config.describe import meanings
+
+    return Flag(meanings(settings)[field.name])
 
 
 def _finite(text: str) -> float:
@@ -175,6 +188,13 @@ class _Parser(argparse.ArgumentParser):
         self._need(False)
         return text
 
+    def _plain(self, argument: str) -> str:
+        """`--peer_python=x` of `--peer-python=x`: either is usual."""
+        name, equals, value = argument.partition("=")
+        plain = name[2:].replace("-", "_")
+        known = name.startswith("--") and plain in self._fields
+        return f"--{plain}{equals}{value}" if known else argument
+
     def read(
         self, arguments: Sequence[str] | None
     ) -> tuple[argparse.Namespace, dict[str, ConfigFile]]:
@@ -182,7 +202,7 @@ class _Parser(argparse.ArgumentParser):
         if arguments is None:
             arguments = sys.argv[1:]
         set_fields: list[str] = []
-        rest = list(arguments)
+        rest = [self._plain(argument) for argument in arguments]
         if self._config is not None:
             set_fields, rest = split_fields(rest)
         given, strays = self.parse_known_args(rest)

@@ -9,13 +9,16 @@ arms alone. Nothing else of the document changes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from experiments.command.command import command
+from experiments.command.flags import Flag
 from experiments.compare.table.markdown import NONE, aligned, duration, estimate, remarks
 from experiments.workdir.workdir import write_atomic
 
@@ -93,23 +96,33 @@ def _estimate(found: Mapping[str, Any] | None) -> str:
     return f"{mean} ({interval})"
 
 
-def main(documents: Sequence[str]) -> int:
-    """The command; 1 where a document could not be made."""
-    if not documents:
-        print("Name the documents to collect results in: README.md, ...", file=sys.stderr)
-        return 1
-    for name in map(Path, documents):
-        try:
-            text = name.read_text(encoding="utf-8")
-            made = collect(text, name.parent)
-        except (OSError, ValueError) as error:
-            print(f"{name} was left as it is. {error}", file=sys.stderr)
-            return 1
-        if made != text:
-            write_atomic(name, made.encode())
-        print(f"{name}: {'written' if made != text else 'was up to date'}")
-    return 0
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where to collect results."""
 
+    documents: Annotated[
+        tuple[Path, ...], Flag("documents with parts for studies", "DOCUMENT", positional=True)
+    ]
+
+
+def run(settings: Settings) -> None:
+    """Writes the documents whose results have changed.
+
+    Raises:
+      ValueError: a document could not be made.
+    """
+    for document in settings.documents:
+        try:
+            text = document.read_text(encoding="utf-8")
+            made = collect(text, document.parent)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{document} was left as it is. {error}") from error
+        if made != text:
+            write_atomic(document, made.encode())
+        print(f"{document}: {'written' if made != text else 'was up to date'}")
+
+
+main = command("compare.collect", Settings, run, __doc__)
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,22 +1,22 @@
 """What a run would read of a data set, and what it would leave out:
 
-python -m experiments.data --name sample/gsm8k [--against aime24 ...] [--out clean.jsonl]
+python -m experiments.data --name sample/gsm8k --against aime24 --out clean.jsonl
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.command.command import command
+from experiments.command.flags import Flag
 from experiments.data.fields import FIELDS
 from experiments.data.filters import Filter
 from experiments.data.sources import FileSource, Source, load_source
@@ -24,71 +24,65 @@ from experiments.workdir.workdir import write_atomic
 from models.embedded import tokenizer_directory
 from models.text.tokenizer import encode, load_tokenizer
 
-_FILTER = {f.name: f for f in dataclasses.fields(Filter)}
+# Names and paths have brackets of their own.
+_AS_IT_IS: Any = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.data", description="Reads a data set as a run would."
-    )
-    add = parser.add_argument
-    add("--name", required=True, help="as data.train.name in a config")
-    add("--path", default="", help="a local copy of a known data set")
-    add("--subset", default="", help="of the hub's data set")
-    add("--split", default="", help="of the hub's data set, or of a folder")
-    add("--size", type=int, default=0, help="examples at most; 0 for all")
-    add("--fields", nargs="*", default=[], metavar="FIELD=NAME", help=f"FIELD: {', '.join(FIELDS)}")
-    add(
-        "--on_error", choices=("raise", "skip"), default="raise", help="of records that are no good"
-    )
-    for name, field in _FILTER.items():
-        if isinstance(field.default, bool):
-            add(f"--{name}", action="store_true", help="see experiments.data.filters.Filter")
-        elif isinstance(field.default, tuple):
-            add(f"--{name}", nargs="*", default=[], help="evaluation sets, by name or path")
-        else:
-            add(f"--{name}", type=type(field.default), default=field.default, help="see Filter")
-    add("--tokenizer", default="", help="a model's directory: lengths in its tokens")
-    add("--out", type=Path, help="a .jsonl file to write the examples to, in this project's schema")
-    return parser
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(Filter):
+    """What to read, what of it to keep, and what to show of it."""
+
+    name: Annotated[str, Flag("as data.train.name in a config")]
+    path: Annotated[str, Flag("a local copy of a known data set")] = ""
+    subset: Annotated[str, Flag("of the hub's data set")] = ""
+    split: Annotated[str, Flag("of the hub's data set, or of a folder")] = ""
+    size: Annotated[int, Flag("examples at most; 0 for all")] = 0
+    fields: Annotated[
+        tuple[str, ...], Flag(f"FIELD is one of {', '.join(FIELDS)}", "FIELD=NAME")
+    ] = ()
+    on_error: Annotated[
+        str, Flag("what becomes of records that are no good", choices=("raise", "skip"))
+    ] = "raise"
+    tokenizer: Annotated[str, Flag("a model's directory: lengths in its tokens", "DIR")] = ""
+    out: Annotated[Path | None, Flag("a file to write the examples to", "FILE.jsonl")] = None
 
 
-def run(options: argparse.Namespace, console: Console) -> Source:
+def read(settings: Settings, console: Console) -> Source:
     """Reads, shows and, with `out`, writes: examples there, what was left out beside them."""
     fields = {}
-    for item in options.fields:
+    for item in settings.fields:
         field, equals, name = item.partition("=")
         if not equals:
             raise ValueError(f"--fields {item!r} must be of the form FIELD=NAME.")
         fields[field] = name
     count = None
-    if options.tokenizer:
-        tokenizer = load_tokenizer(tokenizer_directory(options.tokenizer))
+    if settings.tokenizer:
+        tokenizer = load_tokenizer(tokenizer_directory(settings.tokenizer))
         count = lambda text: len(encode(tokenizer, text))  # noqa: E731
     spec: dict[str, Any] = {
-        "name": options.name,
-        "size": options.size,
+        "name": settings.name,
+        "size": settings.size,
         "fields": fields,
-        "filter": {name: getattr(options, name) for name in _FILTER},
+        "filter": {f.name: getattr(settings, f.name) for f in dataclasses.fields(Filter)},
     }
-    spec |= {n: getattr(options, n) for n in ("path", "subset", "split", "on_error")}
+    spec |= {n: getattr(settings, n) for n in ("path", "subset", "split", "on_error")}
     source = load_source(spec)
     if isinstance(source, FileSource):
-        console.print(f"{options.name}: {source.report.summary}.", highlight=False)
+        console.print(f"{settings.name}: {source.report.summary}.", **_AS_IT_IS)
     console.print(_lengths(source, count))
-    if options.out:
+    if settings.out:
         lines = [json.dumps(dataclasses.asdict(example)) for example in source]
-        write_atomic(options.out, "".join(f"{line}\n" for line in lines).encode())
-        console.print(f"Wrote {options.out}", highlight=False)
+        write_atomic(settings.out, "".join(f"{line}\n" for line in lines).encode())
+        console.print(f"Wrote {settings.out}", **_AS_IT_IS)
         if isinstance(source, FileSource) and source.report.dropped:
-            beside = options.out.with_suffix(".dropped.jsonl")
+            beside = settings.out.with_suffix(".dropped.jsonl")
             records = [
                 {"id": id_, "reason": reason, "detail": detail}
                 for reason, found in source.report.dropped.items()
                 for id_, detail in found
             ]
             write_atomic(beside, "".join(json.dumps(r) + "\n" for r in records).encode())
-            console.print(f"Wrote {beside}", highlight=False)
+            console.print(f"Wrote {beside}", **_AS_IT_IS)
     return source
 
 
@@ -108,16 +102,12 @@ def _lengths(source: Source, count: Any) -> Table:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 when it could not be done."""
-    options = _parser().parse_args(arguments)
-    try:
-        run(options, Console())
-    except (ImportError, OSError, ValueError) as error:
-        print(f"Nothing was read. {error}", file=sys.stderr)
-        return 1
-    return 0
+def run(settings: Settings) -> None:
+    """Reads, and shows what there is."""
+    read(settings, Console())
 
+
+main = command("data", Settings, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

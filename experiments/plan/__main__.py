@@ -14,16 +14,15 @@ import sys
 from typing import Annotated
 
 from experiments.command.command import command
-from experiments.command.config_file import ConfigFile
+from experiments.command.config_flags import ConfigFlags
 from experiments.command.flags import Flag
 from experiments.plan.programs import PROGRAMS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(ConfigFlags):
     """What to plan, and for which devices."""
 
-    config: Annotated[ConfigFile, Flag("such as configs/motab.py")]
     mesh: Annotated[
         str | None, Flag("devices by axis, such as data=8,fsdp=16,tensor=2; 1 by default")
     ] = None

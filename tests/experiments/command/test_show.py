@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from experiments.show import STYLES, main, select
+from experiments.report.shown_trajectories import STYLES, select, show
+from experiments.show import main
+from experiments.workdir.results import read_run
 
 from ..report_runs import trajectory, write_atesd, write_motab
 
 RECORDS = [trajectory(step, index) for step in (1, 21) for index in range(6)]
 
 
-def show(*arguments: str, colour: bool = True) -> str:
+def shown(workdir, n: int = 4, breached: bool = False, colour: bool = True) -> str:
     file = io.StringIO()
     console = Console(
         file=file, width=100, force_terminal=colour, color_system="truecolor" if colour else None
     )
-    assert main(list(arguments), console) == 0
+    records = read_run(Path(workdir)).all_trajectories
+    show(select(records, n, breached=breached), console, colour)
     return file.getvalue()
 
 
@@ -31,7 +35,7 @@ def workdir(tmp_path_factory):
 
 def test_every_source_has_its_colour(workdir, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    out = show(workdir, "--breached", "--n", "1")
+    out = shown(workdir, 1, breached=True)
     codes = {
         source: re.search(rf"\x1b\[([\d;]+)m[^\x1b]*{re.escape(text)}", out)[1]
         for source, text in (
@@ -46,7 +50,7 @@ def test_every_source_has_its_colour(workdir, monkeypatch):
 
 
 def test_without_colours_parts_are_named_and_steps_have_numbers(workdir):
-    out = show(workdir, "--breached", "--n", "1", colour=False)
+    out = shown(workdir, 1, breached=True, colour=False)
     assert "\x1b" not in out
     for text in ("[student] b=3+8=1.", "[flawed] c=1*4=5.", "[revision] However,", "root, breach"):
         assert text in out, text
@@ -58,12 +62,12 @@ def test_without_colours_parts_are_named_and_steps_have_numbers(workdir):
 
 def test_text_is_never_taken_for_markup(tmp_path):
     text = "[bold]x[/bold] [/] :smile: "
-    out = show(str(write_motab(tmp_path / "run", text)), "--n", "1", colour=False)
+    out = shown(write_motab(tmp_path / "run", text), 1, colour=False)
     assert "[student] " + text in out
 
 
 def test_a_method_without_a_monitor_shows_its_text(tmp_path):
-    out = show(str(write_atesd(tmp_path / "run")), colour=False)
+    out = shown(write_atesd(tmp_path / "run"), colour=False)
     assert "[student] \\boxed{1}" in out and "gamma" not in out
 
 
@@ -76,6 +80,13 @@ def test_selection():
         select(RECORDS, 4, step=3)
     with pytest.raises(ValueError, match="--n -1"):
         select(RECORDS, -1)
+
+
+def test_the_command_shows_what_is_asked_for(workdir, capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main([workdir, "--breached", "--n", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "[student] b=3+8=1." in printed and "\x1b" not in printed
 
 
 def test_no_run_is_said_in_a_line(tmp_path, capsys):

@@ -95,7 +95,7 @@ def test_the_command(home, capsys):
     assert main([str(document)]) == 1
     assert "left as it is" in capsys.readouterr().err
     assert "stale" in document.read_text()
-    assert main([]) == 1
+    assert main([]) == 2
 
 
 @pytest.mark.parametrize(

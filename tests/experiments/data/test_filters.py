@@ -140,7 +140,9 @@ def test_the_command_shows_and_writes(tmp_path, capsys):
     [again] = load_source({"name": str(out), "fields": {"id": "id", "source": "source"}})
     assert (again.id, again.problem) == ("train.jsonl:2", "Something else.")
     assert main(["--name", "absent.jsonl"]) == 1
-    assert "Nothing was read" in capsys.readouterr().err
+    assert "absent.jsonl" in capsys.readouterr().err
+    assert main(["--name", path, "--min_problem", "-1"]) == 2
+    assert "--min_problem=-1 must be 0 (off) or more" in capsys.readouterr().err
     assert main(["--name", path, "--fields", "problem"]) == 1
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.evaluate.intervals import average_at_n, paired_difference
-from experiments.paired import compare, main
+from experiments.evaluate.paired_comparison import compare
+from experiments.paired import main
 
 
 def records(verdicts, **fields):

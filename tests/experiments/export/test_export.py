@@ -177,7 +177,7 @@ def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
         (["--workdir", run, "--out", full], "is not empty"),
         (["--workdir", tmp_path / "absent", "--out", out], "not a run's directory"),
         (["--workdir", student / "x", "--out", out], "not a run's directory"),
-        (["--workdir", empty, "--out", out], "no checkpoint in"),
+        (["--workdir", empty, "--out", out], "it has no config.json"),
         (["--workdir", run, "--out", out, "--checkpoint", "15"], "no checkpoint 15 in"),
         (["--workdir", nobody, "--out", out], "names no student"),
         (["--workdir", other, "--out", out], "the config asks for"),
@@ -187,8 +187,9 @@ def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
         assert not out.exists()
     assert [p.name for p in full.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "absent").exists()
-    with pytest.raises(SystemExit):
-        main(["--workdir", str(run), "--out", str(out), "--checkpoint", "latest"])
+    for flag, value in (("checkpoint", "latest"), ("max_shard_size", "five"), ("dtype", "int8")):
+        assert main(["--workdir", str(run), "--out", str(out), f"--{flag}={value}"]) == 2
+        assert value in capsys.readouterr().err
 
 
 def test_a_card_without_results():

@@ -204,7 +204,7 @@ def test_the_command_writes_beside_the_run_and_says_what_is_wrong(
 ):
     assert main([str(runs["motab"])]) == 0
     assert (runs["motab"] / "report.html").read_text().startswith("<!doctype html>")
-    assert main([str(runs["motab"]), str(runs["atesd"])]) == 1
+    assert main([str(runs["motab"]), str(runs["atesd"])]) == 2
     assert "give --out" in capsys.readouterr().err
     assert main([str(tmp_path / "nothing")]) == 1
     assert "no such directory" in capsys.readouterr().err
