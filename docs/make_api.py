@@ -17,7 +17,17 @@ from typing import Any, TypeGuard
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
-ROOMS = ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures")
+ROOMS = (
+    "models",
+    "models.text",
+    "models.embedded",
+    "distill",
+    "motab",
+    "atesd",
+    "topd",
+    "grpo",
+    "mixtures",
+)
 _LISTS = ("Args", "Attributes", "Raises")
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):[ \t]*$", re.MULTILINE)
 _NAMES = re.compile(r"(\**\w[\w.]*(?:, \**\w[\w.]*)*):\s")
@@ -47,6 +57,8 @@ def _entry(room: ModuleType, name: str) -> str:
         lines.append(_text(inspect.getdoc(thing) or "") + "\n")
         file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT).as_posix()
         lines.append(f"Source: [{file}](../{file})\n")
+    elif isinstance(thing, Path):  # where the project lies here is nobody's concern
+        lines.append(f"`{thing.relative_to(ROOT).as_posix()}`, beside the code.\n")
     else:
         lines.append(f"`{thing!r}`\n")
     return "\n".join(lines)
@@ -103,8 +115,9 @@ def _text(doc: str) -> str:
             parts.append(_plain(content))
         else:
             items = re.split(r"\n(?=\S)", content) if title in _LISTS else [content]
-            bullets = ["* " + _named(" ".join(_escape(item).split())) for item in items if item]
-            parts.append("\n".join([f"**{title}**\n", *bullets]))
+            lines = [_named(" ".join(_escape(item).split())) for item in items if item]
+            bullet = "* " if title in _LISTS else ""
+            parts.append("\n".join([f"**{title}**\n", *(bullet + line for line in lines)]))
         parts += [_plain(body[len(inside) :])]
     return "\n\n".join(part for part in parts if part)
 
