@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Sequence
 
+from experiments.grading.compare import quick
 from experiments.grading.pool import POOL, Outcome
 from experiments.tasks.example import Example
 from experiments.text.boxes import boxed_answer, find_boxes
@@ -19,7 +20,6 @@ MAX_ANSWER_CHARACTERS = 1_000
 # Nor is one nested deeper, which would only exhaust the parser's stack.
 MAX_DEPTH = 40
 _TEX_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
-_TRAILING = re.compile(r"(?:\\[,;:! ]|[\s.*~])+$|\\$")
 # "C", "(C)", "C.", "C) its text", "Option C".
 _LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?([A-Z])(?:[).:](?:\s.*)?)?", re.DOTALL)
 _SAID_LETTER = re.compile(
@@ -27,7 +27,6 @@ _SAID_LETTER = re.compile(
     r"\(?([A-Z])\b(?!')",
 )
 _NO_MARKUP = str.maketrans("", "", "*$_`")
-_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,20 +66,8 @@ def judge(response: str, answer: str, mode: str = BOXED) -> Verdict:
     final = find_answer(final_text(response), mode)
     if final is None:
         return Verdict(False, None)
-    outcome = _compare(_bare(final), answer.strip())
+    outcome = _compare(final.strip(), answer.strip())
     return Verdict(outcome is Outcome.EQUAL, final, outcome is Outcome.UNDECIDED)
-
-
-def _bare(boxed: str) -> str:
-    r"""Without what ends a phrase or a formula, and a `\text{}` around it all, if it has a number.
-
-    math-verify reads none of "42.", "1,152\,", "**42**" and "\text{12 inches}" as numbers.
-    """
-    if len(boxed) > MAX_ANSWER_CHARACTERS:
-        return boxed
-    bare = _TRAILING.sub("", boxed).lstrip("* ")
-    text = _TEX_TEXT.fullmatch(bare)
-    return text[1] if text and any(c.isdigit() for c in text[1]) else bare
 
 
 def grade_choice(response: str, answer: str, choices: Sequence[str]) -> bool:
@@ -124,7 +111,7 @@ def _compare_choice(boxed: str, choice: str) -> Outcome:
 
     if folded(boxed) == folded(choice):
         return Outcome.EQUAL
-    return _compare(_bare(boxed), choice.strip(" .$"))
+    return _compare(boxed.strip(), choice.strip(" .$"))
 
 
 def verdict(response: str, example: Example, mode: str = "") -> Verdict:
@@ -156,10 +143,11 @@ def _compare(prediction: str, answer: str) -> Outcome:
         return Outcome.UNEQUAL
     if prediction == answer:
         return Outcome.EQUAL
-    if _INTEGER.fullmatch(prediction) and _INTEGER.fullmatch(answer):
-        return Outcome.EQUAL if int(prediction) == int(answer) else Outcome.UNEQUAL
     if max(len(prediction), len(answer)) > MAX_ANSWER_CHARACTERS:
         return Outcome.UNEQUAL
     if max(_depth(prediction), _depth(answer)) > MAX_DEPTH:
         return Outcome.UNEQUAL
+    decided = quick(prediction, answer)
+    if decided is not None:
+        return Outcome.EQUAL if decided else Outcome.UNEQUAL
     return POOL.ask(prediction, answer, TIME_LIMIT_SECONDS)
