@@ -8,6 +8,7 @@ both sides give it: `x = 5` is `5`, and not `y = 5`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 
 from experiments.grading import structure
@@ -16,7 +17,10 @@ from experiments.grading.normalise import normalise
 from experiments.grading.units import units_clash
 
 # "(C) 42", "C. 42", "\textbf{(C)}\ 42".
-_CHOICE = re.compile(r"(?:\\text\s*\{)?\s*(?:\(([A-J])\)[.:]?|([A-J])[.):])\s*\}?\s*(.+)$")
+_CHOICE = re.compile(
+    r"(?:\\text\s*\{)?\s*(?:\(([A-J])\)[.:]?|([A-J])[.):])\s*\}?\s*(?![,;(]|and\b|or\b)(.+)$"
+)
+_CHOICES = re.compile(r"\([A-J]\)|(?<!\w)[A-J][.):]")
 _LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
 
 
@@ -50,15 +54,31 @@ def equal(prediction: str, answer: str) -> bool:
     given, true = normalise(prediction), normalise(answer)
     if _equal_texts(given, true):
         return True
-    spaced = [re.sub(r"(?<=\d),(?=\d{3})", ", ", text) for text in (given, true)]
-    if spaced != [given, true] and _equal_texts(*spaced):
-        return True
+    # Groups of three digits may be numbers of a list; several signs may be chosen one by one.
+    for other in (_listed, _independent):
+        pair = other(given), other(true)
+        if pair != (given, true) and _equal_texts(*pair):
+            return True
     return _equal_choices(given, true)
+
+
+def _listed(text: str) -> str:
+    return re.sub(r"(?<=\d),(?=[1-9]\d{2})", ", ", text)
+
+
+def _independent(text: str) -> str:
+    signs = text.count("\\pm")
+    if not 2 <= signs <= 4 or "\\mp" in text or "," in text:
+        return text
+    first, *rest = text.split("\\pm")
+    choices = itertools.product("+-", repeat=signs)
+    texts = ["".join([first, *map("".join, zip(c, rest, strict=True))]) for c in choices]
+    return ", ".join(t.strip().removeprefix("+") for t in texts)
 
 
 def _equal_choices(given: str, true: str) -> bool:
     """A letter with its value is that letter, and that value."""
-    a, b = _CHOICE.match(given), _CHOICE.match(true)
+    a, b = (None if len(_CHOICES.findall(t)) > 1 else _CHOICE.match(t) for t in (given, true))
     if a and b:
         return (a[1] or a[2]) == (b[1] or b[2]) and _equal_texts(a[3], b[3])
     choice, other = (a, true) if a else (b, given)

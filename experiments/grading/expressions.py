@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -21,18 +22,28 @@ from experiments.grading.literal import Literal, is_rounded, read_literal
 # Digits that are looked through before a difference counts as zero. A term may stand beside a power
 # as large as 2^2005.
 _DIGITS = 1_500
+_DIGITS_AT_POINTS = 150
 _POINTS = [
     sympy.Rational(*p) for p in ((3, 7), (19, 11), (31, 10), (2, 1), (7, 2), (5, 1), (11, 13))
 ]
 _MOST_POINTS = 24
 _LEAST_REAL_POINTS = 4
+_OF_WHOLE_NUMBERS = (sympy.factorial, sympy.binomial, sympy.Sum, sympy.Product)
 _CONFIG = ConversionConfig(lowercase_symbols=False)
 # What the parser takes for something else than a reader does.
 _MISREAD = re.compile(
     r"\d\s+\d|\\(?:pm|mp|ldots|cup|cap|in|forall|exists|text)(?![A-Za-z])|[:'\"@#&?]"
 )
-_IMPLICIT = re.compile(r"(?<=\d)\s*(?=\()|(?<=\))\s*(?=[\d(A-Za-z\\])|(?<=\})(?=\d)")
-_FUNCTIONS = ("log", "ln", "exp", "max", "min", "gcd", "lcm")
+_IMPLICIT = re.compile(
+    r"(?<=\d)\s*(?=\()|(?<=\))\s*(?=[\d(A-Za-z]|\\(?!cdot|l[eo]|g[et]|n[et]|p?mod|bmod|%|to|in|or))|(?<=\})(?=\d)"
+)
+
+
+# 2^{3^{4}}, and a factorial: numbers that the parser would write out.
+_TOWER = re.compile(r"(\d+)\s*((?:\^\s*\{\s*\d+\s*)+)\}")
+_FACTORIAL = re.compile(r"(\d+)\s*!")
+_MOST_DIGITS = 100_000
+_LARGEST_FACTORIAL = 20_000
 
 
 class Unreadable(ValueError):
@@ -46,7 +57,7 @@ def parse(latex: str) -> Any:
     Raises:
       Unreadable: there is none.
     """
-    if _MISREAD.search(latex):
+    if _MISREAD.search(latex) or _is_too_large(latex):
         raise Unreadable(latex)
     text = _IMPLICIT.sub(_product, latex)
     try:
@@ -73,16 +84,27 @@ def parse(latex: str) -> Any:
     return found
 
 
+def _is_too_large(latex: str) -> bool:
+    """Whether a number in a formula has more digits than anyone compares."""
+    if any(len(m[1]) > 9 or int(m[1]) > _LARGEST_FACTORIAL for m in _FACTORIAL.finditer(latex)):
+        return True
+    for tower in _TOWER.finditer(latex):
+        numbers = [int(x) for x in (tower[1], *re.findall(r"\d+", tower[2]))]
+        exponent = numbers.pop()
+        while len(numbers) > 1:
+            base = numbers.pop()
+            if base > 1 and exponent * math.log2(base) > 20:
+                return True
+            exponent = base**exponent
+        if numbers[0] > 1 and exponent * math.log10(numbers[0]) > _MOST_DIGITS:
+            return True
+    return False
+
+
 def _product(match: re.Match[str]) -> str:
-    """A sign for a product that has none, where the parser would add or take a function's name."""
-    before = match.string[: match.start()]
-    if re.search(r"(?:\\[A-Za-z]+|[\^_]\s*\{[^{}]*)$", before) and before[-1:] != ")":
-        return match[0]
-    if before.endswith("}") and re.search(
-        r"\\(?:frac|sqrt(?:\[[^\]]*\])?|log_)\s*\{[^{}]*\}$", before
-    ):
-        return match[0] if "\\frac" in before[-12:] else r"\cdot "
-    return r"\cdot "
+    """A sign for a product that has none, where the parser would add: it reads 2(3) as 5."""
+    is_base = re.search(r"\\log\s*_\s*\{[^{}]*\}$", match.string[: match.start()])
+    return match[0] if is_base else r"\cdot "
 
 
 def same_value(a: str, b: str) -> bool:
@@ -131,13 +153,14 @@ def _is_same(left: sympy.Expr, right: sympy.Expr) -> bool:
 def _same_at_points(left: sympy.Expr, right: sympy.Expr, symbols: list[Any]) -> bool:
     """At points where both are real, they must agree; where there are hardly any, at all points."""
     real, others = 0, []
-    for point in _points(symbols):
+    whole = left.has(*_OF_WHOLE_NUMBERS) or right.has(*_OF_WHOLE_NUMBERS)
+    for point in _whole_points(symbols) if whole else _points(symbols):
         a, b = left.xreplace(point), right.xreplace(point)
         if any(x.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo) for x in (a, b)):
             continue
         real_a, real_b = _is_real(a), _is_real(b)
         if real_a and real_b:
-            if not is_zero(a - b):
+            if not is_zero(a - b, _DIGITS_AT_POINTS):
                 return False
             real += 1
         elif real_a != real_b:
@@ -146,7 +169,7 @@ def _same_at_points(left: sympy.Expr, right: sympy.Expr, symbols: list[Any]) -> 
             others.append((a, b))
     if real >= _LEAST_REAL_POINTS:
         return True
-    return bool(real or others) and all(is_zero(a - b) for a, b in others)
+    return bool(real or others) and all(is_zero(a - b, _DIGITS_AT_POINTS) for a, b in others)
 
 
 def _points(symbols: list[Any]) -> Iterator[dict[Any, Any]]:
@@ -162,21 +185,29 @@ def _points(symbols: list[Any]) -> Iterator[dict[Any, Any]]:
         }
 
 
+def _whole_points(symbols: list[Any]) -> Iterator[dict[Any, Any]]:
+    """Points at which a factorial is a whole number. A later letter is smaller, as k is than n."""
+    for n in range(_MOST_POINTS // 3):
+        yield {
+            s: sympy.Integer(2 + n * (n + 3) // 2 + len(symbols) - j) for j, s in enumerate(symbols)
+        }
+
+
 def _is_real(value: sympy.Expr) -> bool:
     known = value.is_real
     if known is not None:
         return bool(known)
     number = value.evalf(20)
-    return bool(number.is_real) or is_zero(sympy.im(number))
+    return bool(number.is_real) or is_zero(sympy.im(number), _DIGITS_AT_POINTS)
 
 
-def is_zero(value: sympy.Expr) -> bool:
+def is_zero(value: sympy.Expr, digits: int = _DIGITS) -> bool:
     """Whether a constant is zero: exactly, or because no digit of it can be found."""
     if value.is_Rational:
         return bool(value == 0)
     if value.is_zero is not None:
         return bool(value.is_zero)
-    number = value.evalf(5, maxn=_DIGITS)
+    number = value.evalf(5, maxn=digits)
     parts = number.as_real_imag()
     if all(part == 0 for part in parts):
         return True

@@ -13,7 +13,7 @@ from experiments.grading.symbols import to_latex
 
 _FONTS = re.compile(
     r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|mathcal|mathnormal|boldsymbol|bm|textbf|textit|textrm"
-    r"|textsf|texttt|textnormal|textup|emph|mbox|hbox|operatorname\*?|rm|bf|text)(?![A-Za-z])"
+    r"|textsf|underline|texttt|textnormal|textup|emph|mbox|hbox|operatorname\*?|rm|bf|text)(?![A-Za-z])"
 )
 _SIZES = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lmr]?)(?![A-Za-z])\s*\.?|\\(?:displaystyle|textstyle"
@@ -46,6 +46,16 @@ _CURRENCY = re.compile(
 _DEGREES = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))(?:\s*[CF](?![A-Za-z]))?")
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+# Digits of a base: \text{A5}_{11}. And points: \overline{AB}, \triangle ABC.
+_DIGITS = re.compile(r"\\text\s*\{\s*(-?[0-9A-Z]+)\s*\}(?=\s*_)")
+_POINTS = re.compile(
+    r"\\(?:overline|overrightarrow|vec)\s*\{([A-Z]{2})\}|\\(?:angle|triangle)(?![A-Za-z])\s*"
+)
+# What is said about an answer behind it: f(x) = cx for any c.
+_QUALIFIED = re.compile(
+    r"(?<=\S)\s*,?\s*(?:\\text\s*\{)?\s*\b(?:for (?:any|all|every|some|each)|where|such that)\b.*$"
+    r"|(?<=\S)\s*[,;]?\s*\(?\s*(?:\\text\s*\{[^{}]*\})?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?[ZNQ]\}?\s*\)?$"
+)
 # \mathrm{e}, but not the metres of 5\mathrm{m}.
 _UPRIGHT = re.compile(r"\\text\s*(?:\{\s*([a-zA-Z])\s*\}|([a-zA-Z])(?![A-Za-z]))")
 _AND = re.compile(
@@ -59,6 +69,7 @@ _FRACTION_HALF = re.compile(r"\\frac\s*([^\s{}\\]|\\[A-Za-z]+)(?=\s*\{)")
 _OVERLINE = re.compile(r"\\overline\s*(\d)")
 _ROOT = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+|[A-Za-z]|\\[A-Za-z]+)")
 _SCRIPT = re.compile(r"([\^_])\s*(-?\d+|[A-Za-z])")
+_CASES = re.compile(r"\\begin\s*\{(cases|aligned?|gathered|split)\}(.*)\\end\s*\{\1\}", re.DOTALL)
 _WRAPPERS = (("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("__", "__"), ("`", "`"), ('"', '"'))
 _TRAILING = re.compile(r"(?:[\s,;:.?]|(?<!\\)\\[,;: ]|\\\\)+$")
 _CONTINUES = re.compile(r"(?:\\ldots|\\dots|\.\.\.)[\s.]*$")
@@ -83,10 +94,12 @@ def normalise(answer: str) -> str:
     text = _SPACES.sub(" ", text)
     for pattern, new in _SYNONYMS:
         text = pattern.sub(new, text)
+    text = _CASES.sub(lambda m: m[2].replace("&", "").replace("\\\\", ", "), text)
     text = _FONTS.sub(r"\\text", text)
     text = re.sub(r"\{\\text\s+([^{}]*)\}", r"\\text{\1}", text)  # {\rm e}
     text = _UPRIGHT.sub(_upright, text)
-    text = _CURRENCY.sub("", text)
+    text = _POINTS.sub(r"\1", _DIGITS.sub(r"\1", text))
+    text = _CURRENCY.sub("", _QUALIFIED.sub("", text))
     if not _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub("", text)
     text = _AND.sub(", ", _OR.sub(r" \\lor ", text))
@@ -166,7 +179,7 @@ def _whole_argument(text: str, command: str) -> str | None:
 def _upright(match: re.Match[str]) -> str:
     letter = match[1] or match[2]
     before = match.string[: match.start()].rstrip()[-1:]
-    if letter in "mshgLl" and (before.isdigit() or before in ("}", "/", ")")):
+    if letter in "mshgLlNJWVAKCF" and (before.isdigit() or before in ("}", "/", ")")):
         return rf"\text{{{letter}}}"
     return letter
 

@@ -291,6 +291,8 @@ def _plain(text: str) -> Node | None:
     if _COLONS.fullmatch(core):
         return Colons(tuple(p.strip() for p in core.split(":")), unit)
     words = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+    if re.fullmatch(r"[A-Z]{2,}|[Nn]o", words):  # the order of letters counts
+        return Plain(fold(words))
     letters = "".join(c for c in words if c.isalpha())
     if (
         len(letters) > 2
@@ -304,14 +306,17 @@ def _plain(text: str) -> Node | None:
 def _formula(text: str) -> Node:
     sides = [side.strip() for side in _split(text, ("=", "\\approx"))]
     if len(sides) > 1 and all(sides):
-        if not re.search(
-            r"[A-Za-z]", re.sub(r"\\[A-Za-z]+|(?<![A-Za-z])[ei](?![A-Za-z])", "", sides[0])
-        ):
+        if not any(map(_has_letters, sides)):
             # A computation: 6 * 7 = 42. What is about equal stands behind what is meant.
             return read(sides[0] if "\\approx" in text and "=" not in text else sides[-1])
         return Formula(text, equation="=" in text)
     core, unit = split_unit(text)
     return Formula(core, unit=unit)
+
+
+def _has_letters(text: str) -> bool:
+    without = re.sub(r"\\[A-Za-z]+|(?<![A-Za-z])[ei](?![A-Za-z])", "", split_unit(text)[0])
+    return bool(re.search(r"[A-Za-z]", without))
 
 
 def fold(text: str) -> str:
