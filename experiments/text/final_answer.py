@@ -47,7 +47,7 @@ _FORMULA = r"(?:\$\$[^$]+\$\$|\$(?:\\\$|[^$\n])+\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?
 _FORMULAS = re.compile(rf"{_FORMULA}(?:\s*(?:,\s*and|,\s*or|and|or|,|;)\s*{_FORMULA})*", re.DOTALL)
 _MONEY = re.compile(r"\$\s*\d[\d,.]*(?:\s+[A-Za-z]|[.,]?\s*$|[.,]\s)")
 _SENTENCE_END = re.compile(
-    r"[.!?](?=[\s\"'*)]|$)|\n|;\s|,?\s+(?:since|because|as|which|where|so|but|not|rather|instead"
+    r"(?<!\\)[.!?](?=[\s\"'*)]|$)|\n|(?<!\\);\s|,?\s+(?:since|because|as|which|where|so|but|not|rather|instead"
     r"|when|if|while|with)\b|\s+[-\u2013\u2014]\s+[A-Za-z]{2}|\s\(\s*[A-Za-z]{3}|\s\((?:i\.e|or|since)",
     re.IGNORECASE,
 )
@@ -68,6 +68,8 @@ _COMMANDS = re.compile(r"\\[A-Za-z]+")
 _VALUE = re.compile(
     r"[-+\u2212]?\s?(?:\\?[$\u20ac\u00a3]\s?)?\d[\d,.]*(?:/\d+)?\s?%?(?:\s?[^\W\d_]+\.?){0,3}"
 )
+_OPERATOR = re.compile(r"[*\u00d7\u00f7+]|\\times|\\cdot|\\div|\d\s*-\s*\d")
+_ARITHMETIC = re.compile(r"(?:[\d\s.,*/()+\u00d7\u00f7-]|\\times|\\cdot|\\div)+")
 _RULE = re.compile(r"[-=*_~`\s]*")
 _HOPE = re.compile(r"I hope (?:it|this) is correct\W*$", re.IGNORECASE)
 
@@ -101,7 +103,7 @@ def find_answer(text: str, mode: str = BOXED) -> str | None:
     tagged = list(_TAGGED.finditer(tail))
     if opened and not (tagged and tagged[-1].start() >= opened[-1]):
         return None  # cut off inside the tag
-    marked = [(m.start(), _inside(m[2])) for m in tagged[-1:]]
+    marked = [(m.end(), _inside(m[2])) for m in tagged[-1:]]
     marked += [(m.start(), _line(m[1])) for m in list(_HASHES.finditer(tail))[-1:]]
     marked += [(m.start(), _stated(m[1])) for m in list(_ANSWER_LABEL.finditer(tail))[-1:]]
     marked += _said(tail)
@@ -115,7 +117,7 @@ def find_answer(text: str, mode: str = BOXED) -> str | None:
 def _inside(content: str) -> str | None:
     """The answer inside a tag: all of it, or what prose there says."""
     content = content.strip()
-    if "\n" in content or len(content.split()) > 4:
+    if "\n" in content or len(content.split()) > 4 or _WORD.search(content):
         return find_answer(content) or content
     return content.strip("*` ")
 
@@ -123,7 +125,7 @@ def _inside(content: str) -> str | None:
 def _line(text: str) -> str | None:
     """What a line marked with hashes gives; nothing where it is a heading."""
     text = text.strip().strip("*` ")
-    if not any(c.isdigit() for c in text) and len(text.split()) > 2:
+    if not any(c.isdigit() for c in text) and len(text.split()) > 2 and _has_prose(text):
         return None
     if _WORD.search(text) or re.match(r"(?i)step\b|part\b|case\b", text):
         return None
@@ -150,9 +152,8 @@ def _stated(rest: str) -> str | None:
     formulas = _FORMULAS.match(rest)
     if formulas and not _MONEY.match(rest):
         return formulas[0]
-    end = _SENTENCE_END.search(rest)
-    said = (rest[: end.start()] if end else rest).strip("*_`\"'\u201d, \t")
-    if end and end.start() == 0:
+    said = rest[: _end(rest)].strip("*_`\"'\u201d, \t")
+    if not said:
         return None
     words = _LETTERS.findall(_COMMANDS.sub("", said))
     if _HEDGED.search(said) and words and not re.match(r"[-\u2212$\\(\d]", said):
@@ -165,6 +166,16 @@ def _stated(rest: str) -> str | None:
         plain = len(said.split()) > 2 and "\\" not in said and "=" not in said
         return numbers[0] if plain else said
     return said or None
+
+
+def _end(rest: str) -> int:
+    """Where the sentence ends, or what it says about the answer begins; not inside of braces."""
+    for match in _SENTENCE_END.finditer(rest):
+        before = rest[: match.start()]
+        factorial = match[0] == "!" and "\\" in before
+        if before.count("{") <= before.count("}") and not factorial:
+            return match.start()
+    return len(rest)
 
 
 def _alone(tail: str) -> str | None:
@@ -190,14 +201,21 @@ def _is_value(value: str) -> bool:
     if re.fullmatch(_FORMULA, value, re.DOTALL) or _VALUE.fullmatch(value):
         return True
     without = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}", "", value)
-    prose = _LETTERS.search(_FUNCTIONS.sub("", _COMMANDS.sub("", without)))
-    return not prose and any(c.isdigit() or c == "\\" for c in value) and len(value) <= 200
+    formula = any(c.isdigit() or c == "\\" for c in value) and len(value) <= 200
+    return formula and not _has_prose(without)
+
+
+def _has_prose(text: str) -> bool:
+    return bool(_LETTERS.search(_FUNCTIONS.sub("", _COMMANDS.sub("", text))))
 
 
 def _single(value: str) -> bool:
-    """Whether a line gives a value, or a letter and its value, and no computation."""
-    name, equals, rest = value.strip("$\\()[] ").partition("=")
-    return not equals or ("=" not in rest and bool(re.fullmatch(r"\s*\\?[A-Za-z]{1,7}\s*", name)))
+    """Whether a line gives a value, a letter and its value, or an equation; and no computation."""
+    left, equals, right = value.strip("$\\()[] ").partition("=")
+    if not equals:
+        return True
+    computed = _ARITHMETIC.fullmatch(right) and _OPERATOR.search(right)
+    return "=" not in right and any(c.isalpha() for c in left) and not computed
 
 
 def _last_number(text: str) -> str | None:
