@@ -3,7 +3,8 @@
     python -m experiments.export --workdir DIR --out DIR --dtype bfloat16
 
 The directory holds what transformers and inference servers look for: weights in one or several
-safetensors files, tokenizer, chat template, generation config, and a model card.
+safetensors files, tokenizer, chat template, generation config, and a model card. It appears at once,
+when all of it is written.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from typing import Annotated, Any
 from experiments.checkpoints.checkpoints import restore_params
 from experiments.command.command import command
 from experiments.command.flags import Flag
+from experiments.config.reading import read_section
 from experiments.pair.pair import lora_of
+from experiments.report.model_card import README, model_card
 from experiments.workdir.workdir import CHECKPOINTS, read_config, read_results
-from models import Llama3RopeScaling, ModelConfig, load_config, merge, save_pretrained
+from models import ModelConfig, load_config, merge, save_pretrained
 from models.dtypes import DTYPES
 from models.embedded import model_directory, tokenizer_directory
-from models.text.tokenizer import eos_ids, load_tokenizer
+from models.paths import local_path
+from models.small_files import read_object
+from models.text.tokenizer import eos_ids, load_tokenizer, read_template
 
-GENERATION = "generation_config.json"
+GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|[KMG]B|[MG]iB)", re.IGNORECASE)
 
@@ -36,66 +41,78 @@ def export(
     workdir: str | os.PathLike[str],
     out: str | os.PathLike[str],
     checkpoint: int | str = "final",
-    dtype: str | None = None,
+    dtype: Any = None,
     max_shard_bytes: int = 5 * 2**30,
 ) -> int:
     """Writes the student of a run to `out`, adapters merged, with its tokenizer and a model card.
 
     The chat template is the run's (`prompt.template`), else the student's own. The generation config
-    is the student's own; without one, it has the ends of a text and the run's evaluation sampling.
+    is the student's own, or has the run's evaluation sampling; its ends of a text are those that the
+    run trained and stopped at.
 
-    Only reads the workdir, and so may be called while the run goes on.
+    Only reads the workdir, and so may be called while the run goes on. `out` appears when it is
+    complete, and not at all otherwise.
 
     Args:
       checkpoint: "final" (the latest), "best" by validation accuracy, or a step.
-      dtype: what the parameters are cast to; as trained by default.
+      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; as trained by default.
       max_shard_bytes: weights beyond it are split over several files.
 
     Returns:
       the step of the checkpoint.
 
     Raises:
-      FileNotFoundError: no such run, checkpoint or student.
+      FileNotFoundError: no such run, checkpoint, student or template.
       FileExistsError: `out` is not empty.
       ValueError: the workdir's config names no student, or the checkpoint is damaged or not of it.
     """
-    out = Path(out).expanduser().resolve()
+    out = local_path(out, "out").expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty. Choose another --out.")
-    workdir = Path(workdir).expanduser().resolve()
+    workdir = local_path(workdir, "workdir").expanduser().resolve()
     run = read_config(workdir)
-    config, tokenizer = student_of(run)
+    config, source = student_of(run)
+    texts = {**_template(run, source), GENERATION: _json(_generation_config(run, source))}
     params, step = restore_params(workdir / CHECKPOINTS, checkpoint)
     params, config = merge(params, config)
-    template = _template(run)
-    save_pretrained(params, config, out, tokenizer, dtype, max_shard_bytes)
-    if template is not None:
-        (out / "chat_template.jinja").write_text(template, encoding="utf-8")
-    if not (out / GENERATION).exists():
-        content = json.dumps(_generation_config(run, tokenizer), indent=2) + "\n"
-        (out / GENERATION).write_text(content, encoding="utf-8")
-    card = model_card(run, read_results(workdir), step)
-    (out / "README.md").write_text(card, encoding="utf-8")
+    began = source if (run.get("student") or {}).get("path") else None
+    texts[README] = model_card(run, read_results(workdir), step, began)
+    save_pretrained(params, config, out, source, dtype, max_shard_bytes, texts)
     return step
 
 
-def _template(run: Mapping[str, Any]) -> str | None:
-    """The run's chat template; None where it used the student's own."""
+def _template(run: Mapping[str, Any], source: Path) -> dict[str, str | None]:
+    """The files that hold the run's chat template; none where it used the student's own."""
     name = (run.get("prompt") or {}).get("template")
     if not name:
-        return None
+        return {}
     file = Path(name).expanduser()
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"The run's prompt.template={name!r} is not there any more.")
-    return file.read_text(encoding="utf-8")
+    # Readers differ in which file they ask first: the student's own template is in none of them.
+    texts: dict[str, str | None] = {"chat_template.jinja": read_template(file)}
+    if (source / "chat_template.json").exists():
+        texts["chat_template.json"] = None
+    if (source / TOKENIZER_CONFIG).exists():
+        values = read_object(source / TOKENIZER_CONFIG)
+        if values.pop("chat_template", None) is not None:
+            texts[TOKENIZER_CONFIG] = _json(values)
+    return texts
 
 
-def _generation_config(run: Mapping[str, Any], tokenizer_from: Path) -> dict[str, Any]:
-    """How the student was asked to write when it was evaluated."""
-    tokenizer = load_tokenizer(tokenizer_from)
-    values: dict[str, Any] = {
+def _generation_config(run: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The student's own, or how it was asked to write when it was evaluated; with all ends."""
+    tokenizer = load_tokenizer(source)
+    ends = list(eos_ids(tokenizer, source))
+    if (source / GENERATION).exists():
+        values = read_object(source / GENERATION)
+        named = values.get("eos_token_id")
+        if set(named if isinstance(named, list) else [named]) != set(ends):
+            values["eos_token_id"] = ends
+        return values
+    values = {
         "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": list(eos_ids(tokenizer, tokenizer_from)),
+        "eos_token_id": ends,
         "pad_token_id": tokenizer.pad_token_id,
     }
     evaluation = run.get("evaluation") or {}
@@ -107,6 +124,10 @@ def _generation_config(run: Mapping[str, Any], tokenizer_from: Path) -> dict[str
     elif "temperature" in evaluation:
         values["do_sample"] = False
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
 def bytes_of(size: str) -> int:
@@ -136,59 +157,13 @@ def student_of(run: Mapping[str, Any]) -> tuple[ModelConfig, Path]:
         directory = model_directory(student["path"])
         return load_config(directory).replace(lora=lora_of(student)), directory
     if student.get("init") and student.get("tokenizer"):
-        fields = dict(student["init"])
-        if fields.get("rope_scaling"):
-            fields["rope_scaling"] = Llama3RopeScaling(**fields["rope_scaling"])
-        fields["lora"] = lora_of(student)
-        return ModelConfig(**fields), tokenizer_directory(student["tokenizer"])
+        config = read_section(ModelConfig, student["init"], "student.init")
+        config = config.replace(lora=lora_of(student))
+        return config, tokenizer_directory(student["tokenizer"])
     raise ValueError(
         "The run's config names no student: it has neither student.path nor student.init with "
         "student.tokenizer."
     )
-
-
-def model_card(run: Mapping[str, Any], results: Mapping[str, Any] | None, step: int) -> str:
-    """What the model is, how it scored, and the config that made it; Markdown."""
-    student, teacher = (run.get(role) or {} for role in ("student", "teacher"))
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "tags: [distillation, reasoning]",
-        "---",
-        "",
-        "# A distilled student",
-        "",
-        f"Step {step} of a run of `experiments.run` with the method `{run.get('method', 'unknown')}`"
-        + (f", started from `{student['path']}`" if student.get("path") else "")
-        + (f", taught by `{teacher['path']}`" if teacher.get("path") else "")
-        + ".",
-        "",
-    ]
-    rows = [(n, results[n]) for n in ("before", "after", "teacher") if results and results.get(n)]
-    if rows:
-        lines += [
-            "## Results",
-            "",
-            "Those of the run; `after` was measured at its end.",
-            "",
-            "| | accuracy | 95 % interval | problems | mean length |",
-            "|---|---|---|---|---|",
-            *(
-                f"| {name} | {float(score['accuracy']):.3f} "
-                f"| {float(score['interval'][0]):.3f} to {float(score['interval'][1]):.3f} "
-                f"| {score['n']} | {_tokens(score)} |"
-                for name, score in rows
-            ),
-            "",
-        ]
-    if results and "commit" in results:
-        lines += [f"Commit `{results['commit']}`.", ""]
-    return "\n".join([*lines, "## Config", "", "```json", json.dumps(run, indent=2), "```", ""])
-
-
-def _tokens(score: Mapping[str, Any]) -> str:
-    return f"{float(score['mean_length']):,.1f} tokens" if "mean_length" in score else "unknown"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -127,35 +126,6 @@ class YarnRopeScaling:
 
 
 RopeScaling = LinearRopeScaling | Llama3RopeScaling | YarnRopeScaling
-ROPE_SCALINGS: dict[str, type[RopeScaling]] = {
-    kind.rope_type: kind for kind in (LinearRopeScaling, Llama3RopeScaling, YarnRopeScaling)
-}
-
-
-def rope_scaling(values: Mapping[str, Any] | None) -> RopeScaling | None:
-    """The `RopeScaling` that a mapping of its fields describes; None for None or an empty one.
-
-    Args:
-      values: `rope_type` (llama3 where it is absent) and that class's fields.
-
-    Raises:
-      ValueError: there is no such type, or a field is missing, unknown or out of range.
-    """
-    if not values:
-        return None
-    values = dict(values)
-    kind = values.pop("rope_type", "llama3")
-    if kind not in ROPE_SCALINGS:
-        raise ValueError(
-            f"rope_scaling.rope_type={kind!r}: supported are {', '.join(map(repr, ROPE_SCALINGS))}."
-        )
-    try:
-        return ROPE_SCALINGS[kind](**values)
-    except TypeError as error:
-        names = [field.name for field in dataclasses.fields(ROPE_SCALINGS[kind])]
-        raise ValueError(
-            f"rope_scaling of rope_type {kind!r} has the fields {', '.join(names)}: {error}."
-        ) from None
 
 
 def yarn_magnitude(factor: float, scale: float = 1.0) -> float:

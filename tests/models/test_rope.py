@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models import LinearRopeScaling, Llama3RopeScaling, ModelConfig, YarnRopeScaling
 from models.huggingface import config_from_json
-from models.rope import rope, rope_frequencies, rope_scaling
+from models.rope import rope, rope_frequencies
 
 # As released: DeepSeek-R1-0528-Qwen3-8B, Qwen2.5's recipe for long texts, and what else YaRN takes.
 YARNS = {
@@ -152,18 +152,6 @@ def test_any_yarn_lies_between_kept_and_stretched(theta, factor, original, betas
 def test_scalings_out_of_range(make, field):
     with pytest.raises(ValueError, match=f"rope_scaling.{field}"):
         make()
-
-
-def test_scalings_from_a_mapping():
-    assert rope_scaling(None) is rope_scaling({}) is None
-    llama3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    llama3["original_max_position_embeddings"] = 64
-    assert rope_scaling(llama3) == Llama3RopeScaling(8.0, 1.0, 4.0, 64)
-    assert rope_scaling({"rope_type": "linear", "factor": 2.0}) == LinearRopeScaling(2.0)
-    with pytest.raises(ValueError, match="rope_type='dynamic'"):
-        rope_scaling({"rope_type": "dynamic"})
-    with pytest.raises(ValueError, match=r"rope_type 'linear' has the fields factor: .*beta"):
-        rope_scaling({"rope_type": "linear", "factor": 2.0, "beta": 1})
 
 
 @pytest.mark.parity

@@ -1,6 +1,8 @@
 """Exporting a run's student, and refusing to."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,15 @@ import optax
 import pytest
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+import experiments.export as export_module
 import models
+import models.huggingface.export
 from distill.train.state import create_state
 from experiments.checkpoints.checkpoints import Checkpoints
-from experiments.export import bytes_of, export, main, model_card, student_of
+from experiments.export import bytes_of, export, main, student_of
 from experiments.tasks.chain_tokenizer import save_chain_tokenizer
 from experiments.workdir.workdir import Workdir
+from models.text import eos_ids, load_tokenizer
 
 CONFIG = models.ModelConfig(
     family="qwen3", vocab_size=40, hidden_size=16, intermediate_size=24, num_layers=2,
@@ -108,13 +113,98 @@ def test_servers_find_what_they_look_for(tmp_path, student, capsys):
     tokenizer = AutoTokenizer.from_pretrained(out)
     message = [{"role": "user", "content": "1+1?"}]
     assert tokenizer.apply_chat_template(message, tokenize=False) == "Q 1+1? A"
-    # A generation config of the student's own is kept; a template that is gone stops the export.
-    (student / "generation_config.json").write_text('{"eos_token_id": 5}')
-    export(run, tmp_path / "kept")
-    assert json.loads((tmp_path / "kept/generation_config.json").read_text()) == {"eos_token_id": 5}
+    # A template that is gone stops the export.
     template.unlink()
     assert main(["--workdir", str(run), "--out", str(tmp_path / "none")]) == 1
     assert "prompt.template" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "exported"),
+    [
+        (5, [97, 5]),
+        ([5, 6], [97, 5, 6]),
+        (None, [97]),
+        # One that names the tokenizer's already stays as it is.
+        (97, 97),
+        ([5, 97], [5, 97]),
+    ],
+)
+def test_what_the_run_ended_its_texts_with_ends_those_of_the_export(
+    tmp_path, student, own, exported
+):
+    """SFT teaches the tokenizer's end; a generation config that names another one stops at both."""
+    values = {"temperature": 0.7, "eos_token_id": own}
+    (student / "generation_config.json").write_text(json.dumps(values))
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}})
+    export(run, tmp_path / "out")
+    found = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert found == {"temperature": 0.7, "eos_token_id": exported}
+    tokenizer = load_tokenizer(tmp_path / "out")
+    trained = eos_ids(load_tokenizer(student), student)
+    assert set(eos_ids(tokenizer, tmp_path / "out")) == set(trained)
+    assert tokenizer.eos_token_id in eos_ids(tokenizer, tmp_path / "out")
+
+
+def test_the_template_of_the_run_is_the_only_one(tmp_path, student):
+    """Servers differ in which file they ask first."""
+    values = json.loads((student / "tokenizer_config.json").read_text())
+    values["chat_template"] = "old"
+    (student / "tokenizer_config.json").write_text(json.dumps(values))
+    (student / "chat_template.json").write_text(json.dumps({"chat_template": "older"}))
+    template = tmp_path / "mine.jinja"
+    template.write_text("Frage: {{ messages[0].content }} →")
+    config = {"student": {"path": str(student)}, "prompt": {"template": str(template)}}
+    export(new_run(tmp_path / "run", config), tmp_path / "out")
+    assert (tmp_path / "out/chat_template.jinja").read_text() == template.read_text()
+    assert not (tmp_path / "out/chat_template.json").exists()
+    del values["chat_template"]
+    assert json.loads((tmp_path / "out/tokenizer_config.json").read_text()) == values
+    # Without one, the student's own files come along as they are.
+    export(new_run(tmp_path / "plain", {"student": {"path": str(student)}}), tmp_path / "kept")
+    for name in ("tokenizer_config.json", "chat_template.json", "chat_template.jinja"):
+        assert (tmp_path / "kept" / name).read_bytes() == (student / name).read_bytes()
+
+
+@pytest.mark.parametrize("place", ["weights", "texts", "card", "rename"])
+def test_an_export_is_whole_or_not_there(tmp_path, student, monkeypatch, place):
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ messages[0].content }}")
+    config = {"student": {"path": str(student)}, "prompt": {"template": str(template)}}
+    run = new_run(tmp_path / "run", config)
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    def killed_late(self, text, **options):
+        if self.name == "README.md":
+            raise KeyboardInterrupt
+        return write(self, text, **options)
+
+    write = Path.write_text
+    broken = {
+        "weights": (models.huggingface.export, "save_file", killed),
+        "texts": (Path, "write_text", killed_late),
+        "card": (export_module, "model_card", killed),
+        "rename": (Path, "rename", killed),
+    }
+    before = sorted(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(*broken[place])
+        with pytest.raises(KeyboardInterrupt):
+            export(run, tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "out").mkdir()  # an empty one may be given
+    export(run, tmp_path / "out")
+    assert (tmp_path / "out/chat_template.jinja").read_text() == template.read_text()
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"README.md", "model.safetensors", "config.json", "generation_config.json"} <= names
+
+
+def test_dtypes_may_be_given_as_jax_names_them(tmp_path, student):
+    run = new_run(tmp_path / "run", {"student": {"path": str(student)}})
+    export(run, tmp_path / "out", dtype=jnp.bfloat16)
+    assert models.load_config(tmp_path / "out").dtype == "bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -151,20 +241,26 @@ def test_the_embedded_tokenizer_goes_with_an_embedded_model():
     assert (tokenizer / "tokenizer.json").is_file()
 
 
-def test_llama3_scaling_of_a_student_from_scratch(student):
-    scaling = {
-        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    }  # fmt: skip
-    fields = {**INIT, "family": "llama", "qk_norm": False, "rope_scaling": scaling}
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        models.Llama3RopeScaling(8.0, 1.0, 4.0, 64),
+        models.LinearRopeScaling(2.0),
+        models.YarnRopeScaling(4.0, 64, attention_factor=0.9),
+    ],
+)
+def test_rescaled_positions_of_a_student_from_scratch(student, scaling):
+    fields = {**INIT, "family": "llama", "qk_norm": False}
+    fields["rope_scaling"] = dataclasses.asdict(scaling)
     config, _ = student_of({"student": {"init": fields, "tokenizer": str(student)}})
-    assert config.rope_scaling == models.Llama3RopeScaling(**scaling)
+    assert config.rope_scaling == scaling
 
 
 def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
     run = new_run(tmp_path / "run", {"student": {"path": str(student)}})
     empty = tmp_path / "empty"
-    Workdir(empty, {"student": {"path": str(student)}}).close()
+    empty.mkdir()
+    (empty / "config.json").write_text(json.dumps({"student": {"path": str(student)}}))
     nobody = new_run(tmp_path / "nobody", {"seed": 0})
     other = tmp_path / "other"
     wider = {**INIT, "hidden_size": 32}
@@ -187,12 +283,11 @@ def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
         assert not out.exists()
     assert [p.name for p in full.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "absent").exists()
-    for flag, value in (("checkpoint", "latest"), ("max_shard_size", "five"), ("dtype", "int8")):
-        assert main(["--workdir", str(run), "--out", str(out), f"--{flag}={value}"]) == 2
-        assert value in capsys.readouterr().err
-
-
-def test_a_card_without_results():
-    card = model_card({"seed": 1}, None, 5)
-    assert "Results" not in card
-    assert json.loads(card.split("```json")[1].split("```")[0]) == {"seed": 1}
+    for flags, code in (
+        (["--checkpoint", "latest"], 2),
+        (["--max_shard_size", "5TBs"], 2),
+        (["--dtype", "int8"], 2),
+        (["stray"], 2),
+    ):
+        assert main(["--workdir", str(run), "--out", str(out), *flags]) == code
+        assert flags[-1] in capsys.readouterr().err and not out.exists()
