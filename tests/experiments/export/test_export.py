@@ -273,7 +273,7 @@ def test_refusals_leave_nothing_behind(tmp_path, student, capsys):
         (["--workdir", run, "--out", full], "is not empty"),
         (["--workdir", tmp_path / "absent", "--out", out], "not a run's directory"),
         (["--workdir", student / "x", "--out", out], "not a run's directory"),
-        (["--workdir", empty, "--out", out], "it has no config.json"),
+        (["--workdir", empty, "--out", out], "no checkpoint in"),
         (["--workdir", run, "--out", out, "--checkpoint", "15"], "no checkpoint 15 in"),
         (["--workdir", nobody, "--out", out], "names no student"),
         (["--workdir", other, "--out", out], "the config asks for"),
