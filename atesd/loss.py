@@ -84,7 +84,7 @@ class RowScores(flax.struct.PyTreeNode):
 def clipped_divergence(
     settings: LossSettings, teacher_logits: jax.Array, student_logits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The loss at a position [...], and whether something was capped there [...]."""
+    """Of teacher_logits and student_logits [..., V]: the loss [...], and whether it was capped."""
     s = settings
     each = summands(
         s.divergence, teacher_logits / s.temperature, student_logits / s.temperature, s.jsd_beta

@@ -30,7 +30,7 @@ class ControllerSettings:
         Raw, the gain is hundreds of times smaller than the grounding.
       reward_loss: the loss whose decreases are rewarded: of the `train` batch, or of the `probe`
         batch, which is measured every `hold` updates: its whole decrease is credited then.
-      decisions_per_update: B, completed decisions that one policy update consumes (Eq. 9).
+      decisions_per_update: N, completed decisions that one policy update consumes (B in Eq. 9).
       learning_rate: Adam's.
       hidden: units of the policy's hidden layer.
       entropy_target: nats; the policy's entropy is penalized above it and nowhere else. A Beta's

@@ -37,7 +37,7 @@ def page() -> str:
     """The whole page."""
     parts = [
         "# API\n\nWhat each room exports, from its docstrings. `python docs/make_api.py` writes this page.\n"
-        "A shape is part of a name: `tokens_BxT` is [B, T]. Losses and divergences are in nats.\n"
+        "A shape is part of a name: `tokens_BxT` is [B, T] ([letters](letters.md)). Losses and divergences are in nats.\n"
     ]
     for name in ROOMS:
         room = importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Language models as pure functions on pytrees."""
+"""Language models as pure functions on pytrees. Names end in shapes: see docs/letters.md."""
 
 from models.config import LoraConfig, ModelConfig
 from models.decoding.generate import Generation, generate

@@ -1,6 +1,6 @@
 """Causal self-attention of whole sequences, by the best kernel that the platform's library has.
 
-B rows, T tokens, H query heads, K key and value heads, E numbers per head.
+B rows, T tokens, H query heads, Hk key and value heads, Dh numbers per head.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LANES, _LARGEST_TILE = 128, 512
 
 
 def attention(
-    q_BxTxHxE: jax.Array,
-    k_BxTxKxE: jax.Array,
-    v_BxTxKxE: jax.Array,
+    q_BxTxHxDh: jax.Array,
+    k_BxTxHkxDh: jax.Array,
+    v_BxTxHkxDh: jax.Array,
     segment_ids_BxT: jax.Array | None,
     config: ModelConfig,
 ) -> jax.Array:
-    """Every token attends to itself and what lies before it in its segment; [B, T, H, E].
+    """Every token attends to itself and what lies before it in its segment; [B, T, H, Dh].
 
     The kernel is `config.attention`; `auto` takes `cudnn` on a GPU and `splash` on a TPU where
     their shapes allow it, and else `xla`, which holds scores of all pairs.
@@ -39,20 +39,20 @@ def attention(
     Raises:
       ValueError: the kernel that the config names does not run on these shapes or this platform.
     """
-    kernel = choose_kernel(config, q_BxTxHxE.shape[1])
+    kernel = choose_kernel(config, q_BxTxHxDh.shape[1])
     if kernel == "splash":
-        return splash_attention(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, segment_ids_BxT, config)
+        return splash_attention(q_BxTxHxDh, k_BxTxHkxDh, v_BxTxHkxDh, segment_ids_BxT, config)
     if kernel == "cudnn":
         mask = None if segment_ids_BxT is None else _same_segment(segment_ids_BxT)[:, None]
         return jax.nn.dot_product_attention(
-            q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, mask=mask, is_causal=True, implementation="cudnn"
+            q_BxTxHxDh, k_BxTxHkxDh, v_BxTxHkxDh, mask=mask, is_causal=True, implementation="cudnn"
         )
-    length = q_BxTxHxE.shape[1]
+    length = q_BxTxHxDh.shape[1]
     seen_BxTxT = jnp.tril(jnp.ones((1, length, length), bool))
     if segment_ids_BxT is not None:
         seen_BxTxT = seen_BxTxT & _same_segment(segment_ids_BxT)
-    k, v = (jnp.swapaxes(x, 1, 2) for x in (k_BxTxKxE, v_BxTxKxE))
-    return grouped_attention(q_BxTxHxE, k, v, seen_BxTxT)
+    k, v = (jnp.swapaxes(x, 1, 2) for x in (k_BxTxHkxDh, v_BxTxHkxDh))
+    return grouped_attention(q_BxTxHxDh, k, v, seen_BxTxT)
 
 
 def _same_segment(segment_ids_BxT: jax.Array) -> jax.Array:
@@ -78,35 +78,35 @@ def choose_kernel(config: ModelConfig, length: int) -> Kernel:
 
 
 def grouped_attention(
-    q_BxTxHxE: jax.Array, k_BxKxSxE: jax.Array, v_BxKxSxE: jax.Array, seen_BxTxS: jax.Array
+    q_BxTxHxDh: jax.Array, k_BxHkxSxDh: jax.Array, v_BxHkxSxDh: jax.Array, seen_BxTxS: jax.Array
 ) -> jax.Array:
-    """Two products with a softmax in float32 between them [B, T, H, E].
+    """Two products with a softmax in float32 between them [B, T, H, Dh].
 
     The queries of a group, of all heads and tokens, are the rows of one matrix. Kept apart, as
     `jax.nn.dot_product_attention` does, they took twice as long on CPU in training, and five times
     as long in decoding.
 
     Args:
-      k_BxKxSxE, v_BxKxSxE: keys and values of S tokens, as a cache holds them.
+      k_BxHkxSxDh, v_BxHkxSxDh: keys and values of S tokens, as a cache holds them.
       seen_BxTxS: whether a query may see a token; it must see one. B may be 1.
     """
-    dtype = q_BxTxHxE.dtype
+    dtype = q_BxTxHxDh.dtype
     if dtype == jnp.float16:
         # XLA on CPU has no float16 product with float32 sums.
-        q_BxTxHxE, k_BxKxSxE, v_BxKxSxE = (
-            x.astype(jnp.float32) for x in (q_BxTxHxE, k_BxKxSxE, v_BxKxSxE)
+        q_BxTxHxDh, k_BxHkxSxDh, v_BxHkxSxDh = (
+            x.astype(jnp.float32) for x in (q_BxTxHxDh, k_BxHkxSxDh, v_BxHkxSxDh)
         )
-    batch, length, heads, size = q_BxTxHxE.shape
-    kv_heads, tokens = k_BxKxSxE.shape[1:3]
+    batch, length, heads, size = q_BxTxHxDh.shape
+    kv_heads, tokens = k_BxHkxSxDh.shape[1:3]
     group = heads // kv_heads
-    q = q_BxTxHxE.reshape(batch, length, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
+    q = q_BxTxHxDh.reshape(batch, length, kv_heads, group, size).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch, kv_heads, group * length, size)
-    scores = jnp.einsum("bkte,bkse->bkts", q, k_BxKxSxE, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bkte,bkse->bkts", q, k_BxHkxSxDh, preferred_element_type=jnp.float32)
     scores = scores.reshape(batch, kv_heads, group, length, tokens) / math.sqrt(size)
     scores = jnp.where(seen_BxTxS[:, None, None], scores, -jnp.inf)
-    probs = jax.nn.softmax(scores, axis=-1).astype(v_BxKxSxE.dtype)
+    probs = jax.nn.softmax(scores, axis=-1).astype(v_BxHkxSxDh.dtype)
     probs = probs.reshape(batch, kv_heads, group * length, tokens)
-    out = jnp.einsum("bkts,bkse->bkte", probs, v_BxKxSxE)
+    out = jnp.einsum("bkts,bkse->bkte", probs, v_BxHkxSxDh)
     out = out.reshape(batch, kv_heads, group, length, size).transpose(0, 3, 1, 2, 4)
     return out.reshape(batch, length, heads, size).astype(dtype)
 
@@ -138,22 +138,24 @@ def _splash_problem(config: ModelConfig, platform: str) -> str:
 
 
 def splash_attention(
-    q_BxTxHxE: jax.Array,
-    k_BxTxKxE: jax.Array,
-    v_BxTxKxE: jax.Array,
+    q_BxTxHxDh: jax.Array,
+    k_BxTxHkxDh: jax.Array,
+    v_BxTxHkxDh: jax.Array,
     segment_ids_BxT: jax.Array | None,
     config: ModelConfig,
 ) -> jax.Array:
     """As `attention`, by the TPU's splash kernel; on other platforms it is interpreted, slowly."""
-    batch, length = q_BxTxHxE.shape[:2]
+    batch, length = q_BxTxHxDh.shape[:2]
     if segment_ids_BxT is None:
         segment_ids_BxT = jnp.ones((batch, length), jnp.int32)
     # The kernel wants whole tiles. What is added lies behind all tokens: causality hides it.
     tile = min(_LARGEST_TILE, -(-length // _LANES) * _LANES)
     extra = -length % tile
     # It also leaves the scores unscaled.
-    q = q_BxTxHxE * jnp.asarray(1 / math.sqrt(config.head_dim), q_BxTxHxE.dtype)
-    q, k, v = (jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (q, k_BxTxKxE, v_BxTxKxE))
+    q = q_BxTxHxDh * jnp.asarray(1 / math.sqrt(config.head_dim), q_BxTxHxDh.dtype)
+    q, k, v = (
+        jnp.pad(x, ((0, 0), (0, extra), (0, 0), (0, 0))) for x in (q, k_BxTxHkxDh, v_BxTxHkxDh)
+    )
     segments = jnp.pad(segment_ids_BxT, ((0, 0), (0, extra)))
     run = functools.partial(_splash_local, tile=tile, interpret=platform(config.mesh) != "tpu")
     if config.mesh is not None:
@@ -173,9 +175,9 @@ def splash_attention(
 
 
 def _splash_local(
-    q_BxTxHxE: jax.Array,
-    k_BxTxKxE: jax.Array,
-    v_BxTxKxE: jax.Array,
+    q_BxTxHxDh: jax.Array,
+    k_BxTxHkxDh: jax.Array,
+    v_BxTxHkxDh: jax.Array,
     segments_BxT: jax.Array,
     tile: int,
     interpret: bool,
@@ -185,7 +187,7 @@ def _splash_local(
     )
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-    length, heads = q_BxTxHxE.shape[1:3]
+    length, heads = q_BxTxHxDh.shape[1:3]
     mask = masks.MultiHeadMask([masks.CausalMask((length, length))] * heads)
     tiles = kernels.BlockSizes(
         block_q=tile,
@@ -204,4 +206,4 @@ def _splash_local(
         out = kernel(q, k, v, segment_ids=kernels.SegmentIds(segments, segments))
         return jnp.swapaxes(out, 0, 1)
 
-    return jax.vmap(row)(q_BxTxHxE, k_BxTxKxE, v_BxTxKxE, segments_BxT)
+    return jax.vmap(row)(q_BxTxHxDh, k_BxTxHkxDh, v_BxTxHkxDh, segments_BxT)

@@ -1,6 +1,6 @@
 """Rotary positions (RoPE, arXiv 2104.09864), and the rescalings that stretch them over a longer text.
 
-B rows, T tokens, H heads, E numbers per head, F = E / 2 frequencies.
+B rows, T tokens, H heads, Dh numbers per head, F = Dh / 2 frequencies.
 """
 
 from __future__ import annotations
@@ -141,9 +141,12 @@ def rope_frequencies(theta: float, head_dim: int, scaling: RopeScaling | None) -
 
 
 def rope(
-    x_BxTxHxE: jax.Array, positions_BxT: jax.Array, frequencies_F: jax.Array, magnitude: float = 1.0
+    x_BxTxHxDh: jax.Array,
+    positions_BxT: jax.Array,
+    frequencies_F: jax.Array,
+    magnitude: float = 1.0,
 ) -> jax.Array:
-    """Rotates the two halves of every head by position times frequency; [B, T, H, E].
+    """Rotates the two halves of every head by position times frequency; [B, T, H, Dh].
 
     Args:
       magnitude: what the result is multiplied by, as `YarnRopeScaling` asks for.
@@ -152,9 +155,9 @@ def rope(
     cos, sin = jnp.cos(angles)[:, :, None, :], jnp.sin(angles)[:, :, None, :]
     if magnitude != 1:
         cos, sin = cos * magnitude, sin * magnitude
-    a, b = jnp.split(x_BxTxHxE.astype(jnp.float32), 2, axis=-1)
+    a, b = jnp.split(x_BxTxHxDh.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-    return rotated.astype(x_BxTxHxE.dtype)
+    return rotated.astype(x_BxTxHxDh.dtype)
 
 
 def _check_factor(factor: float) -> None:

@@ -104,7 +104,7 @@ def constrain(
     rules: Rules = DEFAULT_RULES,
     name: str = "activation",
 ) -> jax.Array:
-    """Pins an activation to its place on the mesh; without a mesh, returns it as it is."""
+    """Pins x [...] with an axis by each of `axes` to its place on the mesh, where there is one."""
     if mesh is None:
         return x
     return jax.lax.with_sharding_constraint(x, named_sharding(name, x.shape, axes, mesh, rules))

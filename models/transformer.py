@@ -15,12 +15,12 @@ from models.parameters import Params
 from models.rope import rope, rope_frequencies
 from models.sharding import LogicalAxes, constrain
 
-# Maps queries [B, T, H, Dh], keys and values [B, T, K, Dh] to outputs [B, T, H, Dh].
+# Maps queries [B, T, H, Dh], keys and values [B, T, Hk, Dh] to outputs [B, T, H, Dh].
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """Root-mean-square normalization over the last axis, computed in float32."""
+    """Root-mean-square normalization of x [..., D] by scale [D], computed in float32."""
     x32 = x.astype(jnp.float32)
     x32 = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
     return scale.astype(x.dtype) * x32.astype(x.dtype)
@@ -138,7 +138,10 @@ def forward(
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
 ) -> jax.Array:
-    """Next-token logits [B, T, V] in float32; arguments as in `forward_hidden`.
+    """Next-token logits [B, T, V] in float32.
+
+    Args:
+      tokens, positions, segment_ids: [B, T], as in `forward_hidden`.
 
     Example:
       >>> import jax.numpy as jnp

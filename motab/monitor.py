@@ -49,7 +49,7 @@ def init_monitor(batch: int, table: StepTable) -> MonitorState:
 
 
 def boundary(entropy: jax.Array, settings: MotabSettings) -> jax.Array:
-    """gamma = gamma_0 exp(-alpha H), Eq. 6; H = 0 where the boundary is static.
+    """gamma = gamma_0 exp(-alpha H), Eq. 6, of entropy H [...]; H = 0 where it is static.
 
     Example:
       >>> import jax.numpy as jnp

@@ -87,8 +87,8 @@ def read(
     for layer in params["layers"]:
         x = block(x, layer, config, t.positions_BxT[:, :-1], attend)
 
-    def stored(x_BxTxKxE: jax.Array) -> jax.Array:
-        x = jnp.pad(jnp.swapaxes(x_BxTxKxE, 1, 2), ((0, 0), (0, 0), (0, 1 + room), (0, 0)))
+    def stored(x_BxTxHkxDh: jax.Array) -> jax.Array:
+        x = jnp.pad(jnp.swapaxes(x_BxTxHkxDh, 1, 2), ((0, 0), (0, 0), (0, 1 + room), (0, 0)))
         return constrain(x, ("batch", "kv_heads", None, None), config.mesh, config.rules)
 
     cache = Cache(k=tuple(map(stored, keys)), v=tuple(map(stored, values)))

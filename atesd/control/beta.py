@@ -1,4 +1,4 @@
-"""The Beta distribution on [0, 1], in nats. `a` and `b` are its shapes, both above 0."""
+"""The Beta distribution on the unit interval, in nats; its shapes a and b [...] are above 0."""
 
 from __future__ import annotations
 

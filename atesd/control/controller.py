@@ -82,7 +82,7 @@ def observe(
     teacher_log_prob_G: jax.Array | float,
     confidence_G: jax.Array | float,
 ) -> tuple[ControllerState, dict[str, jax.Array]]:
-    """Takes in batch `step`; with B decisions complete, updates the policy.
+    """Takes in batch `step`; with N decisions complete, updates the policy.
 
     Each argument is [G], or one value for all groups. An entry that is not finite, be it of a bad
     batch or of a group without samples, is left out of averages and credit, and counted. With
@@ -176,8 +176,8 @@ def _complete(
     state = state.replace(
         completed=completed,
         decisions_completed=state.decisions_completed + 1,
-        gain_G=completed.gain_BxG[row],
-        grounding_G=completed.grounding_BxG[row],
+        gain_G=completed.gain_NxG[row],
+        grounding_G=completed.grounding_NxG[row],
         reward_G=rewards(completed, settings)[row],
     )
     return jax.lax.cond(
@@ -194,8 +194,8 @@ def _update(
     completed = state.completed
     loss, gradients = jax.value_and_grad(policy_loss)(
         state.params,
-        completed.features_BxGxF,
-        completed.exposure_BxG,
+        completed.features_NxGxF,
+        completed.exposure_NxG,
         rewards(completed, settings),
         jnp.where(step < settings.entropy_warmup, 0.0, settings.entropy_weight),
         settings.entropy_target,

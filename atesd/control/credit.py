@@ -50,17 +50,17 @@ class Completed(flax.struct.PyTreeNode):
     """Decisions whose L updates are over, gathered for one policy update.
 
     Attributes:
-      count: int32, slots of B in use.
-      features_BxGxF, exposure_BxG: s and a.
-      gain_BxG, grounding_BxG: G_lp and G_gt, raw, in nats.
+      count: int32, slots of N in use.
+      features_NxGxF, exposure_NxG: s and a.
+      gain_NxG, grounding_NxG: G_lp and G_gt, raw, in nats.
       gain_moments, grounding_moments: [] of all completed decisions so far, groups pooled.
     """
 
     count: jax.Array
-    features_BxGxF: jax.Array
-    exposure_BxG: jax.Array
-    gain_BxG: jax.Array
-    grounding_BxG: jax.Array
+    features_NxGxF: jax.Array
+    exposure_NxG: jax.Array
+    gain_NxG: jax.Array
+    grounding_NxG: jax.Array
     gain_moments: Moments
     grounding_moments: Moments
 
@@ -85,10 +85,10 @@ def init_completed(settings: ControllerSettings) -> Completed:
     decisions, groups = settings.decisions_per_update, settings.groups
     return Completed(
         count=jnp.zeros((), jnp.int32),
-        features_BxGxF=jnp.zeros((decisions, groups, num_features(settings))),
-        exposure_BxG=jnp.zeros((decisions, groups)),
-        gain_BxG=jnp.zeros((decisions, groups)),
-        grounding_BxG=jnp.zeros((decisions, groups)),
+        features_NxGxF=jnp.zeros((decisions, groups, num_features(settings))),
+        exposure_NxG=jnp.zeros((decisions, groups)),
+        gain_NxG=jnp.zeros((decisions, groups)),
+        grounding_NxG=jnp.zeros((decisions, groups)),
         gain_moments=init_moments(),
         grounding_moments=init_moments(),
     )
@@ -101,7 +101,7 @@ def add_decision(
     features_GxF: jax.Array,
     exposure_G: jax.Array,
 ) -> Pending:
-    """With decision number `index`, taken before batch `step`, in the place of the oldest."""
+    """With decision number index [], taken before batch step [], in the place of the oldest."""
     slot = index % pending.start_C.shape[0]
     return pending.replace(
         start_C=pending.start_C.at[slot].set(step),
@@ -120,7 +120,7 @@ def credit(
     loss_G: jax.Array,
     log_prob_G: jax.Array,
 ) -> Pending:
-    """Credits what batch k = `step` shows to every pending decision.
+    """Credits what batch k = step [] shows to every pending decision.
 
     An entry that is not finite counts as not observed: the next loss is compared with the last one
     seen, and G_gt is a mean over the other updates.
@@ -150,12 +150,12 @@ def credit(
 
 
 def due(pending: Pending, settings: ControllerSettings, step: jax.Array) -> jax.Array:
-    """[C] bool: the decision is complete with batch `step`; never more than one is."""
+    """[C] bool: the decision is complete with batch step []; never more than one is."""
     return (pending.start_C >= 0) & (step - pending.start_C == settings.look_ahead)
 
 
 def collect(completed: Completed, pending: Pending, slot: jax.Array) -> Completed:
-    """With the pending decision of `slot`, now complete. There must be room for it.
+    """With the pending decision of slot [], now complete. There must be room for it.
 
     A decision none of whose q were observed takes the mean G_gt so far: it is judged by its gain.
     """
@@ -172,23 +172,23 @@ def collect(completed: Completed, pending: Pending, slot: jax.Array) -> Complete
     row = completed.count
     return Completed(
         count=completed.count + 1,
-        features_BxGxF=completed.features_BxGxF.at[row].set(pending.features_CxGxF[slot]),
-        exposure_BxG=completed.exposure_BxG.at[row].set(pending.exposure_CxG[slot]),
-        gain_BxG=completed.gain_BxG.at[row].set(gain_G),
-        grounding_BxG=completed.grounding_BxG.at[row].set(grounding_G),
+        features_NxGxF=completed.features_NxGxF.at[row].set(pending.features_CxGxF[slot]),
+        exposure_NxG=completed.exposure_NxG.at[row].set(pending.exposure_CxG[slot]),
+        gain_NxG=completed.gain_NxG.at[row].set(gain_G),
+        grounding_NxG=completed.grounding_NxG.at[row].set(grounding_G),
         gain_moments=gain_moments,
         grounding_moments=grounding_moments,
     )
 
 
 def rewards(completed: Completed, settings: ControllerSettings) -> jax.Array:
-    """R = G_lp + lambda_gt G_gt [B, G]; rows from `count` on mean nothing.
+    """R = G_lp + lambda_gt G_gt [N, G]; rows from `count` on mean nothing.
 
     Standardised, each term is divided by its standard deviation over all completed decisions so
     far, and one that never varied is left out. Neither is centered: advantages are.
     """
-    gain_BxG, grounding_BxG = completed.gain_BxG, completed.grounding_BxG
+    gain_NxG, grounding_NxG = completed.gain_NxG, completed.grounding_NxG
     if settings.standardise_reward:
-        gain_BxG = divide(gain_BxG, std(completed.gain_moments))
-        grounding_BxG = divide(grounding_BxG, std(completed.grounding_moments))
-    return gain_BxG + settings.lambda_gt * grounding_BxG
+        gain_NxG = divide(gain_NxG, std(completed.gain_moments))
+        grounding_NxG = divide(grounding_NxG, std(completed.grounding_moments))
+    return gain_NxG + settings.lambda_gt * grounding_NxG

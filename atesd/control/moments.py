@@ -27,7 +27,7 @@ def init_moments(*shape: int) -> Moments:
 
 
 def add(moments: Moments, x: jax.Array, valid: jax.Array | bool = True) -> Moments:
-    """With x observed, where it is `valid`."""
+    """With x [...] observed, where it is valid [...]."""
     valid = jnp.broadcast_to(valid, x.shape)
     count = moments.count + valid
     x = jnp.where(valid, x, moments.mean)
@@ -47,5 +47,5 @@ def std(moments: Moments) -> jax.Array:
 
 
 def divide(x: jax.Array, std: jax.Array) -> jax.Array:
-    """x / std; 0 where std is 0."""
+    """x / std [...]; 0 where std is 0."""
     return jnp.where(std > 0, x / jnp.where(std > 0, std, 1.0), 0.0)

@@ -29,41 +29,41 @@ def init_policy(key: jax.Array, features: int, hidden: int) -> dict[str, Any]:
     }
 
 
-def shapes(params: dict[str, Any], features_xF: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(A, B) = 1 + softplus(f_phi(s)), Eq. 7; leading dimensions are those of the states."""
-    hidden = jnp.tanh(features_xF @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+def shapes(params: dict[str, Any], features: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(A, B) = 1 + softplus(f_phi(s)), Eq. 7, each [...], of states s, the features [..., F]."""
+    hidden = jnp.tanh(features @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     output = hidden @ params["output"]["kernel"] + params["output"]["bias"]
     both = 1 + jax.nn.softplus(output)
     return both[..., 0], both[..., 1]
 
 
-def advantages(rewards_BxG: jax.Array) -> jax.Array:
-    """(R - mean R) / (std R + eps) over the B decisions of each group, Eq. 9."""
-    centered = rewards_BxG - jnp.mean(rewards_BxG, axis=0)
-    return centered / (jnp.std(rewards_BxG, axis=0) + EPSILON)
+def advantages(rewards_NxG: jax.Array) -> jax.Array:
+    """(R - mean R) / (std R + eps) over the N decisions of each group, Eq. 9 (its B)."""
+    centered = rewards_NxG - jnp.mean(rewards_NxG, axis=0)
+    return centered / (jnp.std(rewards_NxG, axis=0) + EPSILON)
 
 
 def policy_loss(
     params: dict[str, Any],
-    features_BxGxF: jax.Array,
-    exposures_BxG: jax.Array,
-    rewards_BxG: jax.Array,
+    features_NxGxF: jax.Array,
+    exposures_NxG: jax.Array,
+    rewards_NxG: jax.Array,
     entropy_weight: jax.Array | float,
     entropy_target: float,
 ) -> jax.Array:
     """Eq. 9: REINFORCE, and an entropy that is penalized above its target only.
 
-    Both terms are means over the B x G decisions. The entropy's excess is squared decision by
+    Both terms are means over the N x G decisions. The entropy's excess is squared decision by
     decision: squaring the mean's would let a sharp policy in one state pay for a flat one in
     another.
 
     Args:
-      exposures_BxG: a as it was used, clipped.
+      exposures_NxG: a as it was used, clipped.
       entropy_weight: c.
       entropy_target: in nats.
     """
-    a, b = shapes(params, features_BxGxF)
-    reinforce = -jnp.mean(advantages(rewards_BxG) * beta.log_prob(exposures_BxG, a, b))
+    a, b = shapes(params, features_NxGxF)
+    reinforce = -jnp.mean(advantages(rewards_NxG) * beta.log_prob(exposures_NxG, a, b))
     excess = jnp.maximum(0.0, beta.entropy(a, b) - entropy_target)
     return reinforce + entropy_weight * jnp.mean(excess**2)
 

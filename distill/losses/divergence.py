@@ -1,4 +1,7 @@
-"""Divergences between next-token distributions, in nats. Teacher q, student p, logits [..., V].
+"""Divergences between next-token distributions, in nats.
+
+All take logits or log-probabilities (log_probs) of shape [..., V]: teacher_logits are those of q,
+student_logits those of p, over one vocabulary [V].
 
 Logits may be minus infinity, as those of masked or padded ids are. A term of probability 0 is 0;
 where one distribution has mass that the other has none of, its KL to that one is infinite.

@@ -33,7 +33,7 @@ def score_tokens(
     student_hidden_BxTxD: jax.Array,
     teacher_params: models.parameters.Params,
     teacher_config: models.ModelConfig,
-    teacher_hidden_BxTxE: jax.Array,
+    teacher_hidden_BxTxD: jax.Array,
     tokens_BxT: jax.Array,
     entropy_top_k: int,
 ) -> TokenScores:
@@ -57,6 +57,6 @@ def score_tokens(
     return map_logits(
         score,
         readout(student_params, student_config, student_hidden_BxTxD),
-        readout(teacher_params, teacher_config, teacher_hidden_BxTxE),
+        readout(teacher_params, teacher_config, teacher_hidden_BxTxD),
         jnp.clip(tokens_BxT, max=vocab - 1),
     )

@@ -14,21 +14,21 @@ class StepTable(flax.struct.PyTreeNode):
     """The delimiter's automaton; state s means that s bytes of the delimiter have been matched.
 
     Attributes:
-      next_state_VxS: state after a token, for the state before it. 0 where the delimiter ended
+      next_state_VxQ: state after a token, for the state before it. 0 where the delimiter ended
         in the token: what the token spills over belongs to the step that it ends.
-      end_VxS: number of the token's bytes up to and including the delimiter's end; 0 where the
+      end_VxQ: number of the token's bytes up to and including the delimiter's end; 0 where the
         delimiter does not end in the token.
       num_bytes_V: length of each token, in bytes.
     """
 
-    next_state_VxS: jax.Array
-    end_VxS: jax.Array
+    next_state_VxQ: jax.Array
+    end_VxQ: jax.Array
     num_bytes_V: jax.Array
 
     @property
     def delimiter_bytes(self) -> int:
         """Length of the delimiter, in bytes."""
-        return self.next_state_VxS.shape[1]
+        return self.next_state_VxQ.shape[1]
 
 
 def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
@@ -44,7 +44,7 @@ def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
 
     Example:
       >>> table = make_step_table([b"a", b".", b"\\n", b".\\n\\nb"], ".\\n\\n")
-      >>> table.delimiter_bytes, table.end_VxS[3].tolist()
+      >>> table.delimiter_bytes, table.end_VxQ[3].tolist()
       (3, [3, 3, 3])
     """
     pattern = delimiter.encode()
@@ -71,7 +71,7 @@ def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
                     break
             next_state[token, start] = state
     return StepTable(
-        next_state_VxS=jnp.asarray(next_state),
-        end_VxS=jnp.asarray(end),
+        next_state_VxQ=jnp.asarray(next_state),
+        end_VxQ=jnp.asarray(end),
         num_bytes_V=jnp.asarray([len(t) for t in token_bytes], jnp.int32),
     )

@@ -23,7 +23,7 @@ class StepState(flax.struct.PyTreeNode):
       step_B: index of the open step.
       count_B: its tokens so far.
       total_B: sum of its costs, in nats, but for those still in the ring.
-      ring_BxS, ring_bytes_BxS: costs and lengths of its latest tokens, latest first: any of them
+      ring_BxQ, ring_bytes_BxQ: costs and lengths of its latest tokens, latest first: any of them
         may turn out to belong to the delimiter.
     """
 
@@ -31,8 +31,8 @@ class StepState(flax.struct.PyTreeNode):
     step_B: jax.Array
     count_B: jax.Array
     total_B: jax.Array
-    ring_BxS: jax.Array
-    ring_bytes_BxS: jax.Array
+    ring_BxQ: jax.Array
+    ring_bytes_BxQ: jax.Array
 
 
 class Steps(flax.struct.PyTreeNode):
@@ -64,8 +64,8 @@ def init_steps(batch: int, table: StepTable) -> StepState:
         step_B=integers,
         count_B=integers,
         total_B=jnp.zeros(batch, jnp.float32),
-        ring_BxS=jnp.zeros(ring, jnp.float32),
-        ring_bytes_BxS=jnp.zeros(ring, jnp.int32),
+        ring_BxQ=jnp.zeros(ring, jnp.float32),
+        ring_bytes_BxQ=jnp.zeros(ring, jnp.int32),
     )
 
 
@@ -104,13 +104,13 @@ def read_token(
     span = table.delimiter_bytes
     empty = eos_B & (state.count_B == 0)  # MOTAB's Algorithm 1: an empty step, nothing to judge
     active = valid_B & ~empty
-    total = state.total_B + jnp.where(state.count_B >= span, state.ring_BxS[:, -1], 0.0)
-    ring = jnp.concatenate([cost_B[:, None], state.ring_BxS[:, :-1]], axis=1)
+    total = state.total_B + jnp.where(state.count_B >= span, state.ring_BxQ[:, -1], 0.0)
+    ring = jnp.concatenate([cost_B[:, None], state.ring_BxQ[:, :-1]], axis=1)
     num_bytes = table.num_bytes_V[token_B]
-    ring_bytes = jnp.concatenate([num_bytes[:, None], state.ring_bytes_BxS[:, :-1]], axis=1)
+    ring_bytes = jnp.concatenate([num_bytes[:, None], state.ring_bytes_BxQ[:, :-1]], axis=1)
     count = state.count_B + 1
 
-    offset = table.end_VxS[token_B, state.automaton_B]
+    offset = table.end_VxQ[token_B, state.automaton_B]
     delimited = offset > 0
     ends = active & (delimited | final_B | (count >= max_step_tokens))
 
@@ -134,12 +134,12 @@ def read_token(
         delimited=delimited,
     )
     read_on = StepState(
-        automaton_B=jnp.where(ends, 0, table.next_state_VxS[token_B, state.automaton_B]),
+        automaton_B=jnp.where(ends, 0, table.next_state_VxQ[token_B, state.automaton_B]),
         step_B=state.step_B + ends,
         count_B=jnp.where(ends, 0, count),
         total_B=jnp.where(ends, 0.0, total),
-        ring_BxS=jnp.where(ends[:, None], 0.0, ring),
-        ring_bytes_BxS=ring_bytes,
+        ring_BxQ=jnp.where(ends[:, None], 0.0, ring),
+        ring_bytes_BxQ=ring_bytes,
     )
     return select(active, read_on, state), output
 

@@ -24,7 +24,7 @@ _CACHE_AXES = ("batch", "kv_heads", None, None)
 
 
 class Cache(flax.struct.PyTreeNode):
-    """Keys and values of every layer, each [B, K, S, Dh], S being the capacity in positions."""
+    """Keys and values of every layer, each [B, Hk, S, Dh], S being the capacity in positions."""
 
     k: tuple[jax.Array, ...]
     v: tuple[jax.Array, ...]

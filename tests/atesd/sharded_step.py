@@ -78,7 +78,7 @@ def undifferenced(state: ControllerState) -> ControllerState:
         readings=state.readings.replace(moments=raw(state.readings.moments)),
         pending=state.pending.replace(gain_CxG=state.pending.gain_CxG + loss_G),
         completed=completed.replace(
-            gain_BxG=completed.gain_BxG + loss_G,
+            gain_NxG=completed.gain_NxG + loss_G,
             gain_moments=raw(gains.replace(mean=gains.mean + jnp.mean(loss_G))),
             grounding_moments=raw(completed.grounding_moments),
         ),

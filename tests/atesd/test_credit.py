@@ -155,5 +155,5 @@ def test_a_decision_without_any_log_probability_is_judged_by_its_gain():
     completed = filled(settings, [[1.0], [2.0]], [[-0.2], [-0.6]])
     empty = init_pending(settings)
     completed = collect(completed, empty.replace(gain_CxG=empty.gain_CxG + 3), 0)
-    np.testing.assert_allclose(completed.grounding_BxG[2], -0.4, rtol=1e-6)
+    np.testing.assert_allclose(completed.grounding_NxG[2], -0.4, rtol=1e-6)
     assert int(completed.grounding_moments.count) == 2 and int(completed.gain_moments.count) == 3

@@ -15,7 +15,7 @@ TEXTS = st.lists(st.sampled_from(ALPHABET), max_size=5).map(b"".join)
 
 def run_table(table, tokens):
     """(token index, byte offset in the token) where steps end."""
-    next_state, end = np.asarray(table.next_state_VxS), np.asarray(table.end_VxS)
+    next_state, end = np.asarray(table.next_state_VxQ), np.asarray(table.end_VxQ)
     state, ends = 0, []
     for i, token in enumerate(tokens):
         if end[token, state]:
@@ -50,7 +50,7 @@ def test_equals_searching_the_text(token_bytes, draws, delimiter):
 
 def test_shapes_and_lengths():
     table = make_step_table([b"", b"ab", b".\n\n"], ".\n\n")
-    assert table.next_state_VxS.shape == table.end_VxS.shape == (3, 3)
+    assert table.next_state_VxQ.shape == table.end_VxQ.shape == (3, 3)
     assert table.num_bytes_V.tolist() == [0, 2, 3]
     assert table.delimiter_bytes == 3
 
