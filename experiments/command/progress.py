@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
@@ -50,26 +49,28 @@ class Progress:
         every_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._total = total
         self._label = label
         self._console = console or Console(quiet=not is_first())
         self._every_seconds = every_seconds
         self._clock = clock
         self._shown: dict[str, float] = {}
-        self._history: collections.deque[tuple[float, int]] = collections.deque()
         self._last_line = -float("inf")
-        self._bar: RichProgress | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._bar = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TextColumn("{task.fields[status]}"),
-                console=self._console,
-                expand=True,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task(label, total=total, completed=start, status="")
+        self._bar = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+            console=self._console,
+            expand=True,
+            refresh_per_second=4,
+            speed_estimate_period=_WINDOW_SECONDS,
+            get_time=clock,
+        )
+        task = self._bar.add_task(label, total=total, completed=start, status="")
+        self._task = self._bar.tasks[task]
+        # Where nothing can be drawn, the bar only reckons.
+        self._drawn = self._console.is_terminal and not self._console.is_dumb_terminal
 
     def update(
         self,
@@ -81,43 +82,37 @@ class Progress:
         """Shows that `step` is done. What is not given stays as it was."""
         given = {"tokens_per_second": tokens_per_second, "loss": loss, "accuracy": accuracy}
         self._shown |= {name: float(x) for name, x in given.items() if x is not None}
+        shown = self._status()
+        self._bar.update(self._task.id, completed=step, status=shown)
         now = self._clock()
-        self._history.append((now, step))
-        while len(self._history) > 2 and now - self._history[0][0] > _WINDOW_SECONDS:
-            self._history.popleft()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, status=self._status())
-        elif now - self._last_line >= self._every_seconds or step == self._total:
+        if self._drawn:
+            return
+        if now - self._last_line >= self._every_seconds or step == self._task.total:
             self._last_line = now
-            text = f"{self._label} {step}/{self._total}  {self._status()}".rstrip()
+            parts = (f"{self._label} {step}/{self._task.total:.0f}", self._remaining(), shown)
             # One line stays one line in a log file, whatever width is taken for its terminal.
+            text = "  ".join(filter(None, parts))
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def eta_seconds(self) -> float | None:
-        """Seconds to the end at the pace of the last minute; None before there is a pace."""
-        if not self._history:
-            return None
-        (first, start), (last, step) = self._history[0], self._history[-1]
-        if last <= first or step <= start:
-            return None
-        return (self._total - step) * (last - first) / (step - start)
-
     def __enter__(self) -> Progress:
-        if self._bar is not None:
+        if self._drawn:
             self._bar.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._bar is not None:
+        if self._drawn:
             self._bar.stop()
 
+    def _remaining(self) -> str:
+        """The time to the end at the pace of the last minute, once there is a pace."""
+        seconds = self._task.time_remaining
+        return "" if seconds is None else f"ETA {duration(seconds)}"
+
     def _status(self) -> str:
-        shown, eta = self._shown, self.eta_seconds()
+        shown = self._shown
         parts = []
         if "tokens_per_second" in shown:
             parts.append(f"{shown['tokens_per_second']:,.0f} tok/s")
-        if eta is not None:
-            parts.append(f"ETA {duration(eta)}")
         if "loss" in shown:
             parts.append(f"loss {shown['loss']:.4f}")
         if "accuracy" in shown:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 # Rows of resampled indices held at a time, in numbers: 64 MiB of int64.
 _CHUNK = 8_000_000
@@ -44,15 +45,7 @@ def bootstrap(
         raise ValueError(
             f"bootstrap needs one value for each of at least one problem, not {values_P.shape}."
         )
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // values_P.size)
-    means = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        shape = (min(rows, resamples - start), values_P.size)
-        drawn = rng.integers(values_P.size, size=shape)
-        means[start : start + rows] = values_P[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values_P.mean()), float(low), float(high))
+    return _resampled([values_P], seed, resamples, level)
 
 
 def mean_of_sets(
@@ -70,17 +63,32 @@ def mean_of_sets(
     """
     if not sets or not all(np.size(values) for values in sets):
         raise ValueError("mean_of_sets needs at least one set, and a problem in each.")
-    rng = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for values_P in (np.asarray(values, np.float64) for values in sets):
-        rows = max(1, _CHUNK // values_P.size)
-        for start in range(0, resamples, rows):
-            part = slice(start, min(start + rows, resamples))
-            drawn = rng.integers(values_P.size, size=(part.stop - start, values_P.size))
-            means[part] += values_P[drawn].mean(axis=1) / len(sets)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    mean = float(np.mean([np.mean(values) for values in sets]))
-    return Interval(mean, float(low), float(high))
+    return _resampled([np.asarray(x, np.float64) for x in sets], seed, resamples, level)
+
+
+def _resampled(sets: Sequence[np.ndarray], seed: int, resamples: int, level: float) -> Interval:
+    """The mean of the means of sets, each resampled by itself."""
+    middle = float(np.mean([x.mean() for x in sets]))
+    if all(x.size == 1 for x in sets):
+        return Interval(middle, middle, middle)
+    # SciPy resamples two values or more; of a set with one value there is nothing to draw.
+    spread = [x for x in sets if x.size > 1]
+    rest = sum(float(x[0]) for x in sets if x.size == 1)
+
+    def statistic(*sets_: np.ndarray, axis: int = -1) -> np.ndarray:
+        return (sum(x.mean(axis=axis) for x in sets_) + rest) / len(sets)
+
+    found = stats.bootstrap(
+        spread,
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, _CHUNK // sum(x.size for x in spread)),
+        vectorized=True,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(middle, float(found.low), float(found.high))
 
 
 def paired_difference(
