@@ -56,7 +56,7 @@ setup(
         "ott-jax>=0.6",
         "rich>=13.0",
         "safetensors>=0.5",
-        "scipy>=1.13",
+        "scipy>=1.15",
         "transformers>=5.0",
     ],
     extras_require={

@@ -1,9 +1,9 @@
 """What ATESD's controller costs: `python -m experiments.bench_exposure`.
 
-Whole steps (rollout, references, update) of `configs/atesd.py` and of `configs/opsd.py`, in turns, in
-one process and on the same batches; medians over rounds of `hold` steps, so that every round has one
-decision and one probe. OPSD runs without a probe and has no reward to measure: the difference is the
-controller and all that it observes.
+Whole steps (rollout, references, update) of `configs/atesd.py` and of `configs/opsd.py`, in turns,
+in one process and on the same batches; medians over rounds of `hold` steps, so that every round has
+one decision and one probe. OPSD runs without a probe and has no reward to measure: the difference
+is the controller and all that it observes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """What TOPD's look ahead costs: `python -m experiments.bench_windows`.
 
-Whole steps (rollout, windows, update) of `configs/topd.py`, of the same with `windows.student = "reuse"`,
-and of `configs/topd.py:opd`, in turns, in one process and on the same batches; medians over rounds of five
-steps. The ratio of gradients, which costs two more gradients when it is measured, is not. The students train,
-so that their rollouts may differ in length after the first update. The paper reports 1.41 x OPD.
+Whole steps (rollout, windows, update) of `configs/topd.py`, of the same with `windows.student =
+"reuse"`, and of `configs/topd.py:opd`, in turns, in one process and on the same batches; medians
+over rounds of five steps. The ratio of gradients, which costs two more gradients when it is
+measured, is not. The students train, so that their rollouts may differ in length after the first
+update. The paper reports 1.41 x OPD.
 """
 
 from __future__ import annotations

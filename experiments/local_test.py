@@ -1,21 +1,22 @@
-"""The local test of TOPD: a few steps on one prefix, and how far the two models' windows are apart after.
+"""The local test of TOPD: a few steps on one prefix, and how far apart the windows are then.
 
     python -m experiments.local_test --config configs/topd.py --out DIR
 
-For every divergent prefix (a candidate whose D_OT passes the rule, in rollouts of the initial student on
-training problems) the student starts afresh, takes `steps` steps of Adam on that prefix alone, and writes
-its window again. D_OT is measured before and after against the same window of the teacher, with the
-initial student's input embeddings. Windows and targets are made once. The arms differ in the loss:
+For every divergent prefix (a candidate whose D_OT passes the rule, in rollouts of the initial
+student on training problems) the student starts afresh, takes `steps` steps of Adam on that prefix
+alone, and writes its window again. D_OT is measured before and after against the same window of the
+teacher, with the initial student's input embeddings. Windows and targets are made once. The arms
+differ in the loss:
 
     opd     the divergence to the teacher along the student's own window
     topd    the same plus lambda L_traj, for every lambda
 
-The paper (arXiv 2606.00305) has 1000 prefixes and 50 tokens: mean D_OT .538 before, .350 after OPD, .204
-after TOPD. It does not say what OPD trains on there, nor the rate.
+The paper (arXiv 2606.00305) has 1000 prefixes and 50 tokens: mean D_OT .538 before, .350 after OPD,
+.204 after TOPD. It does not say what OPD trains on there, nor the rate.
 
-local_test.json: `prefixes`, `threshold`, `before`, and in `after`, by arm, {"mean", "low", "high"} with a
-95 % bootstrap interval over prefixes and `closer`, the share of prefixes whose D_OT fell; the flags, and
-the environment.
+local_test.json: `prefixes`, `threshold`, `before`, and in `after`, by arm, {"mean", "low", "high"}
+with a 95 % bootstrap interval over prefixes and `closer`, the share of prefixes whose D_OT fell;
+the flags, and the environment.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m experiments.run --config configs/motab.py --workdir runs/motab
 
 `--config FILE:ARG` picks a variant and `--config.FIELD=VALUE` sets a field. Running again on the
-same workdir resumes. On SIGTERM or Ctrl-C it finishes the step, saves and exits with 75; on the second
-it exits at once.
+same workdir resumes. On SIGTERM or Ctrl-C it finishes the step, saves and exits with 75; on the
+second it exits at once.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m experiments.show WORKDIR
 
-Colours say who wrote the text: the student, the student where it erred, the revision text, the teacher.
-Below stand V and its boundary gamma of every step. Without colours (`NO_COLOR=1`, or a file) parts are
-marked by name. Only reads the workdir.
+Colours say who wrote the text: the student, the student where it erred, the revision text,
+the teacher. Below stand V and its boundary gamma of every step. Without colours (`NO_COLOR=1`, or a
+file) parts are marked by name. Only reads the workdir.
 """
 
 from __future__ import annotations

@@ -122,3 +122,16 @@ def test_files_of_a_kind_have_names_of_their_own():
             by_name.setdefault(path.stem, []).append(str(path.relative_to(ROOT)))
     for name in ("plan", "report", "statistics", "table"):
         assert len(by_name.get(name, [])) <= 1, by_name[name]
+
+
+def test_lines_for_people_are_printed_as_they_are():
+    """Brackets in names and paths are no markup: what is not a table goes through `say`."""
+    wrong = []
+    for path in (ROOT / "experiments").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            on_console = node.func.attr == "print" and "onsole" in ast.unparse(node.func.value)
+            if on_console and isinstance(node.args[0], ast.JoinedStr | ast.Constant | ast.Name):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, f"experiments.command.say.say prints these: {wrong}"

@@ -4,8 +4,8 @@ Every measurement is a process of its own. All that belong to one workload are w
 take repetitions in rounds; ratios are taken round by round. Peers are optional, and may live in
 environments of their own; where one is absent the report says so.
 
-    python3.11 -m venv peers && peers/bin/pip install torch==2.13.0 transformers trl==1.16.0 accelerate
-    python3.11 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
+    python3.11 -m venv peers && peers/bin/pip install torch==2.13.0 transformers trl==1.16.0
+    accelerate python3.11 -m venv tunix && tunix/bin/pip install google-tunix==0.1.7
     python -m experiments.bench --what all --model tiny --peer_python peers/bin/python \\
         --peer_python tunix=tunix/bin/python --out bench/tiny
 

@@ -54,7 +54,7 @@ class Result:
 
 
 class Worker:
-    """One measuring process, started when its turn to warm up comes. `result` grows as it answers."""
+    """A measuring process, started when it is its turn to warm up. `result` grows as it answers."""
 
     def __init__(
         self,

@@ -49,10 +49,8 @@ class Target:
 def find(results: Results, who: str, variant: str | None = None) -> list[Result]:
     """Finished measurements of one library, of one variant or all."""
     return [
-        r
-        for r in results
-        if r.who == who and r.state == "done" and variant in (None, r.variant)
-    ]  # fmt: skip
+        r for r in results if r.who == who and r.state == "done" and variant in (None, r.variant)
+    ]
 
 
 def faster_than(*peers: tuple[str, str | None]) -> Measure:

@@ -42,7 +42,8 @@ def command(
 
     Returns:
       a function of the arguments that returns an exit code: 0 when done, 1 after an error, 2 for a
-      wrong command line, 75 when interrupted and resumable, 130 after Ctrl-C where nothing is resumed.
+      wrong command line, 75 when interrupted and resumable, 130 after Ctrl-C where nothing is
+      resumed.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:

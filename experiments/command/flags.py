@@ -5,9 +5,9 @@
         workdir: Annotated[Path, Flag("the run's directory", positional=True)]
         n: Annotated[Count, Flag("samples per problem")] = 8
 
-A field may be text, a number, a `Path`, a bool (given, it is true), a tuple of these, or one of these or
-None. A field without a default has to be given. Ranges are those of `models.checks`. A field without a
-`Flag` has its meaning from the `Attributes` of its class.
+A field may be text, a number, a `Path`, a bool (given, it is true), a tuple of these, or one of
+these or None. A field without a default has to be given. Ranges are those of `models.checks`. A
+field without a `Flag` has its meaning from the `Attributes` of its class.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def read_flags(
       arguments: of the command line; this process's by default.
 
     Raises:
-      SystemExit: with 0 after `--help`; with 2 where an argument is stray, unknown, missing or wrong,
-        which a line on stderr names.
+      SystemExit: with 0 after `--help`; with 2 where an argument is stray, unknown, missing or
+        wrong, which a line on stderr names.
     """
     fields = flags_of(settings)
     parser = _Parser(program, about, fields)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from experiments.command.say import say
 from experiments.machine.processes import is_first
 
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
@@ -92,7 +93,7 @@ class Progress:
             parts = (f"{self._label} {step}/{self._task.total:.0f}", self._remaining(), shown)
             # One line stays one line in a log file, whatever width is taken for its terminal.
             text = "  ".join(filter(None, parts))
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            say(self._console, text)
 
     def __enter__(self) -> Progress:
         if self._drawn:

@@ -3,8 +3,8 @@
     python -m experiments.compare.collect README.md docs/studies/motab.md
 
 Between `<!-- study DIRECTORY -->` and `<!-- end of study -->`, in a document, comes a table of the
-table.json in DIRECTORY, which is relative to the document; `<!-- study DIRECTORY: opd, motab -->` has these
-arms alone. Nothing else of the document changes.
+table.json in DIRECTORY, which is relative to the document; `<!-- study DIRECTORY: opd, motab -->`
+has these arms alone. Nothing else of the document changes.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> st
     return "\n\n".join(
         [
             f"**{study['title']}**: {study['updates']} updates, "
-            f"{' or '.join(map(str, sorted(seeds)))} {'seed' if seeds == {1} else 'seeds'}; commit {commits}; "
+            f"{' or '.join(map(str, sorted(seeds)))} {'seed' if seeds == {1} else 'seeds'}; "
+            f"commit {commits}; "
             f"{environment['hardware']}; {duration(environment['run_seconds'])} for all runs. "
             f"[Everything else]({directory}/table.md).",
             aligned(["arm", "accuracy %", "longer problems %", "tokens trained on"], rows),

@@ -19,6 +19,7 @@ import jax
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from experiments.command.say import say
 from experiments.compare.arms import (
     Plan,
     make_plan,
@@ -86,8 +87,8 @@ def compare(
         finally:  # an interrupted study shows what it has
             write_report(plan, directory.path, work.missing, command, clock() - work.started)
     for name, reason in work.missing.items():
-        console.print(f"Missing: {name}: {reason}", markup=False, soft_wrap=True)
-    console.print(f"Table and pictures: {directory.path / 'table.md'}", soft_wrap=True)
+        say(console, f"Missing: {name}: {reason}")
+    say(console, f"Table and pictures: {directory.path / 'table.md'}")
     return work.failed
 
 
@@ -127,7 +128,7 @@ class _Work:
                 _check_config(directory, self.plan.selection_config(arm, rate, batch.batch_size))
 
     def choose_rates(self) -> dict[str, Choice]:
-        """Each arm's batch size and learning rate; an arm where a run failed or is missing has none."""
+        """Each arm's batch size and learning rate; an arm with a failed or missing run has none."""
         choices = {}
         for arm in self.plan.arms:
             problem = self._fit_batch(arm) or self._try_rates(arm)
@@ -144,7 +145,7 @@ class _Work:
             return None
         if self._out_of_budget():
             return self._not_started()
-        self.console.print(f"{arm}: fitting its batch to the tokens of an update", markup=False)
+        say(self.console, f"{arm}: fitting its batch to the tokens of an update")
         target, directory = self.plan.study.tokens_per_update, self.workdir / arm
         try:
             self.batches[arm] = self.fit(self.plan.measuring_config(arm), target, directory)
@@ -190,7 +191,7 @@ class _Work:
             if self._out_of_budget():
                 return self._not_started()
             check(f"{self.number - 1} of {self.total} runs were looked at.")
-            self.console.print(f"[{self.number}/{self.total}] {name}", markup=False)
+            say(self.console, f"[{self.number}/{self.total}] {name}")
             if not self._is_trained(directory):
                 self.train(config, directory, self.console)
             if not finished(directory):
@@ -211,7 +212,7 @@ class _Work:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
         name = directory.relative_to(self.workdir)
-        self.console.print(f"{name} failed: {problem}", markup=False, soft_wrap=True)
+        say(self.console, f"{name} failed: {problem}")
         return problem
 
     def _known_batch(self, arm: str) -> BatchSize | None:

@@ -16,7 +16,8 @@ class Choice:
     Attributes:
       rate: the chosen one.
       accuracies: on validation, by rate; empty where there was nothing to choose from.
-      at_end: whether it is the lowest or highest of more than two, so that a better one may lie beyond.
+      at_end: whether it is the lowest or highest of more than two, so that a better one may lie
+        beyond.
     """
 
     rate: float

@@ -34,8 +34,8 @@ class BatchSize:
 
     Attributes:
       batch_size: trajectories per update.
-      tokens_per_trajectory: tokens that train, of the initial student's trajectories; None where all
-        arms have batches of one size.
+      tokens_per_trajectory: tokens that train, of the initial student's trajectories; None where
+        all arms have batches of one size.
     """
 
     batch_size: int
@@ -53,7 +53,8 @@ def read_batch_size(directory: Path) -> BatchSize | None:
 def fit_batch_size(config: Any, tokens_per_update: float, directory: Path) -> BatchSize:
     """Measures an arm, and writes down the batch size that comes closest to the target.
 
-    It is a multiple of `synthesis.trajectories_per_prompt`, and of what the mesh divides a batch by.
+    It is a multiple of `synthesis.trajectories_per_prompt`, and of what the mesh divides a batch
+    by.
 
     Raises:
       ValueError: even the smallest batch holds twice as many tokens, or rows are packed.

@@ -17,15 +17,13 @@ from rich.table import Table
 
 from experiments.command.command import command
 from experiments.command.flags import Flag
+from experiments.command.say import say
 from experiments.data.fields import FIELDS
 from experiments.data.filters import Filter
 from experiments.data.sources import FileSource, Source, load_source
 from experiments.workdir.workdir import write_atomic
 from models.embedded import tokenizer_directory
 from models.text.tokenizer import encode, load_tokenizer
-
-# Names and paths have brackets of their own.
-_AS_IT_IS: Any = {"markup": False, "highlight": False, "soft_wrap": True}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,12 +66,12 @@ def read(settings: Settings, console: Console) -> Source:
     spec |= {n: getattr(settings, n) for n in ("path", "subset", "split", "on_error")}
     source = load_source(spec)
     if isinstance(source, FileSource):
-        console.print(f"{settings.name}: {source.report.summary}.", **_AS_IT_IS)
+        say(console, f"{settings.name}: {source.report.summary}.")
     console.print(_lengths(source, count))
     if settings.out:
         lines = [json.dumps(dataclasses.asdict(example)) for example in source]
         write_atomic(settings.out, "".join(f"{line}\n" for line in lines).encode())
-        console.print(f"Wrote {settings.out}", **_AS_IT_IS)
+        say(console, f"Wrote {settings.out}")
         if isinstance(source, FileSource) and source.report.dropped:
             beside = settings.out.with_suffix(".dropped.jsonl")
             records = [
@@ -82,7 +80,7 @@ def read(settings: Settings, console: Console) -> Source:
                 for id_, detail in found
             ]
             write_atomic(beside, "".join(json.dumps(r) + "\n" for r in records).encode())
-            console.print(f"Wrote {beside}", **_AS_IT_IS)
+            say(console, f"Wrote {beside}")
     return source
 
 

@@ -3,8 +3,8 @@
     python -m experiments.diagnose --student embedded:student --teacher embedded:teacher \\
         --data chain/test --out DIR
 
-With `--window K` also whether a token's loss says that the models part there. What is measured, and the
-format of diagnose.json, are in `experiments/diagnose/diagnosis.py`.
+With `--window K` also whether a token's loss says that the models part there. What is measured, and
+the format of diagnose.json, are in `experiments/diagnose/diagnosis.py`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ A point of a curve is a mean over problems of each problem's mean over its token
 95 % bootstrap interval over problems. Later bins hold fewer problems: those whose text is that
 long. Noise belongs to (seed, writer, problem's index * n + sample): batches do not matter.
 
-With `--window K` also whether a token's loss says that the models part there (TOPD, arXiv 2606.00305):
-loss against optimal transport between windows of K tokens, `experiments.diagnose.near_future`.
+With `--window K` also whether a token's loss says that the models part there (TOPD, arXiv
+2606.00305): loss against optimal transport between windows of K tokens,
+`experiments.diagnose.near_future`.
 
 diagnose.json, strict JSON:
 
@@ -120,10 +121,18 @@ def diagnose(
     ) -> tuple[jax.Array, jax.Array]:
         params, config = pair[role]
         text = generate(
-            params, config, prompts, lengths, role_key(key, ROLES[role], 0), max_new_tokens,
-            temperature=settings.temperature, top_p=settings.top_p, eos_ids=eos,
-            row_ids=rows.astype(np.int32), vocab_size=vocab,
-        )  # fmt: skip
+            params,
+            config,
+            prompts,
+            lengths,
+            role_key(key, ROLES[role], 0),
+            max_new_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            eos_ids=eos,
+            row_ids=rows.astype(np.int32),
+            vocab_size=vocab,
+        )
         return text.tokens_BxN, text.lengths_B
 
     total = len(examples) * n

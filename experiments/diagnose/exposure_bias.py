@@ -1,4 +1,4 @@
-"""One model on its own text and on another model's: the device part of exposure-bias diagnostics."""
+"""One model on its own text and on another's: what the diagnosis computes on the device."""
 
 from __future__ import annotations
 

@@ -59,9 +59,12 @@ def find_prefixes(
     pair, config = recipe.pair, recipe.config
     source = load_source(config.data.train)
     batches = prompt_batches(
-        source, pair.render, batch_size=batch_size, max_prompt_tokens=config.prompt.max_tokens,
+        source,
+        pair.render,
+        batch_size=batch_size,
+        max_prompt_tokens=config.prompt.max_tokens,
         shuffle=False,
-    )  # fmt: skip
+    )
     rows, distances, lows = [], [], []
     for round_ in range(max(1, len(source) // batch_size)):
         trajectories, record, _ = recipe(params, next(batches), 1, round_)
@@ -69,9 +72,13 @@ def find_prefixes(
         lows.append(p.low_distance_RxV[p.low_valid_RxV])
         b, w = np.nonzero(p.starts.valid_BxW)
         found = (
-            p.starts.at_BxW, p.student_BxWxK, p.teacher_BxWxK, p.student_counts_BxW,
-            p.teacher_counts_BxW, p.plan_BxWxKxK,
-        )  # fmt: skip
+            p.starts.at_BxW,
+            p.student_BxWxK,
+            p.teacher_BxWxK,
+            p.student_counts_BxW,
+            p.teacher_counts_BxW,
+            p.plan_BxWxKxK,
+        )
         rows.append(Prefixes(text[b], *(x[b, w] for x in found)))
         distances.append(p.distance_BxW[b, w])
         bound = np.quantile(np.concatenate(lows), recipe.guidance.high_quantile)
@@ -133,18 +140,32 @@ def make_local_steps(
 
         def loss(params: Params) -> topd.GuidedSums:
             return topd.guided_loss(
-                params, student, theirs, teacher, row, probe, there, recipe.opd, settings,
+                params,
+                student,
+                theirs,
+                teacher,
+                row,
+                probe,
+                there,
+                recipe.opd,
+                settings,
                 (1.0, lambda_traj),
-            )  # fmt: skip
+            )
 
         update = make_train_step(loss, optimizer)
         state = create_state(initial, optimizer)
         state = jax.lax.fori_loop(0, steps, lambda _, state: update(state)[0], state)
         again = models.generate(
-            state.params, student, text, p.at_N, jax.random.key(recipe.config.seed), width,
-            temperature=recipe.windows.temperature, eos_ids=pair.eos_ids,
+            state.params,
+            student,
+            text,
+            p.at_N,
+            jax.random.key(recipe.config.seed),
+            width,
+            temperature=recipe.windows.temperature,
+            eos_ids=pair.eos_ids,
             vocab_size=pair.vocab_size,
-        )  # fmt: skip
+        )
         before = distance(p, p.student_NxK, p.student_counts_N)
         return before, distance(p, again.tokens_BxN, again.lengths_B)
 
@@ -171,8 +192,8 @@ def local_test(
     pair = load_pair(config)
     if pair.mesh is not None:
         raise ValueError(
-            f"The local test takes one prefix at a time, on one device, and there are {pair.mesh.size}. "
-            "Hide the others, for example with CUDA_VISIBLE_DEVICES=0."
+            "The local test takes one prefix at a time, on one device, and there are "
+            f"{pair.mesh.size}. Hide the others, for example with CUDA_VISIBLE_DEVICES=0."
         )
     recipe = TopdRecipe(config, pair)
     initial = start_student(pair, config)

@@ -1,8 +1,8 @@
-"""Does a token's loss say that the two models part there? Loss against optimal transport, of any pair.
+"""Does a token's loss say that the two models part there? Loss against optimal transport.
 
 TOPD (arXiv 2606.00305) opens windows at a student's positions of high, of any and of low loss: both
-models continue greedily from the same prefix, and D_OT says how far the two windows are apart. High loss
-and low D_OT is a false alarm.
+models continue greedily from the same prefix, and D_OT says how far the two windows are apart. High
+loss and low D_OT is a false alarm.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class NearFutureSettings(SamplingFlags):
       window: K, tokens of a window.
       per_text: windows of each kind that a text has, at most.
       share: of a text's tokens, those of the highest loss are its high-loss positions.
-      low_quantile: low-loss positions are drawn among those up to this quantile of their text's loss.
+      low_quantile: low-loss positions are drawn among those up to this quantile of their text's
+        loss.
     """
 
     window: Count = 50
@@ -78,13 +79,14 @@ def near_future(
 
     Returns:
       A JSON-able dict:
-        positions: by kind `count`, `median_distance`, `median_loss` (-log q, nats), and `quartiles` of
-          the distance. `high`: the highest loss; `random`: any; `low`: drawn from the lower part.
-        correlation: `pearson` and `spearman` of loss and D_OT over the random positions and over the
-          high ones; null where one of them does not vary.
+        positions: by kind `count`, `median_distance`, `median_loss` (-log q, nats), and `quartiles`
+          of the distance. `high`: the highest loss; `random`: any; `low`: drawn from the lower
+          part.
+        correlation: `pearson` and `spearman` of loss and D_OT over the random positions and over
+          the high ones; null where one of them does not vary.
         D_OT is rounded to .001 in all of these.
-        false_alarms: share of the high-loss positions with a D_OT at or below `threshold`, the upper
-          quartile of the low-loss ones.
+        false_alarms: share of the high-loss positions with a D_OT at or below `threshold`, the
+          upper quartile of the low-loss ones.
         points: by kind (loss, D_OT) of every position.
 
     Raises:
@@ -111,9 +113,13 @@ def near_future(
         # The last batch repeats its last text to stay as wide.
         rows = np.minimum(np.arange(start, start + batch_size), total - 1)
         what = look(
-            student[0], teacher[0], prompts[rows // s.n], lengths[rows // s.n],
-            rows.astype(np.int32), key,
-        )  # fmt: skip
+            student[0],
+            teacher[0],
+            prompts[rows // s.n],
+            lengths[rows // s.n],
+            rows.astype(np.int32),
+            key,
+        )
         losses, apart, valid = (np.asarray(x)[:count] for x in what)
         for i, kind in enumerate(KINDS):
             columns = slice(i * s.per_text, (i + 1) * s.per_text)
@@ -171,9 +177,11 @@ def near_future_table(results: dict[str, Any]) -> Table:
     table = Table("positions", "windows", "median loss, nats", "median D_OT")
     for kind, found in results["positions"].items():
         table.add_row(
-            kind, f"{found['count']:,}", f"{found['median_loss']:.3f}",
+            kind,
+            f"{found['count']:,}",
+            f"{found['median_loss']:.3f}",
             f"{found['median_distance']:.3f}",
-        )  # fmt: skip
+        )
     table.caption = (
         f"false alarms: {100 * results['false_alarms']:.1f} % of the high-loss positions"
     )
@@ -188,7 +196,7 @@ def _make_look(
     eos: tuple[int, ...],
     vocab_size: int,
 ) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
-    """(parameters of both, prompts, lengths, sample ids, key) to losses, D_OT and validity [B, 3 W]."""
+    """(both parameters, prompts, lengths, sample ids, key) to losses, D_OT, validity [B, 3 W]."""
     s = settings
     sampling = Sampling(s.temperature, s.top_p)
     rollout = make_rollout(
@@ -225,9 +233,17 @@ def _make_look(
         ).teacher_nll_BxT
         starts = choose(losses, text, ids, key)
         found = open_windows(
-            (own, student, mine.cache), (theirs, teacher, other.cache), text, starts, ids, key,
-            windows, transport, eos, vocab_size,
-        )  # fmt: skip
+            (own, student, mine.cache),
+            (theirs, teacher, other.cache),
+            text,
+            starts,
+            ids,
+            key,
+            windows,
+            transport,
+            eos,
+            vocab_size,
+        )
         apart = distances(found, transport)[1]
         return jnp.take_along_axis(losses, starts.at_BxW, axis=1), apart, starts.valid_BxW
 

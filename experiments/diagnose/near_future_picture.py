@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from experiments.report.colours import BLUE, GREY, ORANGE, RED
+from experiments.report.colors import BLUE, GREY, ORANGE, RED
 
 # Told apart by colour, line and marker alike.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -34,15 +34,24 @@ def draw(results: Mapping[str, Any]) -> Figure:
         points = np.asarray(results["points"][kind])
         median = results["positions"][kind]["median_distance"]
         left.scatter(
-            points[:, 0], points[:, 1], s=12, alpha=0.45, linewidths=0,
-            color=style["color"], marker=style["marker"], label=f"{kind} loss",
-        )  # fmt: skip
+            points[:, 0],
+            points[:, 1],
+            s=12,
+            alpha=0.45,
+            linewidths=0,
+            color=style["color"],
+            marker=style["marker"],
+            label=f"{kind} loss",
+        )
         ordered = np.sort(points[:, 1])
         right.step(
-            ordered, np.arange(1, len(ordered) + 1) / len(ordered), where="post",
-            color=style["color"], linestyle=style["linestyle"],
+            ordered,
+            np.arange(1, len(ordered) + 1) / len(ordered),
+            where="post",
+            color=style["color"],
+            linestyle=style["linestyle"],
             label=f"{kind} loss, median {median:.3f}",
-        )  # fmt: skip
+        )
     bound, share = results["threshold"], results["false_alarms"]
     for axes, line in ((left, left.axhline), (right, right.axvline)):
         line(bound, color=ORANGE, linewidth=1, label="upper quartile of low")
@@ -51,15 +60,17 @@ def draw(results: Mapping[str, Any]) -> Figure:
         axes.grid(color="#E5E5E5", linewidth=0.8)
         axes.set_axisbelow(True)
     left.set(
-        xlabel="-log q of the student's token (nats)", ylabel="D_OT of the windows",
+        xlabel="-log q of the student's token (nats)",
+        ylabel="D_OT of the windows",
         title=f"{_correlations(results['correlation'])}",
-    )  # fmt: skip
+    )
     left.set_xscale("symlog", linthresh=0.1)
     left.set_xlim(left=-0.02)
     right.set(
-        xlabel="D_OT of the windows", ylabel="share of positions",
+        xlabel="D_OT of the windows",
+        ylabel="share of positions",
         title=f"False alarms: {100 * share:.1f} % of the high-loss positions",
-    )  # fmt: skip
+    )
     figure.suptitle(
         f"{results['texts']:,} texts of the student, windows of {results['window']} tokens",
         fontsize=10,

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from experiments.command.progress import Progress
 from experiments.command.sampling_flags import SamplingFlags
+from experiments.command.say import say
 from experiments.data.sources import load_source
 from experiments.diagnose.diagnosis import ROLES, diagnose
 from experiments.diagnose.near_future import NearFutureSettings, near_future, near_future_table
@@ -36,8 +37,8 @@ def diagnose_pair(settings: PairDiagnosis, console: Console) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: there is no such template or data set.
-      ValueError: there is no such model, the two have other tokenizers, a file is malformed, or texts
-        exceed the positions of a model.
+      ValueError: there is no such model, the two have other tokenizers, a file is malformed, or
+        texts exceed the positions of a model.
     """
     # Whatever can be wrong with cheap things comes before the weights are read.
     directories = {role: _directory(role, getattr(settings, role)) for role in ROLES}
@@ -88,7 +89,7 @@ def diagnose_pair(settings: PairDiagnosis, console: Console) -> dict[str, Any]:
         console.print(near_future_table(results["near_future"]))
     names = write_outcome(settings.out, results)
     wrote = ", ".join(str(settings.out / name) for name in names)
-    console.print(f"Wrote {wrote}", markup=False, soft_wrap=True)
+    say(console, f"Wrote {wrote}")
     return results
 
 

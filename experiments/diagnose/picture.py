@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.colours import BLUE, GREY, RED
+from experiments.report.colors import BLUE, GREY, RED
 
 # Told apart by colour, line and marker alike.
 _STYLES: dict[str, dict[str, Any]] = {

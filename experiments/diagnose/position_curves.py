@@ -25,7 +25,7 @@ class PositionCurve:
         self._counts_ExK = np.zeros((problems, bins), np.int64)
 
     def add(self, problem_R: np.ndarray, values_RxN: np.ndarray, valid_RxN: np.ndarray) -> None:
-        """Adds rows of tokens: the problem each row belongs to, its values, and which of them count."""
+        """Adds rows of tokens: the problem of each row, its values, and which of them count."""
         rows, length = values_RxN.shape
         padding = ((0, 0), (0, self._counts_ExK.shape[1] * self._bin - length))
         values = np.where(valid_RxN, values_RxN, 0).astype(np.float64)
@@ -34,7 +34,7 @@ class PositionCurve:
             np.add.at(total, problem_R, binned)
 
     def summary(self, min_problems: int) -> dict[str, Any]:
-        """The curve as JSON values: `overall`, `bins` and `left_out`, as `experiments.diagnose` says.
+        """The curve as JSON: `overall`, `bins` and `left_out`, as `experiments.diagnose` says.
 
         A problem is one value per bin, the mean of its tokens there, whatever their number.
         """

@@ -51,8 +51,8 @@ def evaluate(
         and graded as they stand; when one of `batch_size` has ended, the next takes its slot.
       eos: ids that end a completion; the tokenizer's EOS by default.
       render: problem text to prompt ids; `render_prompt` without options by default.
-      prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing it
-        saves compilation when different problems are evaluated in turn.
+      prompt_width: width of the padded prompts in tokens; the longest prompt's by default. Fixing
+        it saves compilation when different problems are evaluated in turn.
       on_batch: called with samples done and samples in all, whenever some have ended.
       part: samples that were graded already, and where others are kept as they are.
 

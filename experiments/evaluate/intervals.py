@@ -102,7 +102,8 @@ def paired_difference(
     after_P, before_P = np.asarray(after_P, np.float64), np.asarray(before_P, np.float64)
     if after_P.shape != before_P.shape:
         raise ValueError(
-            f"Paired results must be on the same problems: {after_P.shape} against {before_P.shape}."
+            "Paired results must be on the same problems: "
+            f"{after_P.shape} against {before_P.shape}."
         )
     return bootstrap(after_P - before_P, seed=seed, resamples=resamples)
 
@@ -115,7 +116,8 @@ def crossed_bootstrap(
     Every seed meets the same problems, so a resample draws problems with replacement and,
     independently, seeds, and takes the mean over all drawn pairs (Owen, 2007). Of S seeds S - 1
     are drawn: drawing S would understate the variance between seeds by the factor (S - 1) / S,
-    a half for two seeds. With S = 1 nothing is known about seeds, and the interval is over problems.
+    a half for two seeds. With S = 1 nothing is known about seeds, and the interval is over
+    problems.
 
     The noise of single answers is counted more than once, which makes intervals too wide rather
     than too narrow. For a paired difference pass the difference of two matrices.

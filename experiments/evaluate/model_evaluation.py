@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.command.progress import Progress
+from experiments.command.say import say
 from experiments.data.catalogue import CATALOGUE
 from experiments.data.sources import load_source
 from experiments.evaluate.evaluation import evaluate
@@ -72,7 +73,7 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
         if part is not None:
             part.done()
         wrote = f"Wrote {RESULTS}, {SAMPLES} and {picture.name} to {out}"
-        console.print(wrote, markup=False, soft_wrap=True)
+        say(console, wrote)
     return summary
 
 

@@ -24,17 +24,17 @@ def compare(
 ) -> dict[str, Any]:
     """The difference in Average@n on the problems that both have, with its 95 % interval.
 
-    The interval is a bootstrap over problems, each of which keeps its two averages together. The two
-    may differ in their number of samples per problem.
+    The interval is a bootstrap over problems, each of which keeps its two averages together. The
+    two may differ in their number of samples per problem.
 
     Args:
       before, after: records of `experiments.evaluate`.
 
     Returns:
-      `difference`, `interval`, `before`, `after` (Average@n on the common problems), `n` (problems),
-      `better`, `worse`, `equal` (problems), `left_out` (problems that one of the two lacks), mean
-      lengths in tokens, `before_length` and `after_length`; and, where problems have groups, the
-      same by `groups`.
+      `difference`, `interval`, `before`, `after` (Average@n on the common problems), `n`
+      (problems), `better`, `worse`, `equal` (problems), `left_out` (problems that one of the two
+      lacks), mean lengths in tokens, `before_length` and `after_length`; and, where problems have
+      groups, the same by `groups`.
 
     Raises:
       ValueError: there is no common problem, or one has another text or answer in the other file.
@@ -48,8 +48,8 @@ def compare(
             texts = one[name][0][field], other[name][0][field]
             if texts[0] != texts[1]:
                 raise ValueError(
-                    f"Problem {name[1]} of {name[0] or 'the data'} has another {field} in the other "
-                    f"evaluation: {texts[0]!r:.80} against {texts[1]!r:.80}."
+                    f"Problem {name[1]} of {name[0] or 'the data'} has another {field} in the "
+                    f"other evaluation: {texts[0]!r:.80} against {texts[1]!r:.80}."
                 )
     result = _compare(one, other, common)
     result["left_out"] = len(one) + len(other) - 2 * len(common)

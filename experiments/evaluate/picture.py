@@ -1,4 +1,4 @@
-"""An evaluation in a picture: scores with their intervals, and how long right and wrong answers are."""
+"""An evaluation in a picture: scores with intervals, and how long right and wrong answers are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.report.colours import BLUE, GREEN, ORANGE
+from experiments.report.colors import BLUE, GREEN, ORANGE
 
 PICTURE = "evaluation.png"
 
@@ -50,8 +50,15 @@ def _scores(axes: Axes, summary: Mapping[str, Any]) -> None:
         largest = list(summary["pass_at_k"])[-1]
         tops = [s["pass_at_k"][largest] for s in parts.values()]
         axes.plot(tops, at, ">", color=GREEN, label=f"pass@{largest}")
-        axes.plot([s["majority"] for s in parts.values()], at, "|", color=ORANGE, markersize=12,
-                  markeredgewidth=2, label=f"majority@{n}")  # fmt: skip
+        axes.plot(
+            [s["majority"] for s in parts.values()],
+            at,
+            "|",
+            color=ORANGE,
+            markersize=12,
+            markeredgewidth=2,
+            label=f"majority@{n}",
+        )
     axes.set_yticks(at, [f"{name} ({s['n']:,})" for name, s in parts.items()])
     axes.set_ylim(-0.6, len(parts) - 0.4)
     axes.set_xlim(-0.02, 1.02)
@@ -63,8 +70,8 @@ def _lengths(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     lengths = np.array([r["length"] for r in records])
     right = np.array([r["right"] for r in records], bool)
     edges = np.linspace(0, max(int(lengths.max()), 1), 31).tolist()
-    for rows, colour, name in ((right, GREEN, "right"), (~right, ORANGE, "wrong")):
-        axes.hist(lengths[rows], edges, color=colour, alpha=0.6, label=f"{name} ({rows.sum():,})")
+    for rows, color, name in ((right, GREEN, "right"), (~right, ORANGE, "wrong")):
+        axes.hist(lengths[rows], edges, color=color, alpha=0.6, label=f"{name} ({rows.sum():,})")
     axes.set_xlabel("tokens")
     axes.set_ylabel("samples")
     axes.legend(frameon=False, fontsize=8)

@@ -21,7 +21,7 @@ from experiments.evaluate.intervals import (
 
 
 def summarize(records: Sequence[Mapping[str, Any]], n: int, seconds: float) -> dict[str, Any]:
-    """What `experiments.evaluate.evaluate` returns of its records, which are in order of problems."""
+    """The summary that `evaluate` returns, of records in the order of problems."""
     lengths = np.array([r["length"] for r in records])
     summary = {
         **_scores(records, n),

@@ -1,6 +1,7 @@
 """What a run needs on a mesh that need not be here, from shapes alone:
 
-    python -m experiments.plan --config configs/motab.py --mesh data=8,fsdp=16,tensor=2 --topology v5e:4x4
+    python -m experiments.plan --config configs/motab.py --mesh data=8,fsdp=16,tensor=2
+    python -m experiments.plan --config configs/motab.py --mesh fsdp=16 --topology v5e:4x4
 
 Reads config.json files and no weights. Parameters, optimizer and caches are counted; temporaries,
 FLOPs and collectives are those of the compiled programs: for fake CPU devices, or with `--topology`

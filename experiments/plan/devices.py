@@ -25,8 +25,8 @@ def read_mesh(text: str | None) -> dict[str, int]:
         name, _, size = part.partition("=")
         if name not in AXES or name in sizes or not size.lstrip("-").isdigit():
             raise ValueError(
-                f"--mesh={text}: {part!r} should be an axis of {AXES}, once, and a number of devices: "
-                "data=8,fsdp=16,tensor=2."
+                f"--mesh={text}: {part!r} should be an axis of {AXES}, once, and a number of "
+                "devices: data=8,fsdp=16,tensor=2."
             )
         sizes[name] = int(size)
     return {axis: sizes.get(axis, 1) for axis in AXES}

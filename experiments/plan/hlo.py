@@ -23,9 +23,26 @@ COLLECTIVES = (
     "collective-permute",
     "ragged-all-to-all",
 )
-_BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8": 8, "s16": 16, "u16": 16, "f16": 16,
-         "bf16": 16, "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64,
-         "c128": 128}  # fmt: skip
+_BITS = {
+    "pred": 8,
+    "s4": 4,
+    "u4": 4,
+    "s8": 8,
+    "u8": 8,
+    "f8": 8,
+    "s16": 16,
+    "u16": 16,
+    "f16": 16,
+    "bf16": 16,
+    "s32": 32,
+    "u32": 32,
+    "f32": 32,
+    "s64": 64,
+    "u64": 64,
+    "f64": 64,
+    "c64": 64,
+    "c128": 128,
+}
 
 # Custom calls that multiply matrices; others arrange buffers and indices.
 _KERNELS = ("tpu_custom_call", "__cudnn", "__cublas", "__onednn", "__gpu$")
@@ -225,10 +242,14 @@ def _convolution(i: _Instruction, shapes: dict[str, str]) -> int:
             return fields[name].split("x")[number] if name in fields else default
 
         pairs *= _pairs(
-            ins[axis], kernel[axis], outs[axis], int(field("stride", "1")),
-            int(field("pad", "0_0").split("_")[0]), int(field("lhs_dilate", "1")),
+            ins[axis],
+            kernel[axis],
+            outs[axis],
+            int(field("stride", "1")),
+            int(field("pad", "0_0").split("_")[0]),
+            int(field("lhs_dilate", "1")),
             int(field("rhs_dilate", "1")),
-        )  # fmt: skip
+        )
     return 2 * outs["b"] * outs["f"] * kernel["i"] * pairs
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,15 +24,15 @@ from distill.trajectories import Trajectories
 from experiments.machine.placement import (
     placement_table,
     placements,
-    readable_bytes,
     state_groups,
     total,
 )
 from experiments.methods import make_recipe
 from experiments.methods.base import Base
 from experiments.pair.pair import Pair, abstract_pair
-from experiments.plan.hlo import Cost, program_cost
-from experiments.plan.programs import PROGRAMS
+from experiments.plan.hlo import program_cost
+from experiments.plan.printing import print_memory, print_program, print_rollout
+from experiments.plan.programs import PROGRAMS, Plan, Program
 from experiments.rollouts.recipe import Recipe
 from models.attention import choose_kernel
 from models.decoding.slots import Rows, Slots
@@ -70,46 +69,6 @@ class _Planned(Base):
         return self.jit_step(step).lower(self.abstract(), self.recipe.pair.teacher_params, inputs)
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A compiled program, per device: bytes that it adds to what lies there, and its cost."""
-
-    temporary: int
-    output: int
-    cost: Cost
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Bytes on one device, unless they are said to be in all.
-
-    Attributes:
-      groups: what lies on the devices throughout, by name: in all, and on a device.
-      decoding: the copies of the parameters that a rollout decodes with.
-      row: of all that a rollout holds of a row, on each of the devices that hold it.
-      batch_parts: devices along the batch: each holds every so many-th part of the rows.
-      programs: by name.
-    """
-
-    groups: dict[str, tuple[int, int]]
-    decoding: int
-    row: int
-    batch_parts: int
-    programs: dict[str, Program]
-
-    @property
-    def held(self) -> int:
-        """What lies on a device throughout."""
-        return sum(held for _, held in self.groups.values())
-
-    def slots(self, memory: float) -> int:
-        """Rows that can be written at the same time where a device has so many bytes."""
-        chunk = self.programs.get("rollout")
-        free = memory - self.held - self.decoding - (chunk.temporary if chunk else 0)
-        return max(0, math.floor(free / self.row)) * self.batch_parts if self.row else 0
-
-
 def make_plan(
     config: Any,
     sizes: Mapping[str, int],
@@ -140,10 +99,14 @@ def make_plan(
     console.print(placement_table(mesh, arrays))
     groups = {name: total(placements(tree)) for name, tree in arrays.items()}
     rows, text = _rows_of(config, recipe, mesh), _width(config, recipe)
-    writers = [] if recipe is None else [
-        _Writer(slots, *_rollout_shapes(slots, pair, state.params, config, rows))
-        for slots in recipe.slots
-    ]  # fmt: skip
+    writers = (
+        []
+        if recipe is None
+        else [
+            _Writer(slots, *_rollout_shapes(slots, pair, state.params, config, rows))
+            for slots in recipe.slots
+        ]
+    )
     plan = Plan(
         groups=groups,
         # One kind of writer is at work at a time.
@@ -155,7 +118,7 @@ def make_plan(
     for writer in writers:
         positions = config.prompt.max_tokens + writer.slots.max_tokens
         caches = _cache_rows(writer.slots, pair, positions)
-        _print_rollout(console, plan, caches, positions, rows)
+        print_rollout(console, plan, caches, positions, rows)
     inputs = _inputs(config, recipe, mesh, text)
     kernel = choose_kernel(pair.student_config, text - 1)
     where = f"{config.batch_size} x {text} tokens, attention {kernel!r}"
@@ -172,11 +135,11 @@ def make_plan(
     for name, title, lower in todo:
         if name in programs:
             program = _compile(lower, blocks if name == "train" else 1)
-            _print_program(console, title, program, blocks if name == "train" else None)
+            print_program(console, title, program, blocks if name == "train" else None)
             before = plan.programs.get(name)
             if before is None or program.temporary > before.temporary:
                 plan.programs[name] = program
-    _print_memory(console, plan, memory_gb)
+    print_memory(console, plan, memory_gb)
     return plan
 
 
@@ -211,7 +174,7 @@ def _placed(tree: Any, sharding: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Writer:
-    """A rollout in parts, and shapes: parameters as decoding wants them, a state with full caches."""
+    """A rollout in parts, and shapes: parameters as decoding has them, a state with full caches."""
 
     slots: Slots
     params: Any
@@ -225,8 +188,9 @@ def _rollout_shapes(
     prepared = jax.jit(slots.prepare).lower(both).compile()
     shapes = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        jax.eval_shape(slots.prepare, both), prepared.output_shardings,
-    )  # fmt: skip
+        jax.eval_shape(slots.prepare, both),
+        prepared.output_shardings,
+    )
     width = config.prompt.max_tokens
 
     def begin() -> Any:
@@ -239,8 +203,9 @@ def _rollout_shapes(
     compiled = jax.jit(begin).lower().compile()
     state = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-        jax.eval_shape(begin), compiled.output_shardings,
-    )  # fmt: skip
+        jax.eval_shape(begin),
+        compiled.output_shardings,
+    )
     return shapes, state
 
 
@@ -303,78 +268,3 @@ def _compile(lower: Callable[[], Any], blocks: int) -> Program:
         cost=program_cost(compiled.as_text(), blocks),
         seconds=time.monotonic() - start,
     )
-
-
-def _print_rollout(
-    console: Console, plan: Plan, cache_rows: dict[str, int], positions: int, rows: int
-) -> None:
-    caches = ", ".join(f"{name} {readable_bytes(n)}" for name, n in cache_rows.items())
-    for line in (
-        f"Keys and values of a row of {positions:,} positions, in all: {caches}",
-        f"A row of the rollout, caches and all, on each device that has a part of it: "
-        f"{readable_bytes(plan.row)}",
-        f"{rows:,} rows, on a device: {readable_bytes(plan.row * rows // plan.batch_parts)}",
-        f"Copies of the parameters to decode with, on a device: {readable_bytes(plan.decoding)}",
-    ):
-        console.print(f"  {line}", soft_wrap=True, highlight=False)
-
-
-def _print_program(
-    console: Console, title: str, program: Program, blocks: int | None = None
-) -> None:
-    cost = program.cost
-    lines = [
-        f"temporaries {readable_bytes(program.temporary)}, new outputs "
-        f"{readable_bytes(program.output)}, {cost.flops:.3g} FLOPs",
-        "collectives: "
-        + (
-            ", ".join(
-                f"{cost.collectives[kind]:,} {kind} {readable_bytes(sent)}"
-                for kind, sent in sorted(cost.sent.items())
-            )
-            or "none"
-        ),
-    ]
-    if cost.unknown_loops and blocks is None:
-        lines.append(f"loops of unknown length, counted once: {cost.unknown_loops}")
-    elif cost.unknown_loops:
-        lines.append(
-            f"the loss forms logits in {blocks} blocks, all of them counted; those in which nothing "
-            "trains cost nothing"
-        )
-    if cost.kernels:
-        names = ", ".join(f"{n:,} {name}" for name, n in sorted(cost.kernels.items()))
-        lines.append(f"not counted are the FLOPs of kernels: {names}")
-    console.print(f"\n  {title}; on a device (compiled in {program.seconds:.0f} s)", soft_wrap=True, highlight=False)  # fmt: skip
-    for line in lines:
-        console.print(f"    {line}", soft_wrap=True, highlight=False)
-
-
-def _print_memory(console: Console, plan: Plan, memory_gb: float | None) -> None:
-    peak = {"held throughout": plan.held}
-    if (train := plan.programs.get("train")) is not None:
-        peak["in the train step"] = plan.held + train.temporary + train.output
-    rest = plan.held + plan.decoding
-    for name in ("rollout", "prefill"):
-        if (program := plan.programs.get(name)) is not None:
-            peak[f"in the {name}, without its rows"] = rest + program.temporary
-    console.print("\n  A device needs", highlight=False)
-    for name, n in peak.items():
-        console.print(f"    {readable_bytes(n):>9}  {name}", highlight=False)
-    if memory_gb is None:
-        console.print("  With --device_memory=GB: whether that fits, and how many rows do.")
-        return
-    memory = memory_gb * 1e9
-    train = plan.programs.get("train")
-    if train is not None:
-        fits = peak["in the train step"] <= memory
-        console.print(
-            f"  The train step {'fits' if fits else 'does not fit'} in {memory_gb:g} GB.",
-            highlight=False,
-        )
-    if plan.row:
-        console.print(
-            f"  Rows that can be written at the same time, at the longest text: "
-            f"{plan.slots(memory):,}",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip

@@ -2,10 +2,10 @@
 
     python -m experiments.report WORKDIR... --out FILE.html
 
-Config, scores, curves, what the monitor saw, exposure, sampled trajectories and graded samples; several
-workdirs side by side. The page needs nothing but itself: no script, no font, no network. Only reads
-the workdirs, and so may be called while a run goes on. `experiments.evaluate --out` directories may be
-given as well, and appear among the scores.
+Config, scores, curves, what the monitor saw, exposure, sampled trajectories and graded samples;
+several workdirs side by side. The page needs nothing but itself: no script, no font, no network.
+Only reads the workdirs, and so may be called while a run goes on. `experiments.evaluate --out`
+directories may be given as well, and appear among the scores.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
-from experiments.report.colours import BLUE, GREEN, GREY, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, GREY, ORANGE, RED
 from experiments.report.columns import column
 
 _BY_GROUP = (GREEN, ORANGE, RED, BLUE)
@@ -45,9 +45,9 @@ def _path(axes: Axes, records: Records) -> None:
     steps = column(records, "step")
     names = _groups(records, "exposure")
     for index, name in enumerate(names):
-        colour = BLUE if len(names) == 1 else _BY_GROUP[index % len(_BY_GROUP)]
+        color = BLUE if len(names) == 1 else _BY_GROUP[index % len(_BY_GROUP)]
         label = "a" if len(names) == 1 else f"a of group {index} (0: easiest)"
-        axes.step(steps, column(records, name), where="mid", color=colour, lw=1.6, label=label)
+        axes.step(steps, column(records, name), where="mid", color=color, lw=1.6, label=label)
     if len(names) == 1 and "beta_a" in records[0]:
         a, b = column(records, "beta_a"), column(records, "beta_b")
         low, high = stats.beta.ppf(0.1, a, b), stats.beta.ppf(0.9, a, b)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from experiments.command.progress import duration
 from experiments.report import panels
 from experiments.report.picture import report_panels
-from experiments.report.svg import inline_svg, page_colour
+from experiments.report.svg import inline_svg, page_color
 from experiments.workdir.results import Run
 from experiments.workdir.workdir import flatten
 
@@ -39,33 +39,39 @@ def make_page(runs: Sequence[Run], trajectories: int = 12, samples: int = 6) -> 
     trained = [(name, run) for name, run in named if run.config]
     several = len(trained) > 1
     labels = [(_label(name), run) for name, run in trained]
-    return _environment().from_string(_read("page.html.j2")).render(
-        css=Markup(_read("page.css")),  # ours
-        title=", ".join(name for name, _ in named),
-        scores=_scores(named),
-        pass_at=sorted(
-            {k for run in runs for s in run.scores.values() for k in s.get("pass_at_k", {})}, key=int
-        ),
-        several=len(named) > 1,
-        shared=_shared(labels) if several else [],
-        colours=[
-            page_colour(panels.RUN_COLOURS[i % len(panels.RUN_COLOURS)]) for i in range(len(trained))
-        ],
-        runs=[
-            _run(name, run, number, trajectories, samples)
-            for number, (name, run) in enumerate(trained)
-        ],
-        curves=[
-            inline_svg(
-                functools.partial(panels.curve, runs=labels, name=metric, legend=False),
-                f"curve-{number}",
-                _SMALL,
-            )
-            for number, metric in enumerate(panels.metric_names([run for _, run in trained]))
-        ],
-        config=_configs(trained),
-        sources=SOURCES,
-    )  # fmt: skip
+    return (
+        _environment()
+        .from_string(_read("page.html.j2"))
+        .render(
+            css=Markup(_read("page.css")),  # ours
+            title=", ".join(name for name, _ in named),
+            scores=_scores(named),
+            pass_at=sorted(
+                {k for run in runs for s in run.scores.values() for k in s.get("pass_at_k", {})},
+                key=int,
+            ),
+            several=len(named) > 1,
+            shared=_shared(labels) if several else [],
+            colors=[
+                page_color(panels.RUN_COLORS[i % len(panels.RUN_COLORS)])
+                for i in range(len(trained))
+            ],
+            runs=[
+                _run(name, run, number, trajectories, samples)
+                for number, (name, run) in enumerate(trained)
+            ],
+            curves=[
+                inline_svg(
+                    functools.partial(panels.curve, runs=labels, name=metric, legend=False),
+                    f"curve-{number}",
+                    _SMALL,
+                )
+                for number, metric in enumerate(panels.metric_names([run for _, run in trained]))
+            ],
+            config=_configs(trained),
+            sources=SOURCES,
+        )
+    )
 
 
 def _environment() -> jinja2.Environment:

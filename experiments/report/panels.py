@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.report.colours import BLUE, GREEN, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, ORANGE, RED
 from experiments.report.columns import column
 from experiments.workdir.results import Run
 
 # A run's colour wherever several are shown.
-RUN_COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
+RUN_COLORS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
 Records = Sequence[Mapping[str, Any]]
 # Logged with every update, and shown as panels of their own or of no interest over time.
@@ -45,9 +45,11 @@ def by_step(axes: Axes, trajectories: Records) -> None:
         axes.plot(steps, gamma, "--", color=RED, lw=1.4, label="gamma, mean")
         axes.legend(frameon=False)
     axes.set(
-        title="V against gamma by step", xlabel="step of the trajectory", ylabel="probability",
+        title="V against gamma by step",
+        xlabel="step of the trajectory",
+        ylabel="probability",
         ylim=(0, 1.02),
-    )  # fmt: skip
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -56,13 +58,24 @@ def validation(axes: Axes, runs: Sequence[tuple[str, Run]]) -> None:
     for number, (name, run) in enumerate(runs):
         records = [m for m in run.metrics if m["kind"] == "validation"]
         if records:
-            steps, colour = column(records, "step"), RUN_COLOURS[number % len(RUN_COLOURS)]
+            steps, color = column(records, "step"), RUN_COLORS[number % len(RUN_COLORS)]
             axes.fill_between(
-                steps, column(records, "low"), column(records, "high"), color=colour, alpha=0.12, lw=0
-            )  # fmt: skip
+                steps,
+                column(records, "low"),
+                column(records, "high"),
+                color=color,
+                alpha=0.12,
+                lw=0,
+            )
             axes.plot(
-                steps, column(records, "accuracy"), _dash(number), color=colour, marker="o", ms=3, label=name
-            )  # fmt: skip
+                steps,
+                column(records, "accuracy"),
+                _dash(number),
+                color=color,
+                marker="o",
+                ms=3,
+                label=name,
+            )
     axes.set(title="Validation accuracy, 95 % interval", xlabel="step", ylabel="problems solved")
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -79,7 +92,7 @@ def curve(axes: Axes, runs: Sequence[tuple[str, Run]], name: str, legend: bool =
                 column(records, "step"),
                 column(records, name),
                 _dash(number),
-                color=RUN_COLOURS[number % len(RUN_COLOURS)],
+                color=RUN_COLORS[number % len(RUN_COLORS)],
                 lw=1.3,
                 marker="o" if len(records) == 1 else None,
                 label=label,
@@ -92,11 +105,11 @@ def curve(axes: Axes, runs: Sequence[tuple[str, Run]], name: str, legend: bool =
 
 def _dash(number: int) -> str:
     """Curves differ in more than colour once the palette begins again."""
-    return _DASHES[number // len(RUN_COLOURS) % len(_DASHES)]
+    return _DASHES[number // len(RUN_COLORS) % len(_DASHES)]
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
-    """What any run logged of its updates, in the order of the log; what never changes is left out."""
+    """What any run logged of its updates, in the order of the log, if it ever changes."""
     names: dict[str, set[Any]] = {}
     for run in runs:
         for record in run.train:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from experiments.report.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, GREY, GRID, ORANGE, RED
 from experiments.report.columns import column
 from experiments.report.exposure_picture import exposure_panels
 from experiments.workdir.files import write_atomic
@@ -46,7 +46,7 @@ def draw_report(
     trajectories: Sequence[Mapping[str, Any]],
     results: Mapping[str, Any],
 ) -> Figure:
-    """Panels: accuracy and loss; V against the boundary, and how far back runs were taken; exposure.
+    """Panels: accuracy and loss; V against the boundary, and how far back one went; exposure.
 
     What there is no data for is left out. The arguments are what metrics.jsonl,
     trajectories.jsonl and results.json hold; any may be empty.

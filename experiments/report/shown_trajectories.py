@@ -42,7 +42,7 @@ def select(
     return found[-n:] if n else found
 
 
-def trajectory(record: Mapping[str, Any], colour: bool = True) -> RenderableType:
+def trajectory(record: Mapping[str, Any], color: bool = True) -> RenderableType:
     """One trajectory: its text by who wrote it and, where a monitor watched, its steps.
 
     Args:
@@ -51,7 +51,7 @@ def trajectory(record: Mapping[str, Any], colour: bool = True) -> RenderableType
     """
     text = Text()
     for part in record.get("parts", []):
-        if not colour:
+        if not color:
             text.append(f"[{part['source']}] ")
         text.append(part["text"], STYLES.get(part["source"], ""))
     title = Text.assemble((str(record.get("prompt", "")), "bold"))
@@ -89,10 +89,10 @@ def _steps(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def show(records: Sequence[Mapping[str, Any]], console: Console, colour: bool) -> None:
+def show(records: Sequence[Mapping[str, Any]], console: Console, color: bool) -> None:
     """Prints trajectories, and below them which colour stands for whom."""
     for record in records:
-        console.print(trajectory(record, colour))
+        console.print(trajectory(record, color))
     sources = [name for name in STYLES if any(_wrote(name, record) for record in records)]
     console.print(Text.assemble(*[(f"{name}  ", STYLES[name]) for name in sources]))
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from experiments.report.colours import BLUE, GREEN, GREY, GRID, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, GREY, GRID, ORANGE, RED
 from experiments.report.picture import style
 
 # Colours that stand for one of the page's, which is known to its reader's browser alone.
@@ -34,7 +34,11 @@ _STYLE: dict[Any, Any] = {
     **{
         name: _INK
         for name in (
-            "text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color",
+            "text.color",
+            "axes.labelcolor",
+            "axes.edgecolor",
+            "axes.titlecolor",
+            "xtick.color",
             "ytick.color",
         )
     },
@@ -44,12 +48,12 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "axes.titlesize": "medium",
-}  # fmt: skip
+}
 
 
-def page_colour(colour: str) -> str:
+def page_color(color: str) -> str:
     """The page's own of one of matplotlib's, in CSS."""
-    return _THEME.get(colour, colour)
+    return _THEME.get(color, color)
 
 
 def inline_svg(
@@ -75,7 +79,7 @@ def inline_svg(
 
 
 def _of_the_page(svg: str, name: str, title: str) -> str:
-    """The `svg` element alone, with unique ids, the page's colours, and a name for screen readers."""
+    """The `svg` element alone, with unique ids, the page's colours, a name for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", svg))
@@ -85,8 +89,8 @@ def _of_the_page(svg: str, name: str, title: str) -> str:
         svg,
     )
     svg = re.sub(r"(url\(#|href=\"#)", rf"\g<1>{name}-", svg)
-    for colour, variable in _THEME.items():
-        svg = re.sub(rf"(?<=: ){colour}\b", variable, svg, flags=re.IGNORECASE)
+    for color, variable in _THEME.items():
+        svg = re.sub(rf"(?<=: ){color}\b", variable, svg, flags=re.IGNORECASE)
     box = re.search(r'viewBox="[\d. ]+"', svg)
     assert box is not None  # matplotlib writes it
     label = f'role="img" aria-label="{html.escape(title)}"'

@@ -14,6 +14,7 @@ from distill.train.state import TrainState
 from experiments.checkpoints.checkpoints import Checkpoints
 from experiments.checkpoints.room import check_room
 from experiments.command.progress import Progress, summary_table
+from experiments.command.say import say
 from experiments.config.read import read_config
 from experiments.config.sections import ProfileSettings, TrackingSettings
 from experiments.config.settings import read_settings
@@ -66,17 +67,17 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
     console = console or Console(quiet=not is_first())
     with interruptible(), open_workdir(workdir, config) as directory:
         for line in directory.changed:
-            console.print(f"Resuming with another {line}.", markup=False, soft_wrap=True)
+            say(console, f"Resuming with another {line}.")
         results = directory.finished()
         if results is not None:
-            console.print(f"{directory.path} is complete; another --workdir starts anew.")
+            say(console, f"{directory.path} is complete; another --workdir starts anew.")
             # A kill came before the picture was drawn.
             if any_process(not (directory.path / REPORT).exists()):
                 first_does(lambda: write_report(directory.path))
         else:
             results = _Run(config, directory, console).results()
         console.print(summary_table(results))
-        console.print(f"Results, report and checkpoints: {directory.path}")
+        say(console, f"Results, report and checkpoints: {directory.path}")
     return results
 
 
@@ -147,7 +148,7 @@ class _Run:
                 self.seconds_before = run_state["seconds"]
                 self.compiling_before = run_state["compile_seconds"]
                 self.skipped.set_state(run_state["skipped"])
-                self.console.print(f"Resuming after step {start} of {self.config.steps}.")
+                say(self.console, f"Resuming after step {start} of {self.config.steps}.")
                 if run_state["to_validate"]:
                     accuracy = self._validate(state, start)
                     checkpoints.replace(start, state, self._run_state(), accuracy)
@@ -276,9 +277,10 @@ class _Run:
             self.workdir.append_metrics(record)
             self.totals.score(data, name, summary)
             late = f", {summary['timed_out']} comparisons timed out" * bool(summary["timed_out"])
-            self.console.print(
+            say(
+                self.console,
                 f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
-                f"problems ({summary['seconds']:.0f} s){late}"
+                f"problems ({summary['seconds']:.0f} s){late}",
             )
 
     def _sample(

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from safetensors.numpy import save
 
+from experiments.command.say import say
 from experiments.machine.processes import fetch, first_does
 from experiments.methods.protocol import Outcome
 from experiments.workdir.workdir import plain, write_atomic
@@ -60,7 +61,7 @@ class Skipped:
         self._skipped += 1
         self._in_a_row += 1
         what = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
-        self._console.print(f"Step {step} was skipped: {what}.", markup=False, soft_wrap=True)
+        say(self._console, f"Step {step} was skipped: {what}.")
         if self._in_a_row < self._stop_after:
             return
         path = self._keep(step, metrics, outcome)

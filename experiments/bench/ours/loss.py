@@ -61,9 +61,7 @@ def _inputs(tokens: int, config: models.ModelConfig) -> tuple[jax.Array, ...]:
         head = jax.random.normal(key, (config.vocab_size, config.hidden_size), dtype)
         return head / jnp.sqrt(config.hidden_size).astype(dtype)
 
-    return (
-        hidden(keys[0]), head(keys[1], "float32"), hidden(keys[2]), head(keys[3], config.dtype)
-    )  # fmt: skip
+    return (hidden(keys[0]), head(keys[1], "float32"), hidden(keys[2]), head(keys[3], config.dtype))
 
 
 def _in_blocks(config: models.ModelConfig) -> Callable[..., tuple]:

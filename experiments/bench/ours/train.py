@@ -66,8 +66,10 @@ def measure(session: Session) -> None:
         rate = roofline.matmul_rate(request["dtype"])
         flops = roofline.train_flops(student_config, **shape)
         session.facts |= {
-            "step_flops": flops, "matmul_rate": rate, "of_matmul_rate": flops / seconds / rate,
-        }  # fmt: skip
+            "step_flops": flops,
+            "matmul_rate": rate,
+            "of_matmul_rate": flops / seconds / rate,
+        }
 
 
 def _given(session: Session, shape: dict[str, int]) -> Trajectories:

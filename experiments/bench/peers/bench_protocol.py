@@ -10,8 +10,8 @@ line on its standard output:
     {"event": "absent", "message": "..."}           in place of all: a package is missing
     {"event": "error", "message": "..."}            in place of the rest
 
-So that repetitions of several processes can be taken in turns. What libraries print goes to standard
-error.
+So that repetitions of several processes can be taken in turns. What libraries print goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Session:
         self.send("time", seconds=seconds)
 
     def measure(self, repeat: Callable[[], Any]) -> None:
-        """Runs `repeat`, which returns when its work is finished, twice to warm up, then on demand."""
+        """Runs `repeat`, which returns when its work is done, twice to warm up, then on demand."""
         first = timed(repeat)
         repeat()
         self.ready(first)

@@ -1,4 +1,4 @@
-"""A distillation step as one writes it in PyTorch: logits on the completion only, eager or compiled."""
+"""A distillation step as one writes it in PyTorch: logits of the completion, eager or compiled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import bench_protocol
 
 
 def measure(session: bench_protocol.Session) -> None:
-    """Student forward and backward, teacher forward, full-vocabulary reverse KL, clipping, AdamW."""
+    """Student forward and backward, teacher forward, whole reverse KL, clipping, AdamW."""
     import torch
     import transformers
 

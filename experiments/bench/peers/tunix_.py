@@ -1,4 +1,4 @@
-"""Tunix: its sampler, its distillation trainer's step, and the two in turns for on-policy training."""
+"""Tunix: its sampler, its distillation trainer's step, and the two in turns, on-policy."""
 
 from __future__ import annotations
 

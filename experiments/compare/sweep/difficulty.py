@@ -40,7 +40,7 @@ def success_shares(config: Any, workdir: Path) -> dict[str, float]:
 
 
 def terciles(shares: dict[str, float]) -> dict[str, list[str]]:
-    """Problems from easy to hard in three parts of equal size; the order of the data breaks ties."""
+    """Problems from easy to hard in three equal parts; the order of the data breaks ties."""
     order = sorted(shares, key=lambda problem: -shares[problem])
     parts = np.array_split(np.array(order, object), len(TERCILES))
     return {name: list(part) for name, part in zip(TERCILES, parts, strict=True)}

@@ -17,7 +17,7 @@ from experiments.compare.arms import make_plan
 from experiments.compare.sweep.measurements import ALL, make_table
 from experiments.compare.table.markdown import aligned
 from experiments.machine.environment import environment
-from experiments.report.colours import BLUE, GREEN, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, ORANGE, RED
 from experiments.workdir.workdir import plain, write_atomic
 
 _TITLES = {
@@ -26,7 +26,7 @@ _TITLES = {
     "disagreement": "Share of tokens whose likeliest token differs",
     "reference_nll": "Teacher's NLL of the reference, nats per token",
 }
-_COLOURS = {ALL: BLUE, "easy": GREEN, "medium": ORANGE, "hard": RED}
+_COLORS = {ALL: BLUE, "easy": GREEN, "medium": ORANGE, "hard": RED}
 
 
 def write_sweep(
@@ -100,7 +100,7 @@ def _measures(table: Mapping[str, Any]) -> list[str]:
 
 
 def draw_sweep(table: Mapping[str, Any]) -> Figure:
-    """Panels over exposure: accuracy by difficulty, where there is one, and what teachers differ in."""
+    """Panels over exposure: accuracy by difficulty, if any, and what teachers differ in."""
     panels = (["accuracy"] if "accuracy" in table else []) + _measures(table)
     columns = 3 if len(panels) > 4 else 2
     rows = -(-len(panels) // columns)
@@ -113,7 +113,7 @@ def draw_sweep(table: Mapping[str, Any]) -> Figure:
         axes.grid(color="#E5E5E5", linewidth=0.8)
         if name == "accuracy":
             for part, found in table["accuracy"].items():
-                _curve(axes, table["exposures"], found, _COLOURS[part], part)
+                _curve(axes, table["exposures"], found, _COLORS[part], part)
             axes.set_title("Problems solved after training, 95 %")
             axes.legend(frameon=False)
         else:
@@ -127,12 +127,12 @@ def _curve(
     axes: Axes,
     exposures: Sequence[float],
     found: Sequence[Mapping[str, Any]],
-    colour: str,
+    color: str,
     label: str,
 ) -> None:
-    axes.plot(exposures, [x["mean"] for x in found], "o-", ms=4, color=colour, label=label)
+    axes.plot(exposures, [x["mean"] for x in found], "o-", ms=4, color=color, label=label)
     low, high = ([x["interval"][end] for x in found] for end in (0, 1))
-    axes.fill_between(exposures, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(exposures, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _percent(found: Mapping[str, Any]) -> str:

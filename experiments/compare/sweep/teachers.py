@@ -43,9 +43,16 @@ def compare_teachers(
     @jax.jit
     def score(student, teacher, batch, exposure):
         scores = atesd.exposed_scores(
-            student, pair.student_config, teacher, teacher_config,
-            batch.trajectories, batch.references, exposure[None], recipe.loss, recipe.max_total,
-        )  # fmt: skip
+            student,
+            pair.student_config,
+            teacher,
+            teacher_config,
+            batch.trajectories,
+            batch.references,
+            exposure[None],
+            recipe.loss,
+            recipe.max_total,
+        )
         contexts, lengths = atesd.expose(batch.references, exposure)
         nll = -reference_log_probs(
             teacher, teacher_config, contexts, lengths, batch.references, eos

@@ -19,9 +19,9 @@ def exposure(train: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float | 
       train: the records of every update, by run.
 
     Returns:
-      `exposure`, `mismatch` and `disagreement`, over the first and over the last third of the updates
-      (`_first`, `_last`); and the controller's numbers after the last update, None where it did
-      not learn.
+      `exposure`, `mismatch` and `disagreement`, over the first and over the last third of the
+      updates (`_first`, `_last`); and the controller's numbers after the last update, None where it
+      did not learn.
     """
     runs = [records for records in train if records and "exposure" in records[0]]
     if not runs:

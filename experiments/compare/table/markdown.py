@@ -47,7 +47,7 @@ def make_markdown(table: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 
 def remarks(table: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
-    """What a reader must know about some of these arms: `remarks` of table.json, written by hand."""
+    """What a reader must know of some of these arms: `remarks` of table.json, written by hand."""
     written = table.get("remarks", {})
     return [f"**{_label(table, arm)}**: {written[arm]}" for arm in arms if arm in written]
 
@@ -117,9 +117,15 @@ def _accuracies(table: Mapping[str, Any], data: str) -> str:
 
 def _costs(table: Mapping[str, Any]) -> str:
     heads = [
-        "arm", "updates", "trajectories per update", "loss tokens", "s per update", "training s",
-        "all s", "learning rate",
-    ]  # fmt: skip
+        "arm",
+        "updates",
+        "trajectories per update",
+        "loss tokens",
+        "s per update",
+        "training s",
+        "all s",
+        "learning rate",
+    ]
     rows = [
         [
             row["label"],
@@ -152,7 +158,8 @@ def _trajectories(table: Mapping[str, Any]) -> str:
         return "No arm says what it trained on."
     heads = ["arm", "trajectories", "tokens by source", *(f"{name} %" for name in names)]
     note = (
-        "What one run trained on, counting repetitions. Accepted is a share of the student's steps. "
+        "What one run trained on, counting repetitions. Accepted is a share of the student's "
+        "steps. "
         "The other shares are of trajectories, and reward is their mean."
     )
     return f"{note}\n\n{aligned(heads, rows)}"
@@ -160,9 +167,16 @@ def _trajectories(table: Mapping[str, Any]) -> str:
 
 def _exposure(table: Mapping[str, Any]) -> str:
     heads = [
-        "arm", "a first", "a last", "mismatch first", "mismatch last", "disagreement % last",
-        "Beta at the end", "decisions", "policy updates",
-    ]  # fmt: skip
+        "arm",
+        "a first",
+        "a last",
+        "mismatch first",
+        "mismatch last",
+        "disagreement % last",
+        "Beta at the end",
+        "decisions",
+        "policy updates",
+    ]
     rows = []
     for row in table["arms"].values():
         if (seen := row["exposure"]) is None:
@@ -181,7 +195,8 @@ def _exposure(table: Mapping[str, Any]) -> str:
         )
     note = (
         "Means over the first and the last third of the updates: exposure a; mismatch, the KL "
-        "between exposed teacher and student in nats per token; and the share of tokens where their "
+        "between exposed teacher and student in nats per token; and the share of tokens where "
+        "their "
         "likeliest tokens differ."
     )
     return f"{note}\n\n{aligned(heads, rows)}" if rows else ""
@@ -189,9 +204,19 @@ def _exposure(table: Mapping[str, Any]) -> str:
 
 def _windows(table: Mapping[str, Any]) -> str:
     heads = [
-        "arm", "windows per update", "D_OT first", "D_OT last", "low-loss first", "low-loss last",
-        "guided % first", "guided % last", "L_traj first", "L_traj last", "capped", "gradients",
-    ]  # fmt: skip
+        "arm",
+        "windows per update",
+        "D_OT first",
+        "D_OT last",
+        "low-loss first",
+        "low-loss last",
+        "guided % first",
+        "guided % last",
+        "L_traj first",
+        "L_traj last",
+        "capped",
+        "gradients",
+    ]
     rows = []
     for row in table["arms"].values():
         if (seen := row.get("windows")) is None:
@@ -210,7 +235,8 @@ def _windows(table: Mapping[str, Any]) -> str:
             ]
         )
     note = (
-        "Means over the first and the last third of the updates: D_OT at candidates and at low-loss "
+        "Means over the first and the last third of the updates: D_OT at candidates and at "
+        "low-loss "
         "positions; the share of windows above the threshold; L_traj in nats. Capped counts tokens "
         "per update. Gradients is |lambda grad L_traj| / |grad L_OPD|."
     )
@@ -240,9 +266,15 @@ def _monitor(table: Mapping[str, Any]) -> str:
 
 def _correction(table: Mapping[str, Any]) -> str:
     heads = [
-        "arm", "answers", "revised %", "right if revised %", "right if not %", "wrong before %",
-        "repaired %", "kept %",
-    ]  # fmt: skip
+        "arm",
+        "answers",
+        "revised %",
+        "right if revised %",
+        "right if not %",
+        "wrong before %",
+        "repaired %",
+        "kept %",
+    ]
     named = {"student before": table["start_correction"]}
     named |= {row["label"]: row["correction"] for row in table["arms"].values()}
     rows = [

@@ -15,10 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from experiments.compare.table.monitor import V_BINS
-from experiments.report.colours import BLUE, GREEN, ORANGE, RED
+from experiments.report.colors import BLUE, GREEN, ORANGE, RED
 
 _TITLES = {"test": "As long as trained on", "long": "Longer problems"}
-_COLOURS = (BLUE, ORANGE, GREEN, RED)
+_COLORS = (BLUE, ORANGE, GREEN, RED)
 
 
 def write_pictures(table: Mapping[str, Any], workdir: Path) -> list[str]:
@@ -65,12 +65,12 @@ def draw_accuracy(table: Mapping[str, Any]) -> Figure | None:
                 axes.errorbar(
                     found["mean"], place, xerr=error, color="black", capsize=3, lw=1.2, zorder=3
                 )
-        for role, label, colour in (
+        for role, label, color in (
             ("start", "student before", ORANGE),
             ("teacher", "teacher", GREEN),
         ):
             if found := table[role][name]:
-                axes.axvline(found["mean"], color=colour, ls="--", lw=1.6, label=label, zorder=4)
+                axes.axvline(found["mean"], color=color, ls="--", lw=1.6, label=label, zorder=4)
         axes.set_yticks(range(len(arms)), [row["label"] for row in arms] if not index else [])
         axes.set_ylim(len(arms) - 0.4, -0.6)
         axes.set(title=f"{_TITLES[name]}, 95 %", xlabel="problems solved", xlim=(0, 1.01))
@@ -104,7 +104,7 @@ def draw_sweep(table: Mapping[str, Any]) -> Figure | None:
     share.set(
         title="Trajectories backtracked", xlabel="gamma_0", ylabel="share of all", ylim=(0, 1)
     )
-    for data, colour in (("test", BLUE), ("long", RED)):
+    for data, color in (("test", BLUE), ("long", RED)):
         measured = [r for r in rows if r["accuracy"][data]]
         if measured:
             x = [r["gamma_0"] for r in measured]
@@ -112,7 +112,7 @@ def draw_sweep(table: Mapping[str, Any]) -> Figure | None:
             ends = np.array([r["accuracy"][data]["interval"] for r in measured])
             errors = np.maximum([mean - ends[:, 0], ends[:, 1] - mean], 0.0)
             accuracy.errorbar(
-                x, mean, errors, fmt="o-", color=colour, lw=2, capsize=4, label=_TITLES[data]
+                x, mean, errors, fmt="o-", color=color, lw=2, capsize=4, label=_TITLES[data]
             )
     accuracy.set(title="Accuracy, 95 %", xlabel="gamma_0", ylabel="problems solved", ylim=(0, 1))
     accuracy.legend(frameon=False)
@@ -124,24 +124,24 @@ def draw_sweep(table: Mapping[str, Any]) -> Figure | None:
 def draw_monitor(table: Mapping[str, Any]) -> Figure | None:
     """Histograms of the breach's step, of the depth and of V, and V along the trajectory."""
     names = [n for n in table["study"]["monitor"] if n in table["arms"]]
-    rows = [table["arms"][n] for n in names if table["arms"][n]["monitor"]][: len(_COLOURS)]
+    rows = [table["arms"][n] for n in names if table["arms"][n]["monitor"]][: len(_COLORS)]
     if not rows:
         return None
     figure = _figure(10.4, 7.4)
     breach, depth, v, along = (_axes(figure, 2, 2, i) for i in (1, 2, 3, 4))
     width = 0.8 / len(rows)
-    for index, (row, colour) in enumerate(zip(rows, _COLOURS, strict=False)):
+    for index, (row, color) in enumerate(zip(rows, _COLORS, strict=False)):
         seen = row["monitor"]
         shift = (index - (len(rows) - 1) / 2) * width
         for axes, counts in ((breach, seen["breach_step"]), (depth, seen["depth"])):
             shares = np.array(counts) / max(sum(counts), 1)
-            axes.bar(np.arange(len(counts)) + shift, shares, width, color=colour)
+            axes.bar(np.arange(len(counts)) + shift, shares, width, color=color)
         shares = np.array(seen["v"]) / max(sum(seen["v"]), 1)
         edges = np.linspace(0.0, 1.0, V_BINS + 1)
-        v.stairs(shares, edges, color=colour, fill=True, alpha=0.15)
-        v.stairs(shares, edges, color=colour, lw=1.8, label=f"{row['label']} ({seen['sampled']:,})")
+        v.stairs(shares, edges, color=color, fill=True, alpha=0.15)
+        v.stairs(shares, edges, color=color, lw=1.8, label=f"{row['label']} ({seen['sampled']:,})")
         steps = np.arange(1, len(seen["v_by_step"]) + 1)
-        along.plot(steps, seen["v_by_step"], "o-", ms=4, color=colour, lw=1.8)
+        along.plot(steps, seen["v_by_step"], "o-", ms=4, color=color, lw=1.8)
     breach.set(title="Breaching step", xlabel="step, the first is 1", ylabel="share of breaches")
     depth.set(
         title="Backtrack depth", xlabel="steps from root to breach", ylabel="share of breaches"

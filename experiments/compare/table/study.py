@@ -117,7 +117,7 @@ def _interval(values_SxP: np.ndarray) -> dict[str, Any]:
 
 
 def _selection(plan: Plan, workdir: Path, arm: str) -> dict[str, Any] | None:
-    """Validation accuracy by learning rate; None where there was nothing to choose from, or is gone."""
+    """Validation accuracy by learning rate; None where there was no choice, or it is gone."""
     directories = [selection_directory(workdir, arm, rate) for rate in plan.rates]
     if len(plan.rates) == 1 or not all((d / METRICS).exists() for d in directories):
         return None

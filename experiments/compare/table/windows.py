@@ -19,10 +19,10 @@ def windows(train: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, float | N
       train: the records of every update, by run.
 
     Returns:
-      `distance` (D_OT at candidates), `low_distance`, `high` (share of the windows above the threshold)
-      and `trajectory` (L_traj, nats), over the first and over the last third of the updates (`_first`,
-      `_last`); `windows`, `capped` and `gradient_ratio` over all, the last from where it was first measured. None
-      for what was not logged, or not measured.
+      `distance` (D_OT at candidates), `low_distance`, `high` (share of the windows above the
+      threshold) and `trajectory` (L_traj, nats), over the first and over the last third of the
+      updates (`_first`, `_last`); `windows`, `capped` and `gradient_ratio` over all, the last from
+      where it was first measured. None for what was not logged, or not measured.
     """
     runs = [records for records in train if records and "windows" in records[0]]
     if not runs:

@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from rich.console import Console
 
 from experiments.command.progress import Progress, summary_table
@@ -72,7 +71,9 @@ def test_eta_is_of_the_recent_pace():
     run(progress, clock, range(503, 703), 0.5)
     lines = screen.file.getvalue().splitlines()
     assert lines[0] == "train 501/1000  5,120 tok/s  loss 0.0020"
-    assert lines[-1].startswith("train 702/1000  ETA 2:29  5,120 tok/s")  # 298 steps of half a second
+    assert lines[-1].startswith(
+        "train 702/1000  ETA 2:29  5,120 tok/s"
+    )  # 298 steps of half a second
 
 
 def test_accuracy_stays_until_the_next_one():

@@ -18,13 +18,13 @@ from ..report_runs import trajectory, write_atesd, write_motab
 RECORDS = [trajectory(step, index) for step in (1, 21) for index in range(6)]
 
 
-def shown(workdir, n: int = 4, breached: bool = False, colour: bool = True) -> str:
+def shown(workdir, n: int = 4, breached: bool = False, color: bool = True) -> str:
     file = io.StringIO()
     console = Console(
-        file=file, width=100, force_terminal=colour, color_system="truecolor" if colour else None
+        file=file, width=100, force_terminal=color, color_system="truecolor" if color else None
     )
     records = read_run(Path(workdir)).all_trajectories
-    show(select(records, n, breached=breached), console, colour)
+    show(select(records, n, breached=breached), console, color)
     return file.getvalue()
 
 
@@ -33,7 +33,7 @@ def workdir(tmp_path_factory):
     return str(write_motab(tmp_path_factory.mktemp("runs") / "motab"))
 
 
-def test_every_source_has_its_colour(workdir, monkeypatch):
+def test_every_source_has_its_color(workdir, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     out = shown(workdir, 1, breached=True)
     codes = {
@@ -49,8 +49,8 @@ def test_every_source_has_its_colour(workdir, monkeypatch):
     assert len(set(codes.values())) == 4
 
 
-def test_without_colours_parts_are_named_and_steps_have_numbers(workdir):
-    out = shown(workdir, 1, breached=True, colour=False)
+def test_without_colors_parts_are_named_and_steps_have_numbers(workdir):
+    out = shown(workdir, 1, breached=True, color=False)
     assert "\x1b" not in out
     for text in ("[student] b=3+8=1.", "[flawed] c=1*4=5.", "[revision] However,", "root, breach"):
         assert text in out, text
@@ -62,12 +62,12 @@ def test_without_colours_parts_are_named_and_steps_have_numbers(workdir):
 
 def test_text_is_never_taken_for_markup(tmp_path):
     text = "[bold]x[/bold] [/] :smile: "
-    out = shown(write_motab(tmp_path / "run", text), 1, colour=False)
+    out = shown(write_motab(tmp_path / "run", text), 1, color=False)
     assert "[student] " + text in out
 
 
 def test_a_method_without_a_monitor_shows_its_text(tmp_path):
-    out = shown(write_atesd(tmp_path / "run"), colour=False)
+    out = shown(write_atesd(tmp_path / "run"), color=False)
     assert "[student] \\boxed{1}" in out and "gamma" not in out
 
 

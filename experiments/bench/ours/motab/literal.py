@@ -1,9 +1,9 @@
 """MOTAB as one writes it down (Algorithm 1): step by step, and every call of the teacher by itself.
 
-The student writes one step; the teacher passes over prompt and text so far, from the beginning; where
-the step is unsafe, it continues from the last safe state, the prefix prefilled anew. For one prompt at
-a time, or for a batch in lockstep whose breached rows are corrected together in the end. The student
-does keep its cache from step to step.
+The student writes one step; the teacher passes over prompt and text so far, from the beginning;
+where the step is unsafe, it continues from the last safe state, the prefix prefilled anew. For one
+prompt at a time, or for a batch in lockstep whose breached rows are corrected together in the end.
+The student does keep its cache from step to step.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Loop:
     def run(
         self, prompts: Any, prompt_lengths: Any, ids: Any
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """Tokens written, counting the corrections; texts [b, T] and their lengths without those."""
+        """Tokens written, corrections included; texts [b, T] and their lengths without those."""
         s = self._setup.settings
         origin = np.asarray(prompt_lengths)
         rows = np.arange(len(origin))
@@ -157,6 +157,13 @@ class _Loop:
         token = jnp.take_along_axis(text, begin[:, None] - 1, axis=1)[:, 0]
         cursor = Cursor(token, begin, begin + count, origin, count > 0)
         return write(
-            params, s.teacher_config, cache, cursor, text, self._keys(Role.TEACHER, ids),
-            s.eos_ids, chunk, self._width,
-        )[1].length_B  # fmt: skip
+            params,
+            s.teacher_config,
+            cache,
+            cursor,
+            text,
+            self._keys(Role.TEACHER, ids),
+            s.eos_ids,
+            chunk,
+            self._width,
+        )[1].length_B

@@ -1,7 +1,7 @@
 """What MOTAB's rollout is made of, each part by itself: the least that the work can cost.
 
-The student writes what it wrote there, and nothing beyond a breach; the teacher passes over it once,
-all at hand; and it decodes the corrections from the cache of that pass.
+The student writes what it wrote there, and nothing beyond a breach; the teacher passes over it
+once, all at hand; and it decodes the corrections from the cache of that pass.
 """
 
 from __future__ import annotations

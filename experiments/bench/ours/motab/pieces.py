@@ -1,4 +1,4 @@
-"""Decoding and scoring apart from MOTAB's own program: what its parts and the literal loop are made of."""
+"""Decoding and scoring apart from MOTAB's program: what its parts and the literal loop call."""
 
 from __future__ import annotations
 

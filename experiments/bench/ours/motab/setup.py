@@ -1,7 +1,7 @@
 """MOTAB's synthesis on random models: texts of skewed length, half of which the teacher corrects.
 
-A share 1 / mean of all ids ends a text, so that lengths are geometric; as many as make a step of the
-wanted length end a step. The boundary is static, at the value that half of the texts breach.
+A share 1 / mean of all ids ends a text, so that lengths are geometric; as many as make a step of
+the wanted length end a step. The boundary is static, at the value that half of the texts breach.
 """
 
 from __future__ import annotations
@@ -52,9 +52,14 @@ class Setup:
 
     def _arguments(self) -> tuple[Any, ...]:
         return (
-            self.student_config, self.teacher_config, self.settings, self.table,
-            (self.delimiter_id,), self.revision_ids, self.eos_ids,
-        )  # fmt: skip
+            self.student_config,
+            self.teacher_config,
+            self.settings,
+            self.table,
+            (self.delimiter_id,),
+            self.revision_ids,
+            self.eos_ids,
+        )
 
     def slots(self) -> Slots:
         """The backtracking rollout for an engine."""
@@ -70,8 +75,10 @@ class Setup:
         for start in range(0, len(self.prompts), rows):
             ids = np.arange(start, min(start + rows, len(self.prompts)))
             yield (
-                jnp.asarray(self.prompts[ids]), jnp.asarray(self.prompt_lengths[ids]), jnp.asarray(ids)
-            )  # fmt: skip
+                jnp.asarray(self.prompts[ids]),
+                jnp.asarray(self.prompt_lengths[ids]),
+                jnp.asarray(ids),
+            )
 
 
 def make_setup(session: Session) -> Setup:
