@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from distill.losses.scores import TokenScores
 from distill.steps.table import StepTable
-from distill.steps.values import StepState, init_steps, read_token
+from distill.steps.values import StepState, init_steps, read_token, scan_tokens
 from motab.settings import MotabSettings
 
 
@@ -101,7 +101,5 @@ def monitor(
         )
 
     costs_BxC = cost(scores, settings.signal)
-    per_token = (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC, scores.entropy)
-    inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), per_token)
-    state, outputs = jax.lax.scan(read, state, inputs)
-    return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
+    per_token = tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC, scores.entropy
+    return scan_tokens(read, state, per_token)

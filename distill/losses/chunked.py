@@ -81,10 +81,16 @@ def map_logits(
       ValueError: an array of other tokens.
     """
 
+    return _scan(jax.checkpoint(_of_block(function)), None, student, teacher, extras)[1]
+
+
+def _of_block(function: Function) -> Callable[..., Any]:
+    """The function as a body of `_scan` and `_loop` that carries nothing."""
+
     def body(carry: None, student: Readout, teacher: Readout | None, extras: Any) -> Any:
         return carry, function(_logits(student), teacher and _logits(teacher), extras)
 
-    return _scan(jax.checkpoint(body), None, student, teacher, extras)[1]
+    return body
 
 
 def weighted_sum(
@@ -120,11 +126,7 @@ def weighted_sum(
     @jax.custom_vjp
     def total(student: Readout, inputs: Any) -> tuple[jax.Array, Any]:
         teacher, weights, extras = inputs
-
-        def body(carry: None, student: Readout, teacher: Readout | None, extras: Any) -> Any:
-            return carry, function(_logits(student), teacher and _logits(teacher), extras)
-
-        _, (value, statistics) = _loop(body, None, student, teacher, weights, extras)
+        _, (value, statistics) = _loop(_of_block(function), None, student, teacher, weights, extras)
         return weigh(value, weights), statistics
 
     def forward(student: Readout, inputs: Any) -> Any:

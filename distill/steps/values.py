@@ -8,6 +8,9 @@ no others); a token that holds anything besides the delimiter does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -161,7 +164,14 @@ def read_tokens(
         token, valid, final, eos, cost = inputs
         return read_token(state, token, valid, final, eos, cost, table, max_step_tokens)
 
-    per_token = (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC)
-    inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), per_token)
-    state, outputs = jax.lax.scan(read, state, inputs)
+    return scan_tokens(read, state, (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC))
+
+
+def scan_tokens(
+    read: Callable[[Any, Any], tuple[Any, Any]], state: Any, arrays: tuple[jax.Array, ...]
+) -> tuple[Any, Any]:
+    """Scans `read(state, arrays [B]) -> (state, outputs [B])` over C tokens of arrays [B, C]."""
+    state, outputs = jax.lax.scan(
+        read, state, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arrays)
+    )
     return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
