@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from typing import Annotated
 
 from jax.sharding import Mesh
 
+from models.checks import Count, above, check, one_of
 from models.dtypes import dtype_name
 from models.rope import RopeScaling, YarnRopeScaling
 from models.sharding import DEFAULT_RULES, Rules
@@ -29,15 +30,12 @@ class LoraConfig:
       targets: which matrices of every layer have adapters, some of `LORA_TARGETS`.
     """
 
-    rank: int
-    alpha: float
+    rank: Count
+    alpha: Annotated[float, above(0)]
     targets: tuple[str, ...] = LORA_TARGETS
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"lora.rank={self.rank} must be at least 1.")
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"lora.alpha={self.alpha} must be a number above 0.")
+        check(self, "lora")
         if not self.targets or set(self.targets) - set(LORA_TARGETS):
             raise ValueError(
                 f"lora.targets={self.targets!r}: name at least one matrix, out of {LORA_TARGETS}."
@@ -97,29 +95,30 @@ class ModelConfig:
     """
 
     family: str
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rope_theta: float = 10000.0
+    vocab_size: Count
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Count
+    num_heads: Count
+    num_kv_heads: Count
+    head_dim: Count
+    rope_theta: Annotated[float, above(0)] = 10000.0
     rope_scaling: RopeScaling | None = None
-    norm_eps: float = 1e-6
+    norm_eps: Annotated[float, above(0)] = 1e-6
     tie_embeddings: bool = False
     qkv_bias: bool = False
     qk_norm: bool = False
-    max_positions: int = 32768
+    max_positions: Count = 32768
     dtype: str = "float32"
-    remat: str = "dots"
-    attention: str = "auto"
+    remat: Annotated[str, one_of(*REMAT_POLICIES)] = "dots"
+    attention: Annotated[str, one_of(*ATTENTION_KERNELS)] = "auto"
     lora: LoraConfig | None = None
     mesh: Mesh | None = None
     rules: Rules = DEFAULT_RULES
 
     def __post_init__(self):
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
+        check(self)
         if isinstance(self.rope_scaling, YarnRopeScaling) and self.rope_theta <= 1:
             raise ValueError(f"rope_theta={self.rope_theta} must exceed 1 for rope type 'yarn'.")
         if self.num_heads % self.num_kv_heads:
@@ -128,10 +127,6 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
-        if self.remat not in REMAT_POLICIES:
-            raise ValueError(f"remat={self.remat!r} is not one of {REMAT_POLICIES}.")
-        if self.attention not in ATTENTION_KERNELS:
-            raise ValueError(f"attention={self.attention!r} is not one of {ATTENTION_KERNELS}.")
         if self.lora is not None:
             self._check_rank(self.lora)
 

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
+
+from models.checks import Count, above, at_least, check
+
+Factor = Annotated[float, at_least(1)]
+Positive = Annotated[float, above(0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,10 +25,10 @@ class LinearRopeScaling:
     rope_type: ClassVar[str] = "linear"
     magnitude: ClassVar[float] = 1.0
 
-    factor: float
+    factor: Factor
 
     def __post_init__(self):
-        _check_factor(self.factor)
+        check(self, "rope_scaling")
 
     def rescale(self, frequencies_F: jax.Array, theta: float) -> jax.Array:
         """The rescaled frequencies [F], in radians per position."""
@@ -41,13 +46,13 @@ class Llama3RopeScaling:
     rope_type: ClassVar[str] = "llama3"
     magnitude: ClassVar[float] = 1.0
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
+    factor: Factor
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_max_position_embeddings: Count
 
     def __post_init__(self):
-        _check_factor(self.factor)
+        check(self, "rope_scaling")
         if self.high_freq_factor <= self.low_freq_factor:
             raise ValueError(
                 f"rope_scaling.high_freq_factor={self.high_freq_factor} must exceed "
@@ -82,23 +87,19 @@ class YarnRopeScaling:
 
     rope_type: ClassVar[str] = "yarn"
 
-    factor: float
-    original_max_position_embeddings: int
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+    factor: Factor
+    original_max_position_embeddings: Count
+    attention_factor: Annotated[float | None, above(0)] = None
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
     truncate: bool = True
 
     def __post_init__(self):
-        _check_factor(self.factor)
-        if self.attention_factor is not None and not 0 < self.attention_factor < math.inf:
-            raise ValueError(
-                f"rope_scaling.attention_factor={self.attention_factor} must be a number above 0."
-            )
-        if not self.beta_fast >= self.beta_slow > 0:
+        check(self, "rope_scaling")
+        if self.beta_fast < self.beta_slow:
             raise ValueError(
                 f"rope_scaling.beta_fast={self.beta_fast} must be at least "
-                f"beta_slow={self.beta_slow}, and both above 0."
+                f"beta_slow={self.beta_slow}."
             )
 
     @property
@@ -158,8 +159,3 @@ def rope(
     a, b = jnp.split(x_BxTxHxDh.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
     return rotated.astype(x_BxTxHxDh.dtype)
-
-
-def _check_factor(factor: float) -> None:
-    if not 1 <= factor < math.inf:
-        raise ValueError(f"rope_scaling.factor={factor} must be at least 1.")

@@ -132,5 +132,5 @@ def test_the_forward_pass_asks_for_the_configs_kernel():
     config = tiny_config(attention="cudnn")
     with pytest.raises(ValueError, match="attention='cudnn'"):
         forward(tiny_params(config), config, jnp.zeros((1, 4), jnp.int32))
-    with pytest.raises(ValueError, match="attention='flash' is not one of"):
+    with pytest.raises(ValueError, match="attention='flash': choose one of"):
         tiny_config(attention="flash")
