@@ -104,6 +104,7 @@ def _generation_config(run: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """The student's own, or how it was asked to write when it was evaluated; with all ends."""
     tokenizer = load_tokenizer(source)
     ends = list(eos_ids(tokenizer, source))
+    ends += [i for i in _ends_of_teacher(run) if i not in ends and i < len(tokenizer)]
     if (source / GENERATION).exists():
         values = read_object(source / GENERATION)
         named = values.get("eos_token_id")
@@ -124,6 +125,16 @@ def _generation_config(run: Mapping[str, Any], source: Path) -> dict[str, Any]:
     elif "temperature" in evaluation:
         values["do_sample"] = False
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _ends_of_teacher(run: Mapping[str, Any]) -> tuple[int, ...]:
+    """What else the student has learnt to end its texts with; () where the teacher has gone."""
+    name = (run.get("teacher") or {}).get("path")
+    try:
+        directory = model_directory(name) if name else None
+    except FileNotFoundError:
+        return ()
+    return eos_ids(load_tokenizer(directory), directory) if directory else ()
 
 
 def _json(values: Mapping[str, Any]) -> str:

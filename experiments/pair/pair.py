@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 import models
 from distill.train.sharding import make_mesh
+from experiments.config.reading import read_section
 from experiments.config.settings import read_settings
 from experiments.pair.tokenizers import compare_tokenizers
 from models.embedded import model_directory, tokenizer_directory
@@ -36,7 +37,7 @@ class Pair:
         random ones (`student.init` in the config).
       tokenizer: of both models.
       vocab_size: ids that both models and the tokenizer know.
-      eos_ids: ids that end a text.
+      eos_ids: ids that end a text, the student's and those that only the teacher's files name.
       render: a problem's prompt ids, as the student reads it, in rollouts, training and evaluation.
       teacher_render: the same as the teacher would be asked by itself.
     """
@@ -94,11 +95,13 @@ def load_pair(config: Any) -> Pair:
     teacher_render = student_render
     student = _student_config(config, directory, mesh)
     vocab = min(len(tokenizer), student.vocab_size)
+    ends = eos_ids(tokenizer, directory)
     teacher, teacher_params = None, None
     if "teacher" in config:
         teacher_directory = model_directory(config.teacher.path)
         theirs = load_tokenizer(teacher_directory, prompt.template)
         shared = compare_tokenizers(theirs, tokenizer)
+        ends = (*ends, *(i for i in eos_ids(theirs, teacher_directory) if i not in ends))
         if prompt.chat and not theirs.chat_template:
             theirs = tokenizer  # a base model has no template of its own to be asked in
         teacher_render = functools.partial(render, theirs, thinking=config.teacher.thinking)
@@ -110,6 +113,7 @@ def load_pair(config: Any) -> Pair:
         )
         teacher = teacher.replace(attention=config.teacher.attention)
         vocab = min(vocab, shared, teacher.vocab_size)
+        ends = tuple(i for i in ends if i < vocab)
     return Pair(
         student_directory=directory,
         student_config=student,
@@ -117,7 +121,7 @@ def load_pair(config: Any) -> Pair:
         teacher_params=teacher_params,
         tokenizer=tokenizer,
         vocab_size=vocab,
-        eos_ids=eos_ids(tokenizer, directory),
+        eos_ids=ends,
         mesh=mesh,
         render=student_render,
         teacher_render=teacher_render,
@@ -135,7 +139,7 @@ def abstract_pair(config: Any, mesh: Mesh | None) -> Pair:
       ValueError: a config.json, or a rule, is not supported.
     """
     directory = _student_directory(config)
-    has_one = (directory / "tokenizer.json").is_file()
+    has_one = any((directory / name).exists() for name in ("tokenizer.json", "vocab.json"))
     tokenizers = directory if has_one else tokenizer_directory("embedded:tokenizer")
     tokenizer = load_tokenizer(tokenizers, config.prompt.template)
     render = functools.partial(_renderer(config), tokenizer, thinking=config.student.thinking)
@@ -188,7 +192,7 @@ def _student_directory(config: Any) -> Path:
 def _student_config(config: Any, directory: Path, mesh: Mesh | None) -> models.ModelConfig:
     fields = config.student
     base = (
-        read_settings(models.ModelConfig, fields, "init")
+        read_section(models.ModelConfig, fields["init"], "student.init")
         if "init" in fields
         else models.load_config(directory)
     )
