@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 import models
 from atesd.exposure import References, expose
-from distill.losses.chunked import log_probs, map_logits, readout, weighted_sum
+from distill.losses.chunked import Readout, log_probs, map_logits, readout, weighted_sum
 from distill.losses.context import gather, teacher_view
 from distill.losses.divergence import forward_kl, summands
 from distill.losses.estimators import Divergence
@@ -58,8 +58,8 @@ class RowScores(flax.struct.PyTreeNode):
     """Means over the response tokens of every row [B], in nats; 0 where a row has none.
 
     Attributes:
-      loss: [], mean of `loss_B` over the rows that have a response, 0 without any. It alone has a
-        gradient.
+      loss: [], mean of `loss_B` over the rows that have a response, 0 without any; of a part of a
+        batch its share of that mean. It alone has a gradient.
       loss_B: the divergence, clipped.
       mismatch_B: M of Eq. 4, KL(teacher, student), unclipped and at temperature 1.
       clipped_B: share of tokens at which something was capped.
@@ -115,6 +115,8 @@ def exposed_scores(
     exposure_G: jax.Array,
     settings: LossSettings,
     max_response: int,
+    rows: jax.Array | None = None,
+    group_B: jax.Array | None = None,
 ) -> RowScores:
     """Scores the same responses under the student and under the teacher that sees references.
 
@@ -126,37 +128,31 @@ def exposed_scores(
       references: of the same rows.
       exposure_G: a by group; [1] shows every teacher the same share.
       max_response: most tokens of a response, static.
+      rows: [] rows that have a response in the whole batch, where these are a part of it: `loss` is
+        then their share of the mean.
+      group_B: of the rows, where they are a part of a batch; None: they are sorted here.
     """
     t = trajectories
     inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
     weights_BxT = (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32)
     tokens_B = jnp.sum(weights_BxT, axis=1)
     # The loss's weights: of a token in its row's mean, and of the row in the mean over rows.
-    rows = jnp.maximum(jnp.sum(tokens_B > 0), 1)
+    rows = jnp.maximum(jnp.sum(tokens_B > 0) if rows is None else rows, 1)
     means_BxT = weights_BxT * (1 / rows / jnp.maximum(tokens_B, 1.0))[:, None]
 
     def row_mean(values_BxT: jax.Array) -> jax.Array:
-        total_B = jnp.sum(jnp.where(weights_BxT != 0, values_BxT, 0.0), axis=1)
-        return total_B / jnp.maximum(tokens_B, 1.0)
+        return _row_means(values_BxT, weights_BxT)
 
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
     targets_BxT = jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1)
     hidden = models.forward_hidden(student_params, student_config, *inputs)
-
-    def confidence(p: jax.Array, targets: jax.Array) -> jax.Array:
-        return jnp.exp(log_probs(p[..., :vocab], targets))
-
     student = readout(student_params, student_config, hidden)
     groups = exposure_G.shape[0]
-    if settings.difficulty == "reference_length":
-        difficulty_B = jnp.asarray(references.reasoning_lengths_B)
-    elif groups == 1:  # nothing is sorted
-        difficulty_B = tokens_B
-    else:  # before the teacher's contexts are known, and so in a pass of its own
-        alone = jax.lax.stop_gradient(student)
-        drawn_BxT = map_logits(lambda p, _, x: confidence(p, x), alone, extras=targets_BxT)
-        difficulty_B = -row_mean(drawn_BxT)
-    group_B = groups_by_difficulty(difficulty_B, groups)
+    if group_B is None:
+        difficulty_B = tokens_B  # of one group, in which nothing is sorted
+        if groups > 1:
+            difficulty_B = _difficulty(student, t, references, settings, vocab)
+        group_B = groups_by_difficulty(difficulty_B, groups)
     exposure_B = exposure_G[group_B]
     contexts, lengths = expose(references, exposure_B)
     view = teacher_view(contexts, lengths, t, max_response)
@@ -173,7 +169,7 @@ def exposed_scores(
             "mismatch_B": forward_kl(q, p),
             "clipped_B": capped.astype(jnp.float32),
             "disagreement_B": (jnp.argmax(q, -1) != jnp.argmax(p, -1)).astype(jnp.float32),
-            "confidence_B": confidence(p, targets),
+            "confidence_B": _confidence(p, targets, vocab),
         }
 
     loss, scores = weighted_sum(per_token, student, teacher, means_BxT, targets_BxT)
@@ -184,6 +180,48 @@ def exposed_scores(
         group_B=group_B,
         exposure_B=exposure_B,
     )
+
+
+def row_difficulty(
+    student_params: Params,
+    student_config: models.ModelConfig,
+    teacher_config: models.ModelConfig,
+    trajectories: Trajectories,
+    references: References,
+    settings: LossSettings,
+) -> jax.Array:
+    """What sorts rows into groups [B], more of it being harder; no gradient."""
+    t = trajectories
+    hidden = models.forward_hidden(
+        student_params, student_config, t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1],
+        t.segment_ids_BxT[:, :-1],
+    )  # fmt: skip
+    vocab = min(student_config.vocab_size, teacher_config.vocab_size)
+    student = readout(student_params, student_config, hidden)
+    return _difficulty(student, t, references, settings, vocab)
+
+
+def _difficulty(
+    student: Readout, t: Trajectories, references: References, settings: LossSettings, vocab: int
+) -> jax.Array:
+    if settings.difficulty == "reference_length":
+        return jnp.asarray(references.reasoning_lengths_B)
+    # Before the teacher's contexts are known, and so in a pass of its own.
+    drawn_BxT = map_logits(
+        lambda p, _, x: _confidence(p, x, vocab),
+        jax.lax.stop_gradient(student),
+        extras=jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1),
+    )
+    return -_row_means(drawn_BxT, (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32))
+
+
+def _confidence(p: jax.Array, targets: jax.Array, vocab: int) -> jax.Array:
+    return jnp.exp(log_probs(p[..., :vocab], targets))
+
+
+def _row_means(values_BxT: jax.Array, weights_BxT: jax.Array) -> jax.Array:
+    total_B = jnp.sum(jnp.where(weights_BxT != 0, values_BxT, 0.0), axis=1)
+    return total_B / jnp.maximum(jnp.sum(weights_BxT, axis=1), 1.0)
 
 
 def group_means(values_B: jax.Array, scores: RowScores, groups: int) -> jax.Array:

@@ -17,13 +17,23 @@ import models
 from atesd.control.controller import decide, init_controller, is_decision, observe
 from atesd.exposure import References, expose
 from atesd.grounding import reference_log_probs
-from atesd.loss import LossSettings, RowScores, exposed_scores, group_means
+from atesd.loss import (
+    LossSettings,
+    RowScores,
+    exposed_scores,
+    group_means,
+    groups_by_difficulty,
+    row_difficulty,
+)
 from atesd.settings import ControllerSettings
 from distill.train.sharding import round_up
 from distill.train.state import TrainState
+from distill.train.update import make_train_step as make_step
+from distill.train.update import parts_of_rows, rows_of_parts
 from distill.trajectories import Source, Trajectories
 from models.checks import Share, at_least, between, check, one_of
 from models.parameters import Params
+from models.sharding import constrain_rows
 
 # What the controller observes, by group; held in a step's metrics until it has.
 _OBSERVED = ("loss", "mismatch", "confidence")
@@ -59,7 +69,7 @@ class ExposedBatch(flax.struct.PyTreeNode):
 
 
 class ExposedSums(flax.struct.PyTreeNode):
-    """A batch's loss: the mean over rows of means over tokens. See `distill.train.update.Sums`."""
+    """A batch's loss: the mean over rows of means over tokens. See `distill.train.update.PartSums`."""
 
     scores: RowScores
     groups: int = flax.struct.field(pytree_node=False)
@@ -72,6 +82,16 @@ class ExposedSums(flax.struct.PyTreeNode):
     def mean(self) -> jax.Array:
         """The loss [], in nats per token; 0 where no row has a response."""
         return self.scores.loss
+
+    @property
+    def total(self) -> jax.Array:
+        """What is differentiated []."""
+        return self.scores.loss
+
+    @property
+    def count(self) -> jax.Array:
+        """0: a part's loss is its share of the batch's already."""
+        return jnp.zeros_like(self.scores.loss)
 
     @property
     def tokens(self) -> jax.Array:
@@ -96,6 +116,17 @@ class ExposedSums(flax.struct.PyTreeNode):
             **{name: group_means(x, s, self.groups) for name, x in grouped.items()},
             "group_B": s.group_B,
         }
+
+
+def join(parts: ExposedSums) -> ExposedSums:
+    """A batch's sums of those of its parts, stacked: their rows in the batch's order."""
+    s = parts.scores
+    rows = {
+        field.name: rows_of_parts(getattr(s, field.name))
+        for field in dataclasses.fields(s)
+        if field.name != "loss"
+    }
+    return parts.replace(scores=RowScores(loss=jnp.sum(s.loss), **rows))
 
 
 TrainStep = Callable[
@@ -129,6 +160,7 @@ def make_train_step(
     steps: int,
     max_response: int,
     eos_id: int,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """Builds the pure `train_step(state, teacher_params, (batch, probe)) -> (state, metrics)`.
 
@@ -140,6 +172,8 @@ def make_train_step(
         without its adapters, and no `teacher_params`: the base in the student's parameters.
       max_response: most tokens of a response.
       eos_id: the token that ends a reference where it is scored.
+      micro_batches: `distill.train.update.make_train_step`'s; groups and the mean over rows are those
+        of the whole batch. With several groups by confidence it costs one more forward pass.
 
     Returns:
       The step. `teacher_params` are read where the teacher is frozen. `probe` is a fixed batch of
@@ -167,17 +201,44 @@ def make_train_step(
     nothing: Any = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
 
     def scores(
-        params: Params, teacher_params: Params, batch: ExposedBatch, exposure_G: jax.Array
+        params: Params,
+        teacher_params: Params,
+        batch: ExposedBatch,
+        exposure_G: jax.Array,
+        responses: jax.Array | None = None,
+        group_B: jax.Array | None = None,
     ) -> RowScores:
         return exposed_scores(
-            params, student_config, teacher_params, teacher_config,
-            batch.trajectories, batch.references, exposure_G, loss, max_response,
+            params, student_config, teacher_params, teacher_config, batch.trajectories,
+            batch.references, exposure_G, loss, max_response, responses, group_B,
         )  # fmt: skip
 
-    def loss_fn(params, teacher_params, batch, exposure_G) -> ExposedSums:
-        return ExposedSums(scores(params, teacher_params, batch, exposure_G), groups)
+    def loss_fn(
+        params: Params,
+        teacher_params: Params,
+        exposure_G: jax.Array,
+        responses: jax.Array,
+        rows: tuple[ExposedBatch, jax.Array | None],
+    ) -> ExposedSums:
+        batch, group_B = rows
+        found = scores(params, teacher_params, batch, exposure_G, responses, group_B)
+        return ExposedSums(found, groups)
 
-    update = distill.train.update.make_train_step(loss_fn, optimizer, student_config)
+    update = make_step(loss_fn, optimizer, student_config, micro_batches, join)
+
+    def sort(params: Params, batch: ExposedBatch) -> jax.Array | None:
+        """The rows' groups, where a part of a batch does not tell."""
+        if micro_batches == 1 or groups == 1:
+            return None
+
+        def difficulty(part: ExposedBatch) -> jax.Array:
+            part = constrain_rows(part, student_config.mesh, student_config.rules, "micro-batch")
+            return row_difficulty(
+                params, student_config, teacher_config, part.trajectories, part.references, loss
+            )
+
+        parts = jax.tree.map(lambda x: parts_of_rows(x, micro_batches), batch)
+        return groups_by_difficulty(rows_of_parts(jax.lax.map(difficulty, parts)), groups)
 
     def measure_probe(
         params: Params, teacher_params: Params, probe: ExposedBatch
@@ -215,20 +276,22 @@ def make_train_step(
                 lambda: (nothing, nothing),
             )
         here = decide(here, controller, state.step, steps, *probed)
-        new, metrics = update(state, theirs, batch, here.exposure_G)
+        responses = jnp.sum(jnp.any(batch.trajectories.divergence_weights_BxT[:, 1:] != 0, axis=1))
+        rows = batch, sort(state.params, batch)
+        new, metrics = update(state, theirs, here.exposure_G, responses, rows)
         group_B = metrics.pop("group_B")
         observed = {name: metrics.pop(f"{name}_G") for name in _OBSERVED}
         grounding_G = jnp.zeros(groups)
         if controller.policy == "learned":
-            rows = teacher.grounding_rows or group_B.shape[0]
+            asked = teacher.grounding_rows or group_B.shape[0]
             # Over again, so often that they divide over the mesh.
-            chosen = np.arange(round_up(rows, teacher_config.mesh)) % rows
+            chosen = np.arange(round_up(asked, teacher_config.mesh)) % asked
             few = jax.tree.map(lambda x: x[chosen], batch.references)
             contexts, lengths = expose(few, here.exposure_G[group_B[chosen]])
             log_probs_B = reference_log_probs(
                 theirs, teacher_config, contexts, lengths, few, eos_id
-            )[:rows]
-            member_GxB = (group_B[:rows] == jnp.arange(groups)[:, None]).astype(jnp.float32)
+            )[:asked]
+            member_GxB = (group_B[:asked] == jnp.arange(groups)[:, None]).astype(jnp.float32)
             counts_G = jnp.sum(member_GxB, axis=1)
             grounding_G = jnp.where(
                 counts_G > 0, member_GxB @ log_probs_B / jnp.maximum(counts_G, 1.0), jnp.nan

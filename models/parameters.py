@@ -167,17 +167,6 @@ def shardings(config: ModelConfig, mesh: Mesh, rules: Rules | None = None) -> Pa
     )
 
 
-def constrain_params(params: Params, config: ModelConfig) -> Params:
-    """Pins arrays like the parameters, such as gradients, to where the parameters lie.
-
-    Left to itself the partitioner may keep them whole, or choose another layout. Without a mesh
-    they are returned as they are.
-    """
-    if config.mesh is None:
-        return params
-    return jax.lax.with_sharding_constraint(params, shardings(config, config.mesh))
-
-
 def count(config: ModelConfig) -> int:
     """Number of parameters."""
     leaves = jax.tree.leaves(declare(config), is_leaf=_is_declaration)

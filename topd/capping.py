@@ -20,12 +20,17 @@ class Caps(flax.struct.PyTreeNode):
     Attributes:
       factors_BxT: 1 where nothing is capped.
       constants_BxT: 0 where nothing is capped.
-      count: [], capped tokens: those that were chosen and lay above their median.
+      capped_B: capped tokens of a row: those that were chosen and lay above their median.
     """
 
     factors_BxT: jax.Array
     constants_BxT: jax.Array
-    count: jax.Array
+    capped_B: jax.Array
+
+    @property
+    def count(self) -> jax.Array:
+        """Capped tokens []."""
+        return jnp.sum(self.capped_B)
 
 
 def cap_losses(probe: Probe, settings: GuidanceSettings, length: int) -> Caps:
@@ -56,4 +61,4 @@ def cap_losses(probe: Probe, settings: GuidanceSettings, length: int) -> Caps:
         x.at[rows, slots].set(new, mode="drop")
         for x, new in zip(plain, (factor, constant), strict=True)
     )
-    return Caps(factors, constants, jnp.sum(capped))
+    return Caps(factors, constants, jnp.sum(capped, axis=1))

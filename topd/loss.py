@@ -21,18 +21,18 @@ from distill.trajectories import Trajectories
 from models.attention import attention, grouped_attention
 from models.parameters import Params
 from models.transformer import Attend
-from topd.capping import cap_losses
+from topd.capping import Caps, cap_losses
 from topd.probe import Probe
 from topd.settings import GuidanceSettings
 from topd.targets import Targets, make_targets
 
 
 class GuidedSums(flax.struct.PyTreeNode):
-    """A batch's loss. See `distill.train.update.Sums`.
+    """A batch's loss, or a part's share of it. See `distill.train.update.PartSums`.
 
     Attributes:
       mean: L_OPD, a mean over response tokens, plus lambda L_traj, a mean over guided windows. It
-        alone has a gradient.
+        alone has a gradient. Of a part its share of both, so that those of all parts are added.
       tokens: weight [] of the response tokens.
       metrics: `divergence` (L_OPD as it is without caps) and `trajectory` (L_traj), in nats;
         `guided_windows`, `capped` and `idle_rows`, counts.
@@ -41,6 +41,53 @@ class GuidedSums(flax.struct.PyTreeNode):
     mean: jax.Array
     tokens: jax.Array
     metrics: dict[str, jax.Array]
+
+    @property
+    def total(self) -> jax.Array:
+        """What is differentiated []."""
+        return self.mean
+
+    @property
+    def count(self) -> jax.Array:
+        """0: the weights hold the batch's counts already."""
+        return jnp.zeros_like(self.mean)
+
+
+class BatchWeights(flax.struct.PyTreeNode):
+    """What depends on all rows of a batch; rows first, so that a batch may be cut afterwards.
+
+    Attributes:
+      opd_BxT: of every token in L_OPD; of all tokens they sum to 1. T - 1 of them.
+      targets, windows_BxN: what windows should say, and the weights of their states in L_traj; None
+        where losses are capped.
+      caps: of every token's loss; None where windows guide.
+    """
+
+    opd_BxT: jax.Array
+    targets: Targets | None
+    windows_BxN: jax.Array | None
+    caps: Caps | None
+
+
+def batch_weights(
+    trajectories: Trajectories, probe: Probe, guided_BxW: jax.Array, settings: GuidanceSettings
+) -> BatchWeights:
+    """The weights of a whole batch. The arguments are those of `guided_loss`."""
+    probe = jax.lax.stop_gradient(probe)
+    opd = trajectories.divergence_weights_BxT[:, 1:]
+    opd = opd / jnp.maximum(jnp.sum(opd), 1.0)
+    if settings.objective != "trajectory":
+        length = trajectories.tokens_BxT.shape[1]
+        return BatchWeights(opd, None, None, cap_losses(probe, settings, length))
+    targets = make_targets(probe, settings)
+    guided_BxW = guided_BxW & probe.starts.valid_BxW
+    totals = jnp.where(guided_BxW[..., None], targets.totals_BxWxK, 0.0)
+    if settings.reduction == "mean":  # over all positions of all guided windows
+        there = jnp.where(guided_BxW[..., None], targets.totals_BxWxK > 0, False)
+        windows = totals / jnp.maximum(jnp.sum(there), 1)
+    else:
+        windows = totals / jnp.maximum(jnp.sum(guided_BxW), 1)
+    return BatchWeights(opd, targets, windows.reshape(windows.shape[0], -1), None)
 
 
 def window_inputs(trajectories: Trajectories, probe: Probe, targets: Targets) -> tuple[Any, Any]:
@@ -102,36 +149,40 @@ def guided_loss(
     signal: Signal,
     settings: GuidanceSettings,
     shares: tuple[float | jax.Array, float | jax.Array] = (1.0, 1.0),
+    batch: BatchWeights | None = None,
 ) -> GuidedSums:
-    """The loss of a probed batch. The gradient runs through the student alone.
+    """The loss of a probed batch, or of some of its rows. The gradient runs through the student alone.
 
     Args:
       teacher_params: for their head; the teacher has read the rollouts in the probe.
       guided_BxW: windows that count in L_traj.
       signal: the OPD loss. Distributions run over the ids that both models have.
       shares: of the two terms; (1, 0) is L_OPD alone.
+      batch: `batch_weights` of the whole batch, at these rows; None: these rows are all.
     """
     t, probe = trajectories, jax.lax.stop_gradient(probe)
+    if batch is None:
+        batch = batch_weights(t, probe, guided_BxW, settings)
     length = t.tokens_BxT.shape[1] - 1
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
     inputs: Any = t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1]
     segments = t.segment_ids_BxT[:, :-1]
     opd = t.divergence_weights_BxT[:, 1:]
-    tokens = jnp.sum(opd)
-    weights = opd * shares[0] / jnp.maximum(tokens, 1.0)
+    weights = batch.opd_BxT * shares[0]
     extras: dict[str, Any] = {
         "targets": jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1),
         "opd": opd,
     }
     teacher_hidden = probe.teacher_hidden_BxTxD
     attend = None
-    if settings.objective != "trajectory":
-        caps = cap_losses(probe, settings, length + 1)
+    if batch.caps is not None:
+        caps = batch.caps
         extras |= {"factors": caps.factors_BxT[:, 1:], "constants": caps.constants_BxT[:, 1:]}
         counts = {"capped": caps.count}
     else:
-        targets = make_targets(probe, settings)
-        more, extras, weights_N = _windows(t, probe, targets, guided_BxW, settings, extras)
+        targets, weights_N = batch.targets, batch.windows_BxN
+        assert targets is not None and weights_N is not None
+        more, extras = _windows(t, probe, targets, extras)
         attend = attend_in_windows(
             segments, window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length),
             student_config,
@@ -160,32 +211,20 @@ def guided_loss(
 
     loss, each = weighted_sum(per_token, student, teacher, weights, extras)
     metrics = {
-        "divergence": jnp.sum(opd * each["opd"][:, :length]) / jnp.maximum(tokens, 1.0),
+        "divergence": jnp.sum(batch.opd_BxT * each["opd"][:, :length]),
         **counts,
         "idle_rows": t.idle_rows,
     }
     if "kl" in each:
         metrics["trajectory"] = jnp.sum(weights_N * each["kl"][:, length:])
-    return GuidedSums(loss, tokens, metrics)
+    return GuidedSums(loss, jnp.sum(opd), metrics)
 
 
 def _windows(
-    trajectories: Trajectories,
-    probe: Probe,
-    targets: Targets,
-    guided_BxW: jax.Array,
-    settings: GuidanceSettings,
-    extras: dict[str, Any],
-) -> tuple[tuple[Any, Any], dict[str, Any], jax.Array]:
-    """The windows' inputs, the extras of whole rows [B, S], and the windows' weights [B, N]."""
+    trajectories: Trajectories, probe: Probe, targets: Targets, extras: dict[str, Any]
+) -> tuple[tuple[Any, Any], dict[str, Any]]:
+    """The windows' inputs, and the extras of whole rows [B, S]."""
     batch, length = extras["targets"].shape
-    guided_BxW = guided_BxW & probe.starts.valid_BxW
-    totals = jnp.where(guided_BxW[..., None], targets.totals_BxWxK, 0.0)
-    if settings.reduction == "mean":  # over all positions of all guided windows
-        there = jnp.where(guided_BxW[..., None], targets.totals_BxWxK > 0, False)
-        weights = totals / jnp.maximum(jnp.sum(there), 1)
-    else:
-        weights = totals / jnp.maximum(jnp.sum(guided_BxW), 1)
 
     def flat(x: jax.Array) -> jax.Array:
         return x.reshape(batch, -1, *x.shape[3:])
@@ -197,7 +236,7 @@ def _windows(
     ids = jnp.broadcast_to(
         targets.ids_BxWxK[..., None, :], targets.weights_BxWxKxK.shape
     )  # fmt: skip
-    count = weights.shape[1] * weights.shape[2]
+    count = targets.ids_BxWxK.shape[1] * targets.ids_BxWxK.shape[2]
     extras = {
         **{name: jnp.pad(x, ((0, 0), (0, count))) for name, x in extras.items()},
         "window": behind(jnp.ones((batch, count), bool)),
@@ -205,4 +244,4 @@ def _windows(
         "on_ids": behind(flat(targets.weights_BxWxKxK)),
         "negative_entropy": behind(flat(targets.negative_entropy_BxWxK)),
     }
-    return window_inputs(trajectories, probe, targets), extras, flat(weights)
+    return window_inputs(trajectories, probe, targets), extras

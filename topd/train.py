@@ -17,7 +17,7 @@ from distill.train.state import TrainState
 from distill.trajectories import Trajectories
 from models.parameters import Params
 from topd.buffer import Buffer, init_buffer, push, threshold
-from topd.loss import GuidedSums, guided_loss
+from topd.loss import BatchWeights, GuidedSums, batch_weights, guided_loss
 from topd.probe import Probe
 from topd.settings import GuidanceSettings
 
@@ -30,6 +30,15 @@ class ProbedBatch(flax.struct.PyTreeNode):
 
     trajectories: Trajectories
     probe: Probe
+
+
+class _Rows(flax.struct.PyTreeNode):
+    """What a loss is taken of; all of it has rows first."""
+
+    trajectories: Trajectories
+    probe: Probe
+    guided_BxW: jax.Array
+    weights: BatchWeights
 
 
 class NearFuture(flax.struct.PyTreeNode):
@@ -60,12 +69,15 @@ def make_train_step(
     settings: GuidanceSettings,
     signal: Signal,
     optimizer: optax.GradientTransformation,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """Builds the pure `train_step(state, teacher_params, batch) -> (state, metrics)`.
 
     It consumes rollouts and their probe, and never samples. `state.method_state` is that of
     `init_method_state`. With the rule `transport` a batch's low-loss distances enter the buffer first, and
-    its windows are then compared with all that it holds.
+    its windows are then compared with all that it holds. `micro_batches` is
+    `distill.train.update.make_train_step`'s; what concerns all rows, the threshold, the caps and the
+    counts of tokens and windows, is that of the whole batch.
 
     Returns:
       The step. Metrics, besides those of `distill.train.update.make_train_step` and `GuidedSums`: `windows`, a
@@ -75,26 +87,21 @@ def make_train_step(
     """
 
     def loss_fn(
-        params: Params, teacher_params: Params, batch: ProbedBatch, guided_BxW: jax.Array,
-        shares: tuple[float, float] = (1.0, 1.0),
-    ) -> GuidedSums:  # fmt: skip
+        params: Params, teacher_params: Params, shares: tuple[float, float], rows: _Rows
+    ) -> GuidedSums:
         return guided_loss(
-            params, student_config, teacher_params, teacher_config, batch.trajectories, batch.probe,
-            guided_BxW, signal, settings, shares,
+            params, student_config, teacher_params, teacher_config, rows.trajectories, rows.probe,
+            rows.guided_BxW, signal, settings, shares, rows.weights,
         )  # fmt: skip
 
-    update = distill.train.update.make_train_step(loss_fn, optimizer)
+    update = distill.train.update.make_train_step(loss_fn, optimizer, student_config, micro_batches)
+    gradient = distill.train.update.make_gradient(loss_fn, student_config, micro_batches)
 
-    def gradient_ratio(
-        params: Params, teacher_params: Params, batch: ProbedBatch, guided_BxW: jax.Array
-    ) -> jax.Array:
-        def norm(shares: tuple[float, float]) -> jax.Array:
-            def loss(params: Params) -> jax.Array:
-                return loss_fn(params, teacher_params, batch, guided_BxW, shares).mean
-
-            return optax.tree.norm(jax.grad(loss)(params))
-
-        own, traj = norm((1.0, 0.0)), norm((0.0, 1.0))
+    def gradient_ratio(params: Params, teacher_params: Params, rows: _Rows) -> jax.Array:
+        own, traj = (
+            optax.tree.norm(gradient(params, teacher_params, shares, rows)[1])
+            for shares in ((1.0, 0.0), (0.0, 1.0))
+        )
         return traj / jnp.maximum(own, jnp.finfo(own.dtype).tiny)
 
     def train_step(
@@ -127,16 +134,22 @@ def make_train_step(
                 "threshold": jnp.where(jnp.isfinite(bound), bound, 0.0),
                 "high": jnp.sum(guided) / jnp.maximum(count, 1),
             }
+        rows = _Rows(
+            batch.trajectories,
+            probe.replace(low_distance_RxV=None, low_valid_RxV=None),
+            guided,
+            batch_weights(batch.trajectories, probe, guided, settings),
+        )
         if settings.gradient_ratio_every:
             here = here.replace(
                 gradient_ratio=jax.lax.cond(
                     state.step % settings.gradient_ratio_every == 0,
-                    lambda: gradient_ratio(state.params, teacher_params, batch, guided),
+                    lambda: gradient_ratio(state.params, teacher_params, rows),
                     lambda: here.gradient_ratio,
                 )
             )
             seen["gradient_ratio"] = here.gradient_ratio
-        new, metrics = update(state, teacher_params, batch, guided)
+        new, metrics = update(state, teacher_params, (1.0, 1.0), rows)
         # Of a batch whose loss is not finite nothing is kept.
         here = distill.train.update.where(metrics["skipped"] == 0, here, state.method_state[STATE])
         method_state = {**state.method_state, STATE: here}

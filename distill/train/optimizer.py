@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import optax
 
-SCHEDULES = ("cosine", "constant")
+from models.checks import Count, above, at_least, between, check, one_of
+
+# Names of arrays that are no matrices: scales of norms, and biases.
+_VECTORS = ("_norm", "_bias")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,39 +20,37 @@ class OptimizerSettings:
 
     Attributes:
       learning_rate: peak.
-      final_learning_rate: at the last step of the `cosine` schedule.
+      final_learning_rate: at the last step of the `cosine` schedule, at most the peak.
       schedule: `cosine` decay after the warm-up, or `constant`.
       warmup_fraction: share of all steps over which the rate rises linearly.
       b1, b2, eps, weight_decay: AdamW's.
+      decay: what `weight_decay` acts on: `matrices`, adapters among them, but no norm's scale and no
+        bias; or `all`.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
       micro_batches: parts that a batch is cut into, one after the other; less memory, and the same
         update: see `distill.train.update.make_train_step`.
     """
 
-    learning_rate: float = 5e-5
-    final_learning_rate: float = 1e-6
-    schedule: str = "cosine"
-    warmup_fraction: float = 0.05
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    micro_batches: int = 1
+    learning_rate: Annotated[float, above(0)] = 5e-5
+    final_learning_rate: Annotated[float, at_least(0)] = 1e-6
+    schedule: Annotated[str, one_of("cosine", "constant")] = "cosine"
+    warmup_fraction: Annotated[float, between(0, 1, "[)")] = 0.05
+    b1: Annotated[float, between(0, 1, "[)")] = 0.9
+    b2: Annotated[float, between(0, 1, "[)")] = 0.95
+    eps: Annotated[float, above(0)] = 1e-8
+    weight_decay: Annotated[float, at_least(0)] = 0.1
+    decay: Annotated[str, one_of("matrices", "all")] = "matrices"
+    clip_norm: Annotated[float, at_least(0, "off")] = 1.0
+    micro_batches: Count = 1
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer.schedule={self.schedule!r}: choose one of {SCHEDULES}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"optimizer.learning_rate={self.learning_rate} must be above 0.")
-        if not 0 <= self.warmup_fraction < 1:
+        check(self, "optimizer")
+        if self.schedule == "cosine" and self.final_learning_rate > self.learning_rate:
             raise ValueError(
-                f"optimizer.warmup_fraction={self.warmup_fraction} must lie in [0, 1)."
+                f"optimizer.final_learning_rate={self.final_learning_rate} is above the peak, "
+                f"optimizer.learning_rate={self.learning_rate}: the rate would rise to the end. Lower "
+                "it, or set optimizer.schedule='constant'."
             )
-        if self.clip_norm < 0:
-            raise ValueError(f"optimizer.clip_norm={self.clip_norm} must be 0 (off) or more.")
-        if self.micro_batches < 1:
-            raise ValueError(f"optimizer.micro_batches={self.micro_batches} must be at least 1.")
 
 
 def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -75,6 +76,14 @@ def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, main], [warmup])
 
 
+def matrices(params: Any) -> Any:
+    """A tree of bools like the parameters: False for the scales of norms and for biases."""
+    return jax.tree.map_with_path(
+        lambda path, _: not str(getattr(path[-1], "key", "")).endswith(_VECTORS) if path else True,
+        params,
+    )
+
+
 def make_optimizer(
     settings: OptimizerSettings, steps: int, trainable: Any = None
 ) -> optax.GradientTransformation:
@@ -82,11 +91,17 @@ def make_optimizer(
 
     Args:
       trainable: a tree of bools like the parameters. Where it is False an array stays as it is,
-        has no state, and its gradient does not count in the norm; None trains all.
+        has no state, and its gradient does not count in the norm; None trains all. A base under
+        adapters needs none: `distill.train.update.make_train_step` freezes it.
     """
     s = settings
     adamw = optax.adamw(
-        make_schedule(s, steps), b1=s.b1, b2=s.b2, eps=s.eps, weight_decay=s.weight_decay
+        make_schedule(s, steps),
+        b1=s.b1,
+        b2=s.b2,
+        eps=s.eps,
+        weight_decay=s.weight_decay,
+        mask=matrices if s.decay == "matrices" else None,
     )
     full = optax.chain(optax.clip_by_global_norm(s.clip_norm), adamw) if s.clip_norm else adamw
     if trainable is None:

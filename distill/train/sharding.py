@@ -105,9 +105,16 @@ def state_shardings(
     everywhere = whole(mesh)
     opt_state: Any = optax.tree_map_params(
         optimizer,
-        lambda x, place: x if isinstance(x, optax.MaskedNode) else place,
+        lambda x, place, like: (
+            x
+            if isinstance(x, optax.MaskedNode)
+            else place
+            if x.shape == like.shape
+            else everywhere  # a factored moment, say
+        ),
         state.opt_state,
         params,
+        state.params,
         transform_non_params=lambda _: everywhere,
         is_leaf=lambda x: isinstance(x, optax.MaskedNode),  # where a frozen array has no state
     )

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 
 import models
-from distill.train.state import TrainState
-from models.parameters import Params, constrain_params
+from distill.train.state import TrainState, holds_adapters, trained, with_trained
+from models.parameters import Params, shardings
 from models.sharding import constrain_rows
 
 Metrics = dict[str, jax.Array]
@@ -37,7 +37,7 @@ class Sums(Protocol):
 
 
 class PartSums(Sums, Protocol):
-    """Sums of a part of a batch: those of two parts are added leaf by leaf."""
+    """Sums of a part of a batch."""
 
     @property
     def total(self) -> jax.Array:
@@ -46,8 +46,102 @@ class PartSums(Sums, Protocol):
 
     @property
     def count(self) -> jax.Array:
-        """What it is divided by [], 1 at least; it depends on no parameter."""
+        """What the parts' totals are divided by [], added up, and 1 at least; no parameter enters.
+
+        0 where a total is a part's share of the whole batch's loss already.
+        """
         ...
+
+
+def add_up(sums: Any) -> Any:
+    """The batch's sums, of those of its parts [parts, ...], leaf by leaf."""
+    return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+
+def rows_of_parts(values: jax.Array) -> jax.Array:
+    """A batch's rows [B, ...] in their order, of its parts' [parts, B / parts, ...]."""
+    return jnp.swapaxes(values, 0, 1).reshape(-1, *values.shape[2:])
+
+
+def parts_of_rows(rows: jax.Array, parts: int) -> jax.Array:
+    """Rows [B, ...] as [parts, B / parts, ...]; on a mesh none of them moves to another device.
+
+    A part are every so many-th rows.
+
+    Raises:
+      ValueError: the rows do not divide.
+    """
+    if rows.shape[0] % parts:
+        raise ValueError(
+            f"optimizer.micro_batches={parts} does not divide a batch of {rows.shape[0]} rows."
+        )
+    return jnp.swapaxes(rows.reshape(-1, parts, *rows.shape[1:]), 0, 1)
+
+
+def make_gradient(
+    loss_fn: Callable[..., Sums],
+    config: models.ModelConfig | None = None,
+    micro_batches: int = 1,
+    join: Callable[[Any], Any] = add_up,
+) -> Callable[..., tuple[Any, Any]]:
+    """Builds `gradient(params, *inputs) -> (sums, gradients)`, the gradients those of what trains.
+
+    The arguments are those of `make_train_step`. Where `params` hold adapters, gradients are a tree as
+    `distill.train.state.trained` gives it, and the base is not differentiated.
+    """
+    if micro_batches < 1:
+        raise ValueError(f"optimizer.micro_batches={micro_batches} must be at least 1.")
+
+    def pinned(gradients: Any) -> Any:
+        if config is None or config.mesh is None:
+            return gradients
+        return jax.lax.with_sharding_constraint(gradients, trained(shardings(config, config.mesh)))
+
+    def whole_batch(params: Params, *inputs: Any) -> tuple[Any, Any]:
+        def objective(part: Any) -> tuple[jax.Array, Any]:
+            sums = loss_fn(with_trained(part, params), *inputs)
+            return sums.mean, sums
+
+        gradients, sums = jax.grad(objective, has_aux=True)(trained(params))
+        return sums, pinned(gradients)
+
+    def in_parts(params: Params, *inputs: Any) -> tuple[Any, Any]:
+        *shared, batch = inputs
+        pieces = jax.tree.map(lambda x: parts_of_rows(x, micro_batches), batch)
+        trains = trained(params)
+
+        def objective(part: Any, piece: Any) -> tuple[jax.Array, Any]:
+            sums = cast(PartSums, loss_fn(with_trained(part, params), *shared, piece))
+            return sums.total, sums
+
+        def add(so_far: Any, piece: Any) -> tuple[Any, Any]:
+            if config is not None:
+                piece = constrain_rows(piece, config.mesh, config.rules, "micro-batch")
+            gradients, sums = jax.grad(objective, has_aux=True)(trains, piece)
+            return pinned(jax.tree.map(jnp.add, so_far, pinned(gradients))), sums
+
+        # Added up in float32, whatever the parameters are.
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, "float32")), trains
+        )
+        gradients, sums = jax.lax.scan(add, pinned(zeros), pieces)
+        count = jnp.maximum(jnp.sum(sums.count), 1.0)
+        gradients = jax.tree.map(lambda g, p: (g / count).astype(p.dtype), gradients, trains)
+        return join(sums), gradients
+
+    differentiate = whole_batch if micro_batches == 1 else in_parts
+
+    def gradient(params: Params, *inputs: Any) -> tuple[Any, Any]:
+        if config is not None and holds_adapters(params) != (config.lora is not None):
+            raise ValueError(
+                "The parameters hold adapters, but config.lora is None, so that nothing would read "
+                "them. Give the config that they were added with, or models.merge them first."
+                if config.lora is None
+                else "config.lora is set, but the parameters hold no adapters: models.add_adapters."
+            )
+        return differentiate(params, *inputs)
+
+    return gradient
 
 
 def make_train_step(
@@ -55,16 +149,21 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: models.ModelConfig | None = None,
     micro_batches: int = 1,
+    join: Callable[[Any], Any] = add_up,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds `train_step(state, *inputs) -> (state, metrics)`: one optimiser update.
 
     The function is pure: jit it with shardings of your own, and donate the state if you no longer
     need it.
 
-    A batch that is no good changes nothing but `state.step`, which counts batches: where the loss, or
-    the gradient's norm, is not finite (`skipped`), and where the gradient is zero everywhere, because
-    no token trains or no group has a signal (`idle`), parameters and optimiser stay bit for bit as
-    they were. Momentum, weight decay and the optimiser's schedule wait for the next good batch.
+    Where the parameters hold adapters (`models.add_adapters`) they alone train, whatever the optimiser
+    is: the base has no gradient, counts in no norm, does not decay, and stays bit for bit as it was.
+
+    A batch that is no good changes nothing but `state.step`, which counts batches: where the loss, the
+    gradient's norm, or anything that the update would leave in the parameters or in the optimiser's
+    state, is not finite (`skipped`), and where the gradient is zero everywhere, because no token
+    trains or no group has a signal (`idle`), parameters and optimiser stay bit for bit as they were.
+    Momentum, weight decay and the optimiser's schedule wait for the next good batch.
 
     Args:
       loss_fn: `loss_fn(params, *inputs)` returns sums and counts; the step differentiates their
@@ -75,14 +174,17 @@ def make_train_step(
         are run one after the other and their sums added up, then divided once: less memory, the same
         update up to rounding. A part are every so many-th rows. With several, `loss_fn` must return
         `PartSums`.
+      join: the batch's sums of those of its parts, whose arrays it is given stacked [parts, ...].
 
     Returns:
       The step. Its metrics are scalars: `loss`, the sums' own (of `LossSums`: `likelihood` and
-      `divergence`, nats per token), `loss_tokens`, `grad_norm` (before clipping), `skipped` and
-      `idle` (1 or 0).
+      `divergence`, nats per token), `loss_tokens`, `grad_norm` (before clipping, of what trains),
+      `skipped` and `idle` (1 or 0).
 
     Raises:
-      ValueError: fewer than one micro-batch; when the step is traced, rows that do not divide.
+      ValueError: fewer than one micro-batch; when the step is traced, rows that do not divide, a
+        config whose `lora` is not what the parameters hold, or an optimiser's state that is not that
+        of `distill.train.state.create_state`.
 
     Example:
       >>> import jax
@@ -106,55 +208,19 @@ def make_train_step(
       >>> bool(second["loss"] < first["loss"]), int(state.step)
       (True, 2)
     """
-    if micro_batches < 1:
-        raise ValueError(f"optimizer.micro_batches={micro_batches} must be at least 1.")
-
-    def pinned(gradients: Params) -> Params:
-        return gradients if config is None else constrain_params(gradients, config)
-
-    def whole_batch(params: Params, *inputs: Any) -> tuple[Sums, Params]:
-        def objective(params: Params) -> tuple[jax.Array, Sums]:
-            sums = loss_fn(params, *inputs)
-            return sums.mean, sums
-
-        gradients, sums = jax.grad(objective, has_aux=True)(params)
-        return sums, pinned(gradients)
-
-    def in_parts(params: Params, *inputs: Any) -> tuple[Sums, Params]:
-        *shared, batch = inputs
-        parts = jax.tree.map(lambda x: _cut(x, micro_batches), batch)
-
-        def objective(params: Params, part: Any) -> tuple[jax.Array, PartSums]:
-            sums = cast(PartSums, loss_fn(params, *shared, part))
-            return sums.total, sums
-
-        def add(so_far: tuple[Any, Params], part: Any) -> tuple[tuple[Any, Params], None]:
-            if config is not None:
-                part = constrain_rows(part, config.mesh, config.rules, "micro-batch")
-            gradients, sums = jax.grad(objective, has_aux=True)(params, part)
-            added = jax.tree.map(jnp.add, so_far, (sums, pinned(gradients)))
-            return (added[0], pinned(added[1])), None
-
-        like = jax.eval_shape(
-            jax.grad(objective, has_aux=True), params, jax.tree.map(lambda x: x[0], parts)
-        )
-        # Added up in float32, whatever the parameters are.
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, "float32")), like[0])  # fmt: skip
-        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like[1])
-        (sums, gradients), _ = jax.lax.scan(add, (nothing, pinned(zeros)), parts)
-        count = jnp.maximum(sums.count, 1.0)
-        return sums, jax.tree.map(lambda g, p: (g / count).astype(p.dtype), gradients, params)
-
-    differentiate = whole_batch if micro_batches == 1 else in_parts
+    gradient = make_gradient(loss_fn, config, micro_batches, join)
 
     def train_step(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
-        sums, grads = differentiate(state.params, *inputs)
+        sums, grads = gradient(state.params, *inputs)
+        before = trained(state.params)
+        _check_state(optimizer, before, state)
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(sums.mean) & jnp.isfinite(norm)
         idle = ~is_nonzero(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new = optax.apply_updates(state.params, updates), opt_state
-        params, opt_state = where(finite & ~idle, new, (state.params, state.opt_state))
+        updates, opt_state = optimizer.update(grads, state.opt_state, before)
+        params = optax.apply_updates(before, updates)
+        sound = ~_spoils(params) & ~_spoils(opt_state, state.opt_state)
+        finite = jnp.isfinite(sums.mean) & jnp.isfinite(norm) & (idle | sound)
+        params, opt_state = where(finite & ~idle, (params, opt_state), (before, state.opt_state))
         metrics = {
             "loss": sums.mean,
             **sums.metrics,
@@ -163,9 +229,38 @@ def make_train_step(
             "skipped": (~finite).astype(jnp.int32),
             "idle": idle.astype(jnp.int32),
         }
+        params = with_trained(params, state.params)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
+
+
+def _check_state(optimizer: optax.GradientTransformation, part: Any, state: TrainState) -> None:
+    """Refuses a state that an optimiser made of all parameters where a part of them trains."""
+    if part is state.params:
+        return
+    wanted = jax.tree.structure(jax.eval_shape(optimizer.init, part))
+    if jax.tree.structure(state.opt_state) != wanted:
+        raise ValueError(
+            "state.opt_state is not this optimiser's for the adapters alone, which train. Make the "
+            "state with distill.train.state.create_state(params, optimizer)."
+        )
+
+
+def _spoils(new: Any, old: Any = None) -> jax.Array:
+    """Whether some number of a tree is not finite [], and was in `old`, if it is given.
+
+    An optimiser may keep an infinity on purpose, such as the best loss so far.
+    """
+
+    def spoilt(x: Any, *before: Any) -> jax.Array:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            return jnp.zeros((), bool)
+        bad = ~jnp.isfinite(x)
+        return jnp.any(bad & jnp.isfinite(before[0]) if before else bad)
+
+    found = jax.tree.leaves(jax.tree.map(spoilt, new, *(() if old is None else (old,))))
+    return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)
 
 
 def where(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -177,12 +272,3 @@ def is_nonzero(tree: Any) -> jax.Array:
     """Whether any entry of any array is not 0 []; NaN is not."""
     found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
     return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)
-
-
-def _cut(x: jax.Array, parts: int) -> jax.Array:
-    """Rows [B, ...] as [parts, B / parts, ...]; on a mesh none of them moves to another device."""
-    if x.shape[0] % parts:
-        raise ValueError(
-            f"optimizer.micro_batches={parts} does not divide a batch of {x.shape[0]} rows."
-        )
-    return jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)

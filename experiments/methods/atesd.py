@@ -98,11 +98,6 @@ class AtesdRecipe(OwnSamples):
         self.teacher = read_settings(atesd.TeacherSettings, config, "exposed")
         self.exposure = read_settings(ExposureSettings, config, "exposure")
         rollout = read_settings(RolloutSettings, config, "rollout")
-        if config.optimizer.micro_batches > 1:
-            raise ValueError(
-                f"optimizer.micro_batches={config.optimizer.micro_batches} with method='atesd': its "
-                "groups and its mean over rows are taken over the whole batch. Use 1."
-            )
         if pair.teacher_config is not None and self.teacher.weights != "frozen":
             raise ValueError(
                 f"exposed.weights={self.teacher.weights!r} with a teacher section: the teacher has "
@@ -175,6 +170,7 @@ class AtesdRecipe(OwnSamples):
             self.config.steps,
             self.max_total,
             self.pair.eos_ids[0],
+            self.config.optimizer.micro_batches,
         )
 
     def _references(self, examples: Sequence[Example], copies: int) -> atesd.References:

@@ -28,11 +28,7 @@ class Base:
             check_rows("batch_size / optimizer.micro_batches", rows, pair.mesh)
         settings = read_settings(OptimizerSettings, config, "optimizer")
         self.schedule = make_schedule(settings, config.steps)
-        student = pair.student_config
-        trainable = None
-        if student.lora is not None:
-            trainable = models.trainable(models.abstract(student), student)
-        self.optimizer = make_optimizer(settings, config.steps, trainable)
+        self.optimizer = make_optimizer(settings, config.steps)
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """What the method carries besides parameters and optimiser."""

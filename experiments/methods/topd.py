@@ -104,6 +104,7 @@ class TopdRecipe(OwnSamples):
             self.guidance,
             self.opd,
             optimizer,
+            self.config.optimizer.micro_batches,
         )
 
     def readable(
