@@ -38,8 +38,8 @@ def shared() -> dict:
             "rules": rules(),
         },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        # The user's message and, in a chat, a system message; `template` is a .jinja file in place of
-        # both models' own chat templates.
+        # The user's message and, in a chat, a system message; `template` is a .jinja file, or a model's
+        # directory, in place of both models' own chat templates.
         "prompt": {
             "format": "{problem}",
             "system": "",
@@ -62,6 +62,7 @@ def shared() -> dict:
             "b2": 0.95,
             "eps": 1e-8,
             "weight_decay": 0.1,
+            "decay": "all",  # these tasks' students were measured so; "matrices" for your own
             "clip_norm": 1.0,
             "micro_batches": 1,  # parts of a batch, one after the other: memory, not results
         },

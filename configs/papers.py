@@ -35,6 +35,11 @@ def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
     config.teacher.path = "checkpoints/Qwen3-32B"
     config.student.dtype = config.teacher.dtype = "bfloat16"
     config.student.remat = "full"
+    config.student.lora.rank = 0  # full parameters
+    # The teacher thinks unless it is told not to, and the student cannot be told: one template, the
+    # teacher's, renders both, without thinking.
+    config.prompt.template = config.teacher.path
+    config.student.thinking = config.teacher.thinking = "off"
     config.mesh.update({"data": 1, "fsdp": -1, "tensor": 4})
     config.prompt.update({"format": BOXED, "max_tokens": 2048})
     config.data.train.update({"name": "limo_v2", "size": 0})
@@ -44,7 +49,19 @@ def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
     config.data.long.update({"name": "aime25", "size": 0})
     config.motab.update(
         {
+            "signal": "likelihood",
             "gamma_0": 0.3,
+            "alpha": 1.0,
+            "boundary": "adaptive",
+            "entropy_top_k": 20,
+            "delimiter": ".\n\n",
+            "revision_text": "However,\n\n",
+            "student_temperature": 0.6,
+            "teacher_temperature": 0.6,
+            "correction": "backtrack",
+            "stitch": True,
+            "loss_on": "eq11",
+            "safe_loss": "likelihood",
             "max_step_tokens": 8192,
             "max_total": 32768,
             "max_correction": 32768,
@@ -54,12 +71,33 @@ def motab_32b_to_4b(config: ml_collections.ConfigDict) -> None:
     )
     # Five of a prompt, and packed rows as long as the longest text.
     config.synthesis.update(
-        {"trajectories_per_prompt": 5, "trajectories": 4000, "slots": 128, "pack_to": 32768 + 2048}
+        {
+            "mode": "offline",
+            "trajectories_per_prompt": 5,
+            "trajectories": 4000,
+            "slots": 128,
+            "pack_to": 32768 + 2048,
+        }
     )
     # Six epochs of rows that hold four trajectories: set it when the file says how many there are.
     config.steps, config.batch_size = 188, 32
-    config.optimizer.update({"learning_rate": 5e-5, "final_learning_rate": 1e-6})
-    config.evaluation.update({"samples": 8, "max_tokens": 32768, "batch_size": 64})
+    config.optimizer.update(
+        {
+            "learning_rate": 5e-5,
+            "final_learning_rate": 1e-6,
+            "schedule": "cosine",
+            "warmup_fraction": 0.05,
+            "b1": 0.9,
+            "b2": 0.95,
+            "eps": 1e-8,
+            "weight_decay": 0.1,
+            "decay": "matrices",
+            "clip_norm": 1.0,
+        }
+    )
+    config.evaluation.update(
+        {"samples": 8, "temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "batch_size": 64}
+    )
     config.checkpoint.update({"every": 47, "max_to_keep": 6, "keep_best": False})
 
 
@@ -67,7 +105,9 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     """Qwen3 of `size`, one of `ATESD_SIZES`, with adapters, on the mathematics of OpenThoughts."""
     config.student.path = f"checkpoints/{ATESD_SIZES[size]}"
     config.student.update({"dtype": "bfloat16", "remat": "full"})
-    config.student.lora.update({"rank": 64, "alpha": 128.0})
+    config.student.lora.update(
+        {"rank": 64, "alpha": 128.0, "targets": ("q", "k", "v", "o", "gate", "up", "down")}
+    )
     # The student answers without thinking, its teacher with.
     config.student.thinking, config.exposure.thinking = "off", "on"
     config.mesh.update({"data": -1, "fsdp": 8, "tensor": 1})
@@ -82,10 +122,43 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     config.rollout.update(
         {"student_temperature": 1.1, "student_top_p": 0.95, "student_top_k": 20, "max_total": 1024}
     )
-    config.loss.update({"temperature": 1.1, "clip": "summand", "clip_at": OPSD_CLIP[size]})
+    config.synthesis.update({"mode": "online", "trajectories_per_prompt": 1, "sync_every": 1})
+    config.loss.update(
+        {
+            "divergence": "forward_kl",
+            "temperature": 1.1,
+            "clip": "summand",
+            "clip_at": OPSD_CLIP[size],
+        }
+    )
+    # The teacher is the student before training, and is asked about every row's reference.
+    config.exposed.update({"weights": "frozen", "probe_exposure": 0.5, "grounding_rows": 0})
+    # L is the paper's; the rest it leaves open: docs/atesd.md.
+    config.controller.update(
+        {
+            "policy": "learned",
+            "hold": 5,
+            "look_ahead": 20,
+            "discount": 0.95,
+            "lambda_gt": 0.5,
+            "standardise_reward": True,
+            "reward_loss": "train",
+            "decisions_per_update": 4,
+            "learning_rate": 3e-3,
+            "hidden": 32,
+            "entropy_target": -0.15,
+            "entropy_weight": 0.01,
+            "entropy_warmup": 20,
+            "exposure_min": 0.05,
+            "exposure_max": 0.95,
+            "ema_decay": 0.9,
+            "groups": 1,
+        }
+    )
     config.exposure.update(
         {
             "template": OPSD_TEMPLATE,
+            "unit": "sentence",
             "max_head": 2048,
             "max_reasoning": 8192,
             "max_answer": 256,
@@ -97,9 +170,15 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     config.optimizer.update(
         {
             "learning_rate": 5e-6,
+            "final_learning_rate": 5e-6,
             "schedule": "constant",
             "warmup_fraction": 0.0,
+            # What OPSD's framework takes where nothing is said.
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
             "weight_decay": 0.0,
+            "decay": "matrices",
             "clip_norm": 0.1,
         }
     )

@@ -83,6 +83,7 @@ def get_config(arg: str = "teacher") -> ml_collections.ConfigDict:
                 "b2": 0.95,
                 "eps": 1e-8,
                 "weight_decay": 0.1,
+                "decay": "all",
                 "clip_norm": 1.0,
                 "micro_batches": 1,
             },

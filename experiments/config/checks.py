@@ -140,11 +140,6 @@ def _check_grpo(config: GrpoConfig) -> None:
 
 def _check_atesd(config: AtesdConfig) -> None:
     _needs_online(config)
-    if config.optimizer.micro_batches > 1:
-        raise ValueError(
-            f"optimizer.micro_batches={config.optimizer.micro_batches} with method='atesd': its "
-            "groups and its mean over rows are taken over the whole batch. Use 1."
-        )
     weights, size = config.exposed.weights, config.exposure.probe_size
     if config.teacher is not None and weights != "frozen":
         raise ValueError(

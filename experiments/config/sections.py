@@ -193,7 +193,8 @@ class PromptSettings:
       format: the user's message, with `{problem}` in it.
       system: the system message of a chat; empty for none.
       chat: whether the message is wrapped in the model's chat template.
-      template: a .jinja file in place of both models' own chat templates; empty for theirs.
+      template: a .jinja file, or the directory of a model that has one, in place of both models' own
+        chat templates; empty for theirs.
       max_tokens: most tokens of a prompt.
     """
 

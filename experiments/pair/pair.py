@@ -20,7 +20,14 @@ from experiments.pair.tokenizers import compare_tokenizers
 from models.embedded import model_directory, tokenizer_directory
 from models.parameters import Params
 from models.sharding import make_rules
-from models.text.tokenizer import Render, eos_ids, load_tokenizer, opens_thinking, render_prompt
+from models.text.chat import has_thinking_switch
+from models.text.tokenizer import (
+    Render,
+    eos_ids,
+    load_tokenizer,
+    opens_thinking,
+    render_prompt,
+)
 
 # Stream of the adapters' noise, apart from that of a base's arrays.
 _ADAPTERS = 1
@@ -40,6 +47,7 @@ class Pair:
       eos_ids: ids that end a text, the student's and those that only the teacher's files name.
       render: a problem's prompt ids, as the student reads it, in rollouts, training and evaluation.
       teacher_render: the same as the teacher would be asked by itself.
+      thinking_switches: whether the chat templates of student and teacher can be told to think.
     """
 
     student_directory: Path
@@ -52,12 +60,14 @@ class Pair:
     mesh: Mesh | None
     render: Render
     teacher_render: Render
+    thinking_switches: tuple[bool, bool] = (False, False)
 
     def require_same_prompts(self) -> None:
         """For methods that compare both models behind one prompt.
 
         Raises:
-          ValueError: the models' own renderings of a problem differ; both are shown.
+          ValueError: the models' own renderings of a problem differ, both are shown; or they are alike
+            although one model alone can be told to think, so that it may expect to begin with it.
         """
         student, teacher = self.render(_PROBE), self.teacher_render(_PROBE)
         if student != teacher:
@@ -67,6 +77,17 @@ class Pair:
                 f"  teacher: {self.tokenizer.decode(teacher)!r}\n"
                 "Set student.thinking and teacher.thinking alike, or name one chat template for "
                 "both in prompt.template."
+            )
+        if self.thinking_switches[0] != self.thinking_switches[1]:
+            one, other = (
+                ("student", "teacher") if self.thinking_switches[0] else ("teacher", "student")
+            )
+            raise ValueError(
+                f"The {one}'s chat template has a switch for thinking and the {other}'s has none: their "
+                f"prompts look alike, but the {one} expects a response to begin with <think>, and the "
+                f"{other} does not. Name one template for both in prompt.template, for example the "
+                f"{one}'s directory, and set student.thinking and teacher.thinking both to 'off', or "
+                "both to 'on'."
             )
 
     @functools.cached_property
@@ -93,6 +114,7 @@ def load_pair(config: Any) -> Pair:
     render = _renderer(config)
     student_render = functools.partial(render, tokenizer, thinking=config.student.thinking)
     teacher_render = student_render
+    switches = False, False
     student = _student_config(config, directory, mesh)
     vocab = min(len(tokenizer), student.vocab_size)
     ends = eos_ids(tokenizer, directory)
@@ -105,6 +127,8 @@ def load_pair(config: Any) -> Pair:
         if prompt.chat and not theirs.chat_template:
             theirs = tokenizer  # a base model has no template of its own to be asked in
         teacher_render = functools.partial(render, theirs, thinking=config.teacher.thinking)
+        if prompt.chat:
+            switches = has_thinking_switch(tokenizer), has_thinking_switch(theirs)
         teacher, teacher_params = models.load_pretrained(
             teacher_directory,
             dtype=config.teacher.dtype,
@@ -125,6 +149,7 @@ def load_pair(config: Any) -> Pair:
         mesh=mesh,
         render=student_render,
         teacher_render=teacher_render,
+        thinking_switches=switches,
     )
 
 

@@ -50,8 +50,7 @@ def chat_text(
         )
     switches: dict[str, Any] = {}
     if thinking != "default":
-        template = _guarded(tokenizer, tokenizer.get_chat_template)
-        switches = {n: thinking == "on" for n in _SWITCHES if re.search(rf"\b{n}\b", template)}
+        switches = {name: thinking == "on" for name in _switches(tokenizer)}
         if not switches:
             raise ValueError(
                 f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
@@ -99,6 +98,16 @@ def check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
 
 class _RunsOn(Exception):
     """A template has run more lines than one may."""
+
+
+def has_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is a chat template that can be told to think, or not to."""
+    return bool(tokenizer.chat_template) and bool(_switches(tokenizer))
+
+
+def _switches(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    template = _guarded(tokenizer, tokenizer.get_chat_template)
+    return [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
 
 
 def _guarded(tokenizer: PreTrainedTokenizerBase, render: Callable[[], Any]) -> str:

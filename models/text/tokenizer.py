@@ -30,7 +30,8 @@ def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrain
     """The fast tokenizer of a local Hugging Face directory. Never goes to the network.
 
     Args:
-      template: path of a Jinja chat template to use in place of the directory's, if not empty.
+      template: whose chat template to use in place of the directory's: as in `read_template`; empty
+        for its own.
 
     Raises:
       FileNotFoundError: no such directory or template, or no tokenizer in it.
@@ -41,21 +42,26 @@ def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrain
         raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
     tokenizer = read_tokenizer(path)
     if template:
-        file = Path(template).expanduser()
-        if not file.exists():
-            raise FileNotFoundError(f"Chat template {template!r}: there is no such file.")
-        tokenizer.chat_template = read_template(file)
+        tokenizer.chat_template = read_template(template)
         check_template(tokenizer, f"Chat template {template!r}")
     return tokenizer
 
 
-def read_template(file: Path) -> str:
-    """The text of a chat template.
+def read_template(name: str | os.PathLike) -> str:
+    """The text of a chat template: of a .jinja file, or of a model's directory.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is empty, no text, or no regular file.
+      FileNotFoundError: there is neither.
+      ValueError: it is empty, no text, or no regular file; or the directory's tokenizer has none.
     """
+    file = Path(name).expanduser()
+    if file.is_dir():
+        template = read_tokenizer(file).chat_template
+        if not isinstance(template, str):
+            raise ValueError(f"Chat template {str(name)!r}: this directory's tokenizer has none.")
+        return template
+    if not file.exists():
+        raise FileNotFoundError(f"Chat template {str(name)!r}: there is no such file.")
     check_regular(file)
     try:
         text = read_small(file).decode()

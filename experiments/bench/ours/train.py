@@ -27,7 +27,7 @@ def measure(session: Session) -> None:
     student_config = student_config.replace(dtype=request["dtype"])
     teacher_config, teacher = models.load_pretrained(request["teacher"], dtype=request["dtype"])
     optimizer = make_optimizer(
-        OptimizerSettings(schedule="constant", **request["optimizer"]), 10**6
+        OptimizerSettings(schedule="constant", decay="all", **request["optimizer"]), 10**6
     )
 
     def loss_fn(params, teacher, trajectories):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from distill.train.optimizer import OptimizerSettings, make_optimizer, make_schedule
+import models
+from distill.train.optimizer import OptimizerSettings, make_optimizer, make_schedule, matrices
 
 SETTINGS = OptimizerSettings(
     learning_rate=1e-2, final_learning_rate=1e-3, warmup_fraction=0.1, clip_norm=0.5
@@ -74,8 +76,71 @@ def test_every_field_changes_something(field, value):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("schedule", "linear"), ("learning_rate", 0.0), ("warmup_fraction", 1.0), ("clip_norm", -1)],
+    [
+        ("schedule", "linear"),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.inf),
+        ("final_learning_rate", -1e-9),
+        ("final_learning_rate", 1.0),  # above the peak
+        ("warmup_fraction", 1.0),
+        ("b1", 1.0),
+        ("b2", 1.0),
+        ("b1", -0.1),
+        ("eps", 0.0),
+        ("weight_decay", -0.1),
+        ("decay", "none"),
+        ("clip_norm", -1.0),
+        ("clip_norm", math.inf),
+        ("micro_batches", 0),
+        *(
+            (field.name, math.nan)
+            for field in dataclasses.fields(OptimizerSettings)
+            if isinstance(field.default, float)
+        ),
+    ],
 )
 def test_bad_values_are_named(field, value):
-    with pytest.raises(ValueError, match=f"optimizer.{field}"):
+    with pytest.raises(ValueError, match=rf"^optimizer\.{field}="):
         OptimizerSettings(**{field: value})
+
+
+def test_a_constant_rate_reads_no_final_one():
+    OptimizerSettings(learning_rate=1e-7, schedule="constant")
+
+
+PARAMS = {
+    "embed": jnp.ones((3, 2)),
+    "layers": {
+        "attn_norm": jnp.ones((2, 4)),
+        "q": jnp.ones((2, 4, 4)),
+        "q_bias": jnp.ones((2, 4)),
+        "q_norm": jnp.ones((2, 2)),
+    },
+    "final_norm": jnp.ones(4),
+}
+
+
+@pytest.mark.parametrize("decay", ["matrices", "all"])
+def test_what_decays(decay):
+    """Without a gradient decay alone moves an array."""
+    settings = dataclasses.replace(SETTINGS, decay=decay)
+    optimizer = make_optimizer(settings, 8)
+    still = jax.tree.map(jnp.zeros_like, PARAMS)
+    updates, _ = optimizer.update(still, optimizer.init(PARAMS), PARAMS)
+    moved = {path[-1].key for path, x in jax.tree_util.tree_leaves_with_path(updates) if np.any(x)}
+    vectors = {"attn_norm", "q_bias", "q_norm", "final_norm"}
+    assert moved == ({"embed", "q"} if decay == "matrices" else {"embed", "q", *vectors})
+
+
+def test_every_array_of_a_model_that_is_no_matrix_is_spared():
+    config = models.ModelConfig("qwen2", 16, 8, 16, 1, 2, 1, 4, qkv_bias=True, qk_norm=True)
+    config = config.replace(lora=models.LoraConfig(2, 4.0))
+    declared = models.declare(config)
+    for path, spared in jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(lambda x: not x, matrices(models.abstract(config)))
+    ):
+        name = path[-1].key
+        here = declared["layers"] if len(path) == 2 else declared
+        stacked = 1 if len(path) == 2 else 0
+        vector = name.endswith("_bias") or len(here[name].shape) - stacked == 1
+        assert spared == vector, name

@@ -71,6 +71,66 @@ def test_a_bad_batch_changes_nothing_and_the_next_goes_on(loss, bad, skipped, id
     assert not np.array_equal(went_on.params["w"], after.params["w"])
 
 
+def weight(state):
+    return create_state({"w": jnp.array([0.5, -2.0, 1.0])}, state)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(1e39),  # an infinite rate
+        optax.adamw(3e38, weight_decay=10.0),  # an update beyond float32
+        optax.chain(optax.sgd(1.0), optax.scale(jnp.nan)),
+        optax.adamw(1e-2, eps=0.0),  # 0 / 0 where a gradient is 0
+    ],
+)
+def test_an_update_that_is_not_finite_is_not_made(optimizer):
+    """Loss and gradient say nothing of it."""
+    state = weight(optimizer)
+    new, metrics = make_train_step(product, optimizer)(state, jnp.array([1.0, 0.0, -2.0]))
+    assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])
+    assert (metrics["skipped"], metrics["idle"]) == (1, 0)
+    assert_same(new.replace(step=state.step), state)
+
+
+def test_moments_that_are_spoilt_move_nothing():
+    optimizer, x = optax.adam(1e-2), jnp.array([1.0, 3.0, -2.0])
+    state = weight(optimizer)
+    spoilt = state.replace(opt_state=jax.tree.map(lambda m: m * jnp.nan, state.opt_state))
+    new, metrics = make_train_step(product, optimizer)(spoilt, x)
+    assert metrics["skipped"] == 1
+    np.testing.assert_array_equal(new.params["w"], state.params["w"])
+
+
+def test_a_moment_that_would_overflow_is_not_kept():
+    """Its square is infinite, the update it gives 0, and so would be every one after it."""
+    optimizer = optax.adam(1e-2)
+    state = weight(optimizer)
+    step = make_train_step(product, optimizer)
+    huge = jnp.array([0.0, 1e19, 1e19])
+    assert np.isfinite(optax.tree.norm({"w": huge}))
+    optimizer_2 = optax.scale_by_adam(b2=0.0, eps=1.0)
+    wide = optax.chain(optax.scale(10.0), optimizer_2)
+    new, metrics = make_train_step(product, wide)(weight(wide), huge)
+    assert metrics["skipped"] == 1
+    assert_same(new.params, state.params)
+    after, metrics = step(state, jnp.array([0.0, 1.0, 1.0]))
+    assert metrics["skipped"] == 0 and not np.array_equal(after.params["w"], state.params["w"])
+
+
+def test_an_infinity_that_an_optimiser_keeps_on_purpose_is_let_be():
+    """Such as the best value so far."""
+
+    def init(params):
+        return {"best": jnp.inf}
+
+    keeper = optax.chain(
+        optax.sgd(0.1), optax.GradientTransformation(init, lambda u, s, p=None: (u, s))
+    )
+    _, metrics = make_train_step(product, keeper)(weight(keeper), jnp.array([1.0, 2.0, 0.0]))
+    assert metrics["skipped"] == 0
+
+
 def test_a_good_batch_is_a_plain_update_of_optax():
     state = create_state({"w": jnp.array([0.5, -2.0, 1.0])}, OPTIMIZER)
     x = jnp.array([3.0, 1.0, -2.0])
