@@ -239,8 +239,8 @@ def _check_state(optimizer: optax.GradientTransformation, part: Any, state: Trai
     """Refuses a state that an optimiser made of all parameters where a part of them trains."""
     if part is state.params:
         return
-    wanted = jax.tree.structure(jax.eval_shape(optimizer.init, part))
-    if jax.tree.structure(state.opt_state) != wanted:
+    wanted: Any = jax.tree.structure(jax.eval_shape(optimizer.init, part))
+    if wanted != jax.tree.structure(state.opt_state):
         raise ValueError(
             "state.opt_state is not this optimiser's for the adapters alone, which train. Make the "
             "state with distill.train.state.create_state(params, optimizer)."
