@@ -22,7 +22,7 @@ DIRECTORY = "skipped"
 
 
 class TooManySkipped(RuntimeError):
-    """Losses or gradients were not finite, step after step."""
+    """Losses, gradients or updates were not finite, step after step."""
 
 
 class Skipped:
@@ -66,8 +66,8 @@ class Skipped:
             return
         path = self._keep(step, metrics, outcome)
         raise TooManySkipped(
-            f"{self._in_a_row} steps in a row up to step {step} were skipped, because loss or "
-            f"gradient was not finite ({what}). The batch of step {step} is in {path}. Lower "
+            f"{self._in_a_row} steps in a row up to step {step} were skipped, because loss, "
+            f"gradient or update was not finite ({what}). The batch of step {step} is in {path}. Lower "
             "optimizer.learning_rate or optimizer.clip_norm, compute in float32, or look for what is "
             "odd in the batch; stop_after_skipped is how many are put up with."
         )

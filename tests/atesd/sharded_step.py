@@ -1,6 +1,6 @@
 """Run in a process with 8 fake devices: ATESD's step on meshes against one device.
 
-`python sharded_step.py 2x2x2 ...`, devices along data, fsdp and tensor.
+`python sharded_step.py 2x2x2 2x2x2/2 ...`, devices along data, fsdp and tensor; and micro-batches.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ def main(names: list[str]) -> None:
     # The momentum after the first step is the gradient itself.
     optimizer = optax.sgd(0.3, momentum=0.9)
 
-    def run(config: models.ModelConfig):
+    def run(config: models.ModelConfig, parts: int = 1):
         step = make_train_step(
-            config, config, LossSettings(), CONTROLLER, TEACHER, optimizer, STEPS, RESPONSE, 0
-        )
+            config, config, LossSettings(), CONTROLLER, TEACHER, optimizer, STEPS, RESPONSE, 0, parts
+        )  # fmt: skip
         carried = init_method_state(params, jax.random.key(4), CONTROLLER, TEACHER)
         state = create_state(params, optimizer, carried)
         places, rows = None, None
@@ -121,7 +121,8 @@ def main(names: list[str]) -> None:
     single = run(plain)
     assert single[-1][1]["controller_updates"] == 1 and single[1][1]["gain"] > 0
     for name in names:
-        several = run(plain.replace(mesh=mesh_of(name)))
+        mesh, _, parts = name.partition("/")
+        several = run(plain.replace(mesh=mesh_of(mesh)), int(parts or 1))
         for k, ((a, m), (b, n)) in enumerate(zip(single, several, strict=True)):
             where = f"{name}, step {k}: "
             trees = [(x.params, x.opt_state, x.method_state["teacher_params"]) for x in (b, a)]

@@ -45,7 +45,7 @@ def main(tied: bool, names: list[str]) -> None:
     # The momentum after the first step is the gradient itself.
     optimizer = optax.sgd(0.3, momentum=0.9)
 
-    def run(mesh, trajectories=None):
+    def run(mesh, trajectories=None, parts=1):
         student, teacher = (c.replace(mesh=mesh) for c in configs)
         state = create_state(student_params, optimizer)
         inputs, theirs = (prompts, lengths, jnp.arange(8)), teacher_params
@@ -66,7 +66,7 @@ def main(tied: bool, names: list[str]) -> None:
         trajectories = jax.device_get(written) if trajectories is None else trajectories
         placed = jax.device_put(trajectories, rows)
         step = jax.jit(
-            motab.make_train_step(student, teacher, SETTINGS, optimizer), out_shardings=out
+            motab.make_train_step(student, teacher, SETTINGS, optimizer, parts), out_shardings=out
         )
         if mesh is not None:
             inputs = state, theirs, placed
@@ -83,7 +83,8 @@ def main(tied: bool, names: list[str]) -> None:
     assert np.any(record.breach_B >= 0) and np.any(record.breach_B < 0)
     assert single[0][1]["likelihood"] > 0 and single[0][1]["divergence"] > 0
     for name in names:
-        (written, seen), several = run(mesh_of(name), alone)
+        mesh, _, parts = name.partition("/")
+        (written, seen), several = run(mesh_of(mesh), alone, int(parts or 1))
         jax.tree.map(np.testing.assert_array_equal, written, alone)
         np.testing.assert_allclose(seen.values_BxL, record.values_BxL, atol=1e-4)
         for k in range(STEPS):

@@ -17,4 +17,4 @@ def test_a_2x2x2_mesh_of_fake_devices_equals_one_device():
 
 @pytest.mark.slow
 def test_meshes_of_fake_devices_equal_one_device():
-    assert run_on_fake_devices(SCRIPT, *MESHES).endswith("equal\n")
+    assert run_on_fake_devices(SCRIPT, *MESHES, "2x2x2/2").endswith("equal\n")

@@ -69,8 +69,8 @@ def main() -> None:
     # With a rate of .3 rounding grew to 3e-5 in the third gradients.
     optimizer = optax.sgd(0.03, momentum=0.9)
 
-    def run(config: models.ModelConfig, teacher_config: models.ModelConfig):
-        step = make_train_step(config, teacher_config, GUIDANCE, Signal(), optimizer)
+    def run(config: models.ModelConfig, teacher_config: models.ModelConfig, parts: int = 1):
+        step = make_train_step(config, teacher_config, GUIDANCE, Signal(), optimizer, parts)
         probe = jax.jit(
             make_probe(config, teacher_config, WINDOWS, TRANSPORT, GUIDANCE, Signal(), (0,), VOCAB)
         )
@@ -91,16 +91,17 @@ def main() -> None:
         return history, state
 
     single, _ = run(plain, wide)
-    several, state = run(plain.replace(mesh=mesh), wide.replace(mesh=mesh))
-    for k, ((p, a, m), (q, b, n)) in enumerate(zip(single, several, strict=True)):
-        # What stands in padding means nothing.
-        there = np.asarray(rollouts(k).source_BxT[:, :-1] != Source.PADDING)[..., None]
-        p, q = (x.replace(teacher_hidden_BxTxD=x.teacher_hidden_BxTxD * there) for x in (p, q))
-        close(p, q, f"step {k}, probe: ")
-        close(a.opt_state, b.opt_state, f"step {k}, gradients and momentum: ")
-        close(a.params, b.params, f"step {k}, parameters: ")
-        close(a.method_state, b.method_state, f"step {k}, method: ")
-        close(m, n, f"step {k}, metrics: ")
+    for parts in (1, 2):
+        several, state = run(plain.replace(mesh=mesh), wide.replace(mesh=mesh), parts)
+        for k, ((p, a, m), (q, b, n)) in enumerate(zip(single, several, strict=True)):
+            # What stands in padding means nothing.
+            there = np.asarray(rollouts(k).source_BxT[:, :-1] != Source.PADDING)[..., None]
+            p, q = (x.replace(teacher_hidden_BxTxD=x.teacher_hidden_BxTxD * there) for x in (p, q))
+            close(p, q, f"step {k}, probe: ")
+            close(a.opt_state, b.opt_state, f"step {k}, gradients and momentum: ")
+            close(a.params, b.params, f"step {k}, parameters: ")
+            close(a.method_state, b.method_state, f"step {k}, method: ")
+            close(m, n, f"step {k}, metrics: ")
     guided = [m["guided_windows"] for _, _, m in single]
     assert max(guided) > 0 and sum(guided) < sum(m["windows"] for _, _, m in single), guided
 

@@ -13,7 +13,12 @@ from distill.losses.trajectory_loss import LossSums, trajectory_loss
 from distill.train.optimizer import OptimizerSettings, make_optimizer
 from distill.train.state import create_state
 from distill.train.update import make_train_step
-from grpo.policy_gradient import GrpoSettings, SurrogateSums, surrogate_sums
+from grpo.policy_gradient import (
+    GrpoSettings,
+    SurrogateSums,
+    policy_gradient_loss,
+    surrogate_sums,
+)
 
 from ..losses.test_loss import STUDENT, TEACHER, make, params  # noqa: F401 - a fixture
 
@@ -44,6 +49,63 @@ def test_parts_give_the_update_of_the_whole(parts, params):  # noqa: F811
     for a, b in zip(jax.tree.leaves(several), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
     assert metrics["grad_norm"] > 0.05  # so that clipping acts
+
+
+def distil(signal):
+    return lambda p, q, batch: trajectory_loss(p, STUDENT, batch[0], q, TEACHER, signal)
+
+
+def grpo(**fields):
+    """The student that wrote the text is another, so that ratios clip; the teacher is the reference."""
+    settings = GrpoSettings(kl_weight=0.1, **fields)
+
+    def loss(student, teacher, batch):
+        t, advantages = batch
+        old = jax.tree.map(lambda x: 1.1 * x, jax.lax.stop_gradient(student))
+        return policy_gradient_loss(
+            student, STUDENT, settings, t, advantages, old, teacher, TEACHER
+        )
+
+    return loss
+
+
+METHODS = {
+    "SFT, SKD, RFT, ImitKD": distil(None),
+    "MOTAB with a divergence": distil(Signal("reverse_kl")),
+    "OPD, top 3": distil(Signal("reverse_kl", support="top_k", top_k=3)),
+    "OPD, sampled": distil(Signal("reverse_kl", support="sampled", form="advantage")),
+    "GKD": distil(Signal("jsd", 0.7)),
+    "GRPO": grpo(),
+    "GRPO, one mean over tokens": grpo(normalise="token"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_every_method(method, params):  # noqa: F811
+    """1, 2 and 4 parts; rows of unequal length, one that trains nothing."""
+    t = make(5, 8)
+    t = t.replace(
+        likelihood_weights_BxT=t.likelihood_weights_BxT.at[3].set(0),
+        divergence_weights_BxT=t.divergence_weights_BxT.at[3].set(0).at[4, 6:].set(0),
+    )
+    advantages = jnp.asarray(np.random.default_rng(0).normal(size=8), jnp.float32)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(0.1, momentum=0.9))
+
+    def run(parts):
+        step = jax.jit(make_train_step(METHODS[method], optimizer, STUDENT, parts))
+        return step(create_state(params[0], optimizer), params[1], (t, advantages))
+
+    with jax.default_matmul_precision("highest"):
+        whole, metrics = run(1)
+        for parts in (2, 4):
+            state, found = run(parts)
+            for name in metrics:
+                np.testing.assert_allclose(
+                    found[name], metrics[name], rtol=1e-5, atol=1e-7, err_msg=name
+                )
+            for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6 * np.abs(b).max())
+    assert metrics["grad_norm"] > 0.01 and metrics["idle_rows"] == 1
 
 
 def test_a_batch_that_trains_nothing_changes_nothing(params):  # noqa: F811

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import pytest
 from transformers import AutoTokenizer
@@ -23,6 +24,7 @@ from models.text.tokenizer import (
     encode_response,
     load_tokenizer,
     opens_thinking,
+    read_template,
     render_prompt,
 )
 
@@ -160,6 +162,31 @@ def test_motab_wants_one_prompt_for_both(template, monkeypatch):
     assert asked == [pair.render("1"), pair.teacher_render("1")]
     config.teacher.thinking = "off"
     assert make_recipe(config, load_pair(config)).pair.render("1") == pair.render("1")
+
+
+def test_prompts_that_look_alike_do_not_hide_that_one_model_thinks(tmp_path):
+    """Qwen3-32B and an Instruct-2507 student: alike at the default, but one expects <think> first."""
+    teacher = tmp_path / "teacher"
+    shutil.copytree(model_directory("embedded:teacher"), teacher)
+    own = load_tokenizer(teacher).chat_template
+    switch = "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    (teacher / "chat_template.jinja").write_text(own + switch)
+    config = motab.get_config("smoke")
+    config.teacher.path = str(teacher)
+    pair = load_pair(config)
+    assert pair.render("1") == pair.teacher_render("1")
+    assert pair.thinking_switches == (False, True)
+    with pytest.raises(
+        ValueError,
+        match=r"teacher's chat template has a switch .*the student's has none.*prompt\.template",
+    ):
+        make_recipe(config, pair)
+    # The teacher's directory names the one template, and both are told the same.
+    config.prompt.template = str(teacher)
+    config.student.thinking = config.teacher.thinking = "off"
+    pair = make_recipe(config, load_pair(config)).pair
+    assert decode(pair.tokenizer, pair.render("1")).endswith("<think></think>")
+    assert read_template(teacher) == own + switch
 
 
 def test_atesds_student_and_teacher_may_differ(template):
