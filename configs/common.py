@@ -1,4 +1,4 @@
-"""What the arms of a comparison share: models, data, optimiser, evaluation; and the smoke variant."""
+"""What the arms of a comparison share: models, data, optimizer, evaluation; and the smoke variant."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The papers' own settings, for whoever has the machines: models, data, budgets, optimiser.
+"""The papers' own settings, for whoever has the machines: models, data, budgets, optimizer.
 
 Models are directories below `checkpoints`; data sets are known by name (docs/data.md), and `data.*.path` names a
 copy on disk. docs/presets.md says what the papers leave open, and what each setting weighs on a mesh.

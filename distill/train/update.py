@@ -151,19 +151,19 @@ def make_train_step(
     micro_batches: int = 1,
     join: Callable[[Any], Any] = add_up,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds `train_step(state, *inputs) -> (state, metrics)`: one optimiser update.
+    """Builds `train_step(state, *inputs) -> (state, metrics)`: one optimizer update.
 
     The function is pure: jit it with shardings of your own, and donate the state if you no longer
     need it.
 
-    Where the parameters hold adapters (`models.add_adapters`) they alone train, whatever the optimiser
+    Where the parameters hold adapters (`models.add_adapters`) they alone train, whatever the optimizer
     is: the base has no gradient, counts in no norm, does not decay, and stays bit for bit as it was.
 
     A batch that is no good changes nothing but `state.step`, which counts batches: where the loss, the
-    gradient's norm, or anything that the update would leave in the parameters or in the optimiser's
+    gradient's norm, or anything that the update would leave in the parameters or in the optimizer's
     state, is not finite (`skipped`), and where the gradient is zero everywhere, because no token
-    trains or no group has a signal (`idle`), parameters and optimiser stay bit for bit as they were.
-    Momentum, weight decay and the optimiser's schedule wait for the next good batch.
+    trains or no group has a signal (`idle`), parameters and optimizer stay bit for bit as they were.
+    Momentum, weight decay and the optimizer's schedule wait for the next good batch.
 
     Args:
       loss_fn: `loss_fn(params, *inputs)` returns sums and counts; the step differentiates their
@@ -183,7 +183,7 @@ def make_train_step(
 
     Raises:
       ValueError: fewer than one micro-batch; when the step is traced, rows that do not divide, a
-        config whose `lora` is not what the parameters hold, or an optimiser's state that is not that
+        config whose `lora` is not what the parameters hold, or an optimizer's state that is not that
         of `distill.train.state.create_state`.
 
     Example:
@@ -236,13 +236,13 @@ def make_train_step(
 
 
 def _check_state(optimizer: optax.GradientTransformation, part: Any, state: TrainState) -> None:
-    """Refuses a state that an optimiser made of all parameters where a part of them trains."""
+    """Refuses a state that an optimizer made of all parameters where a part of them trains."""
     if part is state.params:
         return
     wanted: Any = jax.tree.structure(jax.eval_shape(optimizer.init, part))
     if wanted != jax.tree.structure(state.opt_state):
         raise ValueError(
-            "state.opt_state is not this optimiser's for the adapters alone, which train. Make the "
+            "state.opt_state is not this optimizer's for the adapters alone, which train. Make the "
             "state with distill.train.state.create_state(params, optimizer)."
         )
 
@@ -250,7 +250,7 @@ def _check_state(optimizer: optax.GradientTransformation, part: Any, state: Trai
 def _spoils(new: Any, old: Any = None) -> jax.Array:
     """Whether some number of a tree is not finite [], and was in `old`, if it is given.
 
-    An optimiser may keep an infinity on purpose, such as the best loss so far.
+    An optimizer may keep an infinity on purpose, such as the best loss so far.
     """
 
     def spoilt(x: Any, *before: Any) -> jax.Array:

@@ -85,7 +85,7 @@ def test_norms_softmax_and_losses_have_32_bits_and_products_16(parameters):
     assert narrow_products > 20
 
 
-def test_master_weights_and_optimiser_keep_32_bits(parameters):
+def test_master_weights_and_optimizer_keep_32_bits(parameters):
     student, teacher = parameters
     optimizer = optax.adamw(1e-6)
     state = create_state(student, optimizer, {})

@@ -1,4 +1,4 @@
-"""A base under adapters stays as it is, whatever the optimiser and the loss."""
+"""A base under adapters stays as it is, whatever the optimizer and the loss."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_moment_that_would_overflow_is_not_kept():
     assert metrics["skipped"] == 0 and not np.array_equal(after.params["w"], state.params["w"])
 
 
-def test_an_infinity_that_an_optimiser_keeps_on_purpose_is_let_be():
+def test_an_infinity_that_an_optimizer_keeps_on_purpose_is_let_be():
     """Such as the best value so far."""
 
     def init(params):
