@@ -59,12 +59,12 @@ def add_up(sums: Any) -> Any:
 
 
 def rows_of_parts(values: jax.Array) -> jax.Array:
-    """A batch's rows [B, ...] in their order, of its parts' [parts, B / parts, ...]."""
+    """A batch's rows [B, ...] in their order, of its parts' `values` [parts, B / parts, ...]."""
     return jnp.swapaxes(values, 0, 1).reshape(-1, *values.shape[2:])
 
 
 def parts_of_rows(rows: jax.Array, parts: int) -> jax.Array:
-    """Rows [B, ...] as [parts, B / parts, ...]; on a mesh none of them moves to another device.
+    """`rows` [B, ...] as [parts, B / parts, ...]; on a mesh none of them moves to another device.
 
     A part are every so many-th rows.
 
