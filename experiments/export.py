@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.checkpoints.files import NAMED
 from experiments.command.command import command
 from experiments.command.flags import Flag
 from experiments.config.reading import read_section
@@ -188,7 +189,7 @@ class Settings:
     max_shard_size: Annotated[str, Flag("of a weights file, such as 500MB")] = "5GiB"
 
     def __post_init__(self) -> None:
-        if self.checkpoint not in ("final", "best") and not self.checkpoint.isdigit():
+        if self.checkpoint not in NAMED and not self.checkpoint.isdigit():
             raise ValueError(f"--checkpoint={self.checkpoint} must be final, best or a step.")
         bytes_of(self.max_shard_size)
 

@@ -14,6 +14,8 @@ from typing import Any
 from experiments.checkpoints.orbax_log import quiet
 from experiments.workdir.files import as_object, read_regular
 
+# What a checkpoint may be called instead of its step.
+NAMED = ("final", "best")
 # A step as it is written; `007` and the like are nobody's checkpoints.
 _STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 

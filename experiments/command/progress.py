@@ -14,17 +14,16 @@ from rich.table import Table
 
 from experiments.command.say import say
 from experiments.machine.processes import is_first
+from experiments.workdir.outcome import ROLES, SOURCES
 
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
-_ROWS = ("before", "after", "teacher")
 _SHARES = {
     "backtracked": "trajectories backtracked",
     "accepted": "student's steps accepted",
     "kept": "trajectories kept",
     "reward": "mean reward",
 }
-_SOURCES = ("student", "flawed", "revision", "teacher")
 
 
 class Progress:
@@ -133,7 +132,7 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
     table.add_column("")
     for name in ("accuracy", "95 % interval", "n", "mean length", "truncated"):
         table.add_column(name, justify="right")
-    rows = [(name, results.get(name)) for name in _ROWS]
+    rows = [(name, results.get(name)) for name in ROLES]
     rows += [(f"{name}, longer", row) for name, row in results.get("long", {}).items()]
     for name, row in rows:
         if row:
@@ -162,7 +161,7 @@ def summary_table(results: Mapping[str, Any]) -> RenderableType:
         total = sum(tokens.values())
         shares = [
             f"{source} {tokens[source]:,} ({_percent(tokens[source] / max(total, 1))})"
-            for source in _SOURCES
+            for source in SOURCES
             if tokens.get(source)
         ]
         lines.append(f"  tokens: {', '.join(shares) or 'none'}")

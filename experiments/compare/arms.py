@@ -12,9 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import configs
+from experiments.checkpoints.files import NAMED
+from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import config_differences, plain
 
-CHECKPOINT_RULES = ("final", "best")
 # What two arms must share for their difference to be the method's.
 SAME = (
     "student",
@@ -26,7 +27,6 @@ SAME = (
     "data.long",
     *(f"data.train.{name}" for name in ("name", "size", "seed", "min_steps", "max_steps")),
 )
-TEST_SETS = ("test", "long")
 # Fixed before the first run; a directory belongs to one set of rules. Arms may be added later.
 RULES = (
     "seeds",
@@ -215,8 +215,8 @@ def _check_rules(study: Any) -> None:
             f"tokens_per_update={study.tokens_per_update} must be 0 (batches of batch_size "
             "trajectories) or more."
         )
-    if study.checkpoint not in CHECKPOINT_RULES:
-        raise ValueError(f"checkpoint={study.checkpoint!r}: choose one of {CHECKPOINT_RULES}.")
+    if study.checkpoint not in NAMED:
+        raise ValueError(f"checkpoint={study.checkpoint!r}: choose one of {NAMED}.")
     for field in ("references", "sweep", "monitor"):
         for name in study[field]:
             if name not in study.arms:

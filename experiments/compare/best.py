@@ -12,10 +12,10 @@ from experiments.checkpoints.checkpoints import restore_params
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
 from experiments.pair.pair import load_pair, start_student
+from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
 
 BEST = "best.json"
-TEST_SETS = ("test", "long")
 
 
 def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:

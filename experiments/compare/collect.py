@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from experiments.command.command import command
 from experiments.command.flags import Flag
 from experiments.compare.table.markdown import NONE, aligned, duration, estimate, remarks
+from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import write_atomic
 
 _PART = re.compile(
@@ -64,14 +65,14 @@ def summary(table: Mapping[str, Any], directory: str, arms: Sequence[str]) -> st
     rows = []
     for label, found in (("student before", table["start"]), ("teacher", table["teacher"])):
         if found["test"]:
-            rows.append([label, *(_estimate(found[data]) for data in ("test", "long")), NONE])
+            rows.append([label, *(_estimate(found[data]) for data in TEST_SETS), NONE])
     chosen = [table["arms"][name] for name in arms]
     for row in chosen:
         accuracy = row["accuracy"]
         rows.append(
             [
                 row["label"],
-                *(_estimate(accuracy[data]) for data in ("test", "long")),
+                *(_estimate(accuracy[data]) for data in TEST_SETS),
                 f"{row['loss_tokens']:,.0f}",
             ]
         )

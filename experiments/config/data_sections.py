@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from experiments.text.final_answer import BOXED, MODES
 from models.checks import Count, at_least, between, check, one_of
 
+ON_ERROR = ("raise", "skip")
+
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
@@ -108,7 +110,7 @@ class DataSettings:
     size: Annotated[int, at_least(0, "all")] = 0
     fields: FieldSettings = FieldSettings()
     answer: Annotated[str, one_of(*MODES)] = BOXED
-    on_error: Annotated[str, one_of("raise", "skip")] = "raise"
+    on_error: Annotated[str, one_of(*ON_ERROR)] = "raise"
     filter: Filter = Filter()
     seed: Options = None
     min_steps: Options = None

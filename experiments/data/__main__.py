@@ -20,7 +20,7 @@ from experiments.command.flags import Flag
 from experiments.command.say import say
 from experiments.data.fields import FIELDS
 from experiments.data.filters import Filter
-from experiments.data.sources import FileSource, Source, load_source
+from experiments.data.sources import ON_ERROR, FileSource, Source, load_source
 from experiments.workdir.workdir import write_atomic
 from models.embedded import tokenizer_directory
 from models.text.tokenizer import encode, load_tokenizer
@@ -38,9 +38,9 @@ class Settings(Filter):
     fields: Annotated[
         tuple[str, ...], Flag(f"FIELD is one of {', '.join(FIELDS)}", "FIELD=NAME")
     ] = ()
-    on_error: Annotated[
-        str, Flag("what becomes of records that are no good", choices=("raise", "skip"))
-    ] = "raise"
+    on_error: Annotated[str, Flag("what becomes of records that are no good", choices=ON_ERROR)] = (
+        "raise"
+    )
     tokenizer: Annotated[str, Flag("a model's directory: lengths in its tokens", "DIR")] = ""
     out: Annotated[Path | None, Flag("a file to write the examples to", "FILE.jsonl")] = None
 

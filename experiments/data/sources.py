@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from experiments.config.data_sections import ON_ERROR
 from experiments.config.settings import read_settings
 from experiments.data.catalogue import CATALOGUE, Known
 from experiments.data.fields import BadRecord, FieldMap
@@ -37,7 +38,6 @@ for _task in GENERATED.values():
         if _field.name != "split":
             _OPTIONS.setdefault(_field.name, []).append(_field.default)
 
-ON_ERROR = ("raise", "skip")
 UNUSABLE = "that cannot be used"
 
 log = logging.getLogger(__name__)

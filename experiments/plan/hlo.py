@@ -2,6 +2,10 @@
 
 XLA's own cost analysis counts the body of a loop once, however often it runs; here a body counts as
 often as the program says that it does. All of it is per device: the program is that of one.
+
+`jax.experimental.roofline` (of jax 0.10) does not do: it reads the program before it is compiled,
+counts a scan's body once and what is inside `while` and `cond` not at all, and sees no collective
+that the compiler puts in to keep shardings.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.workdir.outcome import ROLES
 from models.embedded import EMBEDDED
 from models.small_files import check_regular
 
@@ -63,7 +64,7 @@ def model_card(
     if facts["license"] == "other":
         whose = f"`{base}` says none" if base else "it was trained from scratch"
         lines += [f"Licence: unknown, as {whose}. Look it up before you publish this.", ""]
-    rows = [(n, results[n]) for n in ("before", "after", "teacher") if results and results.get(n)]
+    rows = [(n, results[n]) for n in ROLES if results and results.get(n)]
     if rows:
         lines += [
             "## Results",

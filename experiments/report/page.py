@@ -15,10 +15,10 @@ from experiments.command.progress import duration
 from experiments.report import panels
 from experiments.report.picture import report_panels
 from experiments.report.svg import inline_svg, page_color
+from experiments.workdir.outcome import SOURCES
 from experiments.workdir.results import Run
 from experiments.workdir.workdir import flatten
 
-SOURCES = ("student", "flawed", "revision", "teacher")
 _SMALL = (2.5, 1.8)
 
 

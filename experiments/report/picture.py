@@ -20,7 +20,7 @@ from experiments.report.columns import column
 from experiments.report.exposure_picture import exposure_panels
 from experiments.workdir.files import write_atomic
 from experiments.workdir.logs import METRICS, TRAJECTORIES, read_log
-from experiments.workdir.outcome import read_results
+from experiments.workdir.outcome import ROLES, read_results
 from experiments.workdir.workdir import REPORT
 
 Panel = Callable[[Axes], None]
@@ -74,7 +74,7 @@ def report_panels(
     """What `draw_report` draws, panel by panel; arguments as there."""
     steered = [t for t in trajectories if t.get("values")]
     panels: list[Panel] = []
-    scored = any(results.get(name) for name in ("before", "after", "teacher"))
+    scored = any(results.get(name) for name in ROLES)
     if scored or any(m.get("kind") == "validation" for m in metrics):
         panels.append(lambda axes: _accuracy(axes, metrics, results))
     train = [m for m in metrics if m.get("kind") == "train" and "loss" in m]

@@ -42,15 +42,12 @@ from experiments.train.skipped import Skipped
 from experiments.train.totals import Totals
 from experiments.workdir.files import plain
 from experiments.workdir.logs import METRICS, TRAJECTORIES, read_log
-from experiments.workdir.outcome import read_results
+from experiments.workdir.outcome import TEST_SETS, read_results
 from experiments.workdir.run_config import CONFIG
 from experiments.workdir.shared import open_workdir
 from experiments.workdir.tracking import Trackers, require
 from experiments.workdir.workdir import REPORT, Workdir
 from models.parameters import Params
-
-# What is measured before and after training: problems as long as those trained on, and longer.
-TEST_SETS = ("test", "long")
 
 log = logging.getLogger(__name__)
 

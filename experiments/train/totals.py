@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.workdir.files import plain
+from experiments.workdir.outcome import ROLES
 
-_ROLES = ("before", "after", "teacher")
 # Means over trajectories, as far as a method measures them.
 _SHARES = ("backtracked", "dropped", "truncated", "accepted", "kept", "reward")
 
@@ -71,9 +71,9 @@ class Totals:
         Args:
           long: whether longer problems were measured too.
         """
-        results: dict[str, Any] = {role: self._scores.get(f"test/{role}") for role in _ROLES}
+        results: dict[str, Any] = {role: self._scores.get(f"test/{role}") for role in ROLES}
         if long:
-            results["long"] = {role: self._scores.get(f"long/{role}") for role in _ROLES}
+            results["long"] = {role: self._scores.get(f"long/{role}") for role in ROLES}
         results["synthesis"] = self._shares()
         results["loss_tokens"] = int(self._sums["loss_tokens"])
         results["train_seconds"] = self._sums["seconds"]

@@ -12,6 +12,10 @@ from models.paths import local_path
 
 RESULTS = "results.json"
 ROLES = ("before", "after", "teacher")
+# What is measured before and after training: problems as long as those trained on, and longer.
+TEST_SETS = ("test", "long")
+# Who writes the tokens that are trained on, as metrics and samples name them.
+SOURCES = ("student", "flawed", "revision", "teacher")
 _ADVICE = "Remove the file; the command that wrote it then makes it anew from what else is there."
 
 

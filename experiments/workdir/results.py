@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.workdir.files import as_object, read_regular
 from experiments.workdir.logs import METRICS, TRAJECTORIES, missing_updates, read_log
-from experiments.workdir.outcome import ROLES, read_results
+from experiments.workdir.outcome import ROLES, TEST_SETS, read_results
 from experiments.workdir.run_config import CONFIG, read_config
 from experiments.workdir.workdir import SAMPLES
 from models.paths import local_path
@@ -89,7 +89,7 @@ class Run:
             for data, scores in (("test", self.results), ("long", self.results.get("long") or {})):
                 if scores.get(role):
                     found[_label(role, data)] = scores[role]
-        order = [_label(role, data) for data in ("test", "long") for role in ROLES]
+        order = [_label(role, data) for data in TEST_SETS for role in ROLES]
         known = [label for label in order if label in found]
         return {label: found[label] for label in [*known, *(x for x in found if x not in order)]}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compare.arms import TEST_SETS, Plan, selection_directory
+from experiments.compare.arms import Plan, selection_directory
 from experiments.compare.selection import choose
 from experiments.compare.table.correction import self_correction
 from experiments.compare.table.exposure import exposure
@@ -16,11 +16,11 @@ from experiments.compare.table.gather import Finished, paired, read_runs, right_
 from experiments.compare.table.monitor import monitor
 from experiments.compare.table.windows import windows
 from experiments.evaluate.intervals import crossed_bootstrap
+from experiments.workdir.outcome import SOURCES, TEST_SETS
 from experiments.workdir.workdir import METRICS
 
 # Shares of trajectories (of the student's steps: accepted) that some methods log.
 SHARES = ("backtracked", "dropped", "accepted", "kept", "reward", "truncated")
-SOURCES = ("student", "flawed", "revision", "teacher")
 
 
 def make_table(plan: Plan, workdir: Path) -> dict[str, Any]:
