@@ -64,7 +64,8 @@ def _config(rest: list[str]) -> tuple[str, list[str]]:
 
 def _run(rest: list[str], workdir: str, out: str) -> list[str]:
     config, fields = _config(rest)
-    return ["--config", config, "--workdir", out, *fields]
+    shown = [a for a in rest if a == "--print_config"]
+    return ["--config", config, "--workdir", out, *fields, *shown]
 
 
 def _synthesize(rest: list[str], workdir: str, out: str) -> list[str]:
