@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +19,11 @@ THINKING = ("default", "on", "off")
 _SWITCHES = ("enable_thinking", "thinking")
 # What Jinja calls the code that it makes of a text.
 _COMPILED = "<template>"
-# Lines of a template that one rendering may run. Those of released models run some hundreds.
-MAX_LINES = 1_000_000
+# What one rendering may run, in lines of the template and in seconds of this thread, and write beyond
+# what is said, in characters. Those of released models run some hundred lines, in a millisecond.
+MAX_LINES, MAX_SECONDS, MAX_CHARACTERS = 200_000, 2.0, 1_000_000
+# The largest number that one may name: larger ones are lengths of something that fills the memory.
+_MAX_NUMBER = 10**7
 
 
 def chat_text(
@@ -29,7 +34,8 @@ def chat_text(
     """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
 
     The text holds all special tokens: `encode` adds none, so that none is doubled. A template is a
-    program from elsewhere: transformers runs it in Jinja's sandbox, and here it may run `MAX_LINES`.
+    program from elsewhere: transformers runs it in Jinja's sandbox, and here it may run for `MAX_LINES`
+    and `MAX_SECONDS`.
 
     Args:
       messages: `role` and `content` each.
@@ -49,6 +55,7 @@ def chat_text(
             "prompt in the format."
         )
     switches: dict[str, Any] = {}
+    template = _guarded(tokenizer, tokenizer.get_chat_template)
     if thinking != "default":
         switches = {name: thinking == "on" for name in _switches(tokenizer)}
         if not switches:
@@ -56,15 +63,19 @@ def chat_text(
                 f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
                 "model cannot be told. Use thinking='default'."
             )
-    text = _guarded(
-        tokenizer,
-        lambda: tokenizer.apply_chat_template(
+
+    def render() -> Any:
+        _check_numbers(template)
+        return tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tokenize=False,
             add_generation_prompt=True,
             **switches,
-        ),
-    )
+        )
+
+    text = _guarded(tokenizer, render)
+    if len(text) > MAX_CHARACTERS + 4 * sum(len(message["content"]) for message in messages):
+        raise ValueError(f"{_name(tokenizer)} writes {len(text):,} characters: it is no template.")
     for message in messages:
         # Some templates strip what is said. Thinking of former answers may be left out.
         if message["role"] != "assistant" and message["content"].strip() not in text:
@@ -89,6 +100,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
 
     asked = [{"role": "user", "content": "?"}]
     try:
+        _check_numbers(tokenizer.get_chat_template())
         _bounded(lambda: tokenizer.apply_chat_template(asked, tokenize=False))
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"{where}, line {error.lineno}: {error.message}") from None
@@ -97,7 +109,19 @@ def check_template(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
 
 
 class _RunsOn(Exception):
-    """A template has run more lines than one may."""
+    """A template has run for longer than one may."""
+
+
+@functools.lru_cache(maxsize=64)
+def _check_numbers(template: str) -> None:
+    """Raises for what a compiler of templates would work out at once, whatever memory it takes."""
+    import jinja2
+
+    for line, kind, text in jinja2.Environment().lex(template):
+        if kind == "operator" and text == "**":
+            raise jinja2.TemplateSyntaxError("powers are not supported", line)
+        if kind == "integer" and int(text.replace("_", ""), 0) > _MAX_NUMBER:
+            raise jinja2.TemplateSyntaxError(f"{text:.40} is too large a number", line)
 
 
 def has_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -114,8 +138,8 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Callable[[], Any]) -> s
     """What `render` returns; a template's own errors become ValueErrors that say whose they are."""
     try:
         return cast(str, _bounded(render))
-    except _RunsOn:
-        problem = f"it is still running after {MAX_LINES:,} lines"
+    except _RunsOn as error:
+        problem = f"it is still running after {error}"
     except Exception as error:  # whatever a program may raise
         line = getattr(error, "lineno", None)
         at = f"line {line}, " if isinstance(line, int) else ""
@@ -127,8 +151,8 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Callable[[], Any]) -> s
 
 
 def _bounded(render: Callable[[], Any]) -> Any:
-    """Runs `render` with a count of the lines that compiled templates run."""
-    lines = 0
+    """Runs `render` with a count of the lines that compiled templates run, and of their seconds."""
+    lines, end = 0, time.thread_time() + MAX_SECONDS
 
     def count(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal lines
@@ -136,7 +160,9 @@ def _bounded(render: Callable[[], Any]) -> Any:
             return None
         lines += 1
         if lines > MAX_LINES:
-            raise _RunsOn
+            raise _RunsOn(f"{MAX_LINES:,} lines")
+        if time.thread_time() > end:
+            raise _RunsOn(f"{MAX_SECONDS:.0f} seconds")
         return count
 
     before = sys.gettrace()

@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import sys
 
 import pytest
 
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer, save_chain_tokenizer
 from models.text import load_tokenizer, render_prompt
-from models.text.chat import MAX_LINES, chat_text
+from models.text.chat import MAX_LINES, MAX_SECONDS, chat_text
 
 GOOD = "{% for m in messages %}{{ m.role }}: {{ m.content | trim }}\n{% endfor %}A:"
 
@@ -28,7 +29,7 @@ FAIL = {
     "{{ 1 / 0 }}": "ZeroDivisionError",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
     "{{ ''.__class__.__mro__ }}{{ messages.append(1) }}": "SecurityError",
-    "{% for i in range(10 ** 9) %}{% endfor %}": "OverflowError: Range too big",
+    "{% for i in range(9999999) %}{% endfor %}": "OverflowError: Range too big",
     "{% include 'config.json' %}": "TypeError",
     "{{ messages | nothing }}": "line 1, TemplateAssertionError: No filter named 'nothing'",
 }
@@ -55,7 +56,9 @@ LOOPS = [
 @pytest.mark.parametrize("template", LOOPS)
 def test_a_template_that_runs_on_is_stopped(template):
     traced = sys.gettrace()
-    with pytest.raises(ValueError, match=f"still running after {MAX_LINES:,} lines"):
+    with pytest.raises(
+        ValueError, match=f"still running after ({MAX_LINES:,} l|{MAX_SECONDS:.0f} s)"
+    ):
         render_prompt(with_template(template), "1+1?")
     assert sys.gettrace() is traced
     # A loop of a length that one may have is none of our business.
@@ -63,6 +66,33 @@ def test_a_template_that_runs_on_is_stopped(template):
         "{% for i in range(9999) %}{% if i == 5 %}{{ messages[0].content }}{% endif %}{% endfor %}"
     )
     assert chat_text(with_template(short), [{"role": "user", "content": "1?"}]) == "1?"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("a\n{{ 9 ** 9 ** 9 }}", "line 2, TemplateSyntaxError: powers are not supported"),
+        ("{{ 'a' * 10 ** 10 }}", "powers are not supported"),
+        ("{{ 'a' * 100000000000 }}", "100000000000 is too large a number"),
+        ("{{ 'a' * 0xFFFFFFFFFF }}", "0xFFFFFFFFFF is too large a number"),
+        ("{{ ('a' * 10000000) * 10000000 }}", "MemoryError"),
+        ("{{ 'a' * 10000000 }}", "writes 10,000,000 characters"),
+        (
+            "{% for i in range(9999) %}{{ range(99999) | sum }}{% endfor %}",
+            f"still running after {MAX_SECONDS:.0f} seconds",
+        ),
+    ],
+)
+def test_a_template_that_fills_the_memory_or_the_day_is_stopped(template, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        render_prompt(with_template(template), "1+1?")
+
+
+def test_a_long_problem_is_no_fault_of_the_template():
+    problem = "1+" * 1_000_000
+    assert (
+        chat_text(with_template(GOOD), [{"role": "user", "content": problem}]).count("1+") == 10**6
+    )
 
 
 def test_what_is_asked_is_in_the_prompt():
