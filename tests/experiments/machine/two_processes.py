@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import numpy as np
 import optax
 import pytest
-from absl import app
 from jax.sharding import PartitionSpec
 
 import distill.train.update
@@ -22,7 +23,8 @@ from distill.train.sharding import batch_sharding, make_mesh, state_shardings, w
 from distill.train.state import create_state
 from distill.trajectories import Trajectories
 from experiments.checkpoints.checkpoints import Checkpoints, abstract
-from experiments.command.process_flags import join_processes
+from experiments.command.flags import Flag, read_flags
+from experiments.command.process_flags import ProcessFlags
 from experiments.machine.processes import any_process, fetch, first_does, is_first, place_rows
 from experiments.workdir.shared import open_workdir
 
@@ -60,9 +62,14 @@ def one_step(config: models.ModelConfig, place) -> tuple:
     return step(state, teacher, place(batch()))
 
 
-def main(arguments: list[str]) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(ProcessFlags):
+    directory: Annotated[Path, Flag("that both processes see", positional=True)]
+
+
+def main(settings: Settings) -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
-    join_processes()
+    settings.join()
     assert jax.process_count() == 2 and len(jax.local_devices()) == 2 and len(jax.devices()) == 4
     mesh = make_mesh({"data": 2, "fsdp": 2})
     assert mesh is not None
@@ -90,7 +97,7 @@ def main(arguments: list[str]) -> None:
         assert error < 1e-5, (jax.tree_util.keystr(path), error)
 
     # Every process writes its parts; a directory that the others do not see is refused.
-    shared = Path(arguments[1])
+    shared = settings.directory
     with open_workdir(shared / "run", {"seed": 0}) as workdir:
         workdir.append_metrics({"step": 1, "kind": "train"})
         with Checkpoints(workdir.checkpoints) as checkpoints:
@@ -109,4 +116,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main(read_flags(Settings, "two_processes.py", ""))
