@@ -20,7 +20,7 @@ from atesd.control.credit import add_decision, collect, credit, due, rewards
 from atesd.control.features import build, read
 from atesd.control.policy import policy_loss, policy_optimizer, shapes
 from atesd.settings import ControllerSettings
-from distill.train.update import where
+from distill.train.update import spoils, where
 
 __all__ = ["ControllerState", "decide", "init_controller", "is_decision", "observe"]
 
@@ -201,12 +201,10 @@ def _update(
         settings.entropy_target,
     )
     updates, opt_state = policy_optimizer(settings).update(gradients, state.opt_state)
+    params = optax.apply_updates(state.params, updates)
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(gradients))
-    params, opt_state = where(
-        finite,
-        (optax.apply_updates(state.params, updates), opt_state),
-        (state.params, state.opt_state),
-    )
+    finite &= ~spoils(params) & ~spoils(opt_state, state.opt_state)
+    params, opt_state = where(finite, (params, opt_state), (state.params, state.opt_state))
     return state.replace(
         params=params,
         opt_state=opt_state,

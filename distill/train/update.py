@@ -218,7 +218,7 @@ def make_train_step(
         idle = ~is_nonzero(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, before)
         params = optax.apply_updates(before, updates)
-        sound = ~_spoils(params) & ~_spoils(opt_state, state.opt_state)
+        sound = ~spoils(params) & ~spoils(opt_state, state.opt_state)
         finite = jnp.isfinite(sums.mean) & jnp.isfinite(norm) & (idle | sound)
         params, opt_state = where(finite & ~idle, (params, opt_state), (before, state.opt_state))
         metrics = {
@@ -247,8 +247,19 @@ def _check_state(optimizer: optax.GradientTransformation, part: Any, state: Trai
         )
 
 
-def _spoils(new: Any, old: Any = None) -> jax.Array:
-    """Whether some number of a tree is not finite [], and was in `old`, if it is given.
+def where(condition: jax.Array, new: Any, old: Any) -> Any:
+    """`new`, a pytree of arrays, where `condition` [] holds, else `old`, bit for bit."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
+
+
+def is_nonzero(tree: Any) -> jax.Array:
+    """Whether any entry of any array is not 0 []; NaN is not."""
+    found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
+    return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)
+
+
+def spoils(new: Any, old: Any = None) -> jax.Array:
+    """Whether some number of a tree of arrays is not finite [], and was in `old`, if it is given.
 
     An optimizer may keep an infinity on purpose, such as the best loss so far.
     """
@@ -260,15 +271,4 @@ def _spoils(new: Any, old: Any = None) -> jax.Array:
         return jnp.any(bad & jnp.isfinite(before[0]) if before else bad)
 
     found = jax.tree.leaves(jax.tree.map(spoilt, new, *(() if old is None else (old,))))
-    return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)
-
-
-def where(condition: jax.Array, new: Any, old: Any) -> Any:
-    """`new`, a pytree of arrays, where `condition` [] holds, else `old`, bit for bit."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
-
-
-def is_nonzero(tree: Any) -> jax.Array:
-    """Whether any entry of any array is not 0 []; NaN is not."""
-    found = [jnp.any(x != 0) for x in jax.tree.leaves(tree)]
     return jnp.any(jnp.stack(found)) if found else jnp.zeros((), bool)

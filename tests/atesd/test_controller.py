@@ -165,6 +165,18 @@ def test_bad_batches_leave_everything_finite(bad):
     assert int(metrics["decisions_completed"]) == 6  # no decision is lost
 
 
+def test_moments_that_are_spoilt_move_no_policy():
+    """Rewards and gradients are finite; what the update would leave is not."""
+    history = random_history(24, 3)
+    start = init_controller(jax.random.key(7), QUICK)
+    spoilt = jax.tree.map(
+        lambda x: x * jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else x, start.opt_state
+    )
+    state, metrics = train(QUICK, history, start.replace(opt_state=spoilt))[-1]
+    assert int(metrics["controller_updates"]) >= 2
+    jax.tree.map(np.testing.assert_array_equal, state.params, start.params)
+
+
 def test_metrics_of_a_held_decision():
     history = random_history(12, 3)
     records = train(QUICK, history)
