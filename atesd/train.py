@@ -28,15 +28,13 @@ from atesd.loss import (
 from atesd.settings import ControllerSettings
 from distill.train.sharding import round_up
 from distill.train.state import TrainState
-from distill.train.update import make_train_step as make_step
-from distill.train.update import parts_of_rows, rows_of_parts
+from distill.train.update import make_update, parts_of_rows, rows_of_parts
 from distill.trajectories import Source, Trajectories
 from models.checks import Share, at_least, between, check, one_of
 from models.parameters import Params
 from models.sharding import constrain_rows
 
-# What the controller observes, by group; held in a step's metrics until it has.
-_OBSERVED = ("loss", "mismatch", "confidence")
+_NOTHING: Any = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +67,9 @@ class ExposedBatch(flax.struct.PyTreeNode):
 
 
 class ExposedSums(flax.struct.PyTreeNode):
-    """A batch's loss: the mean over rows of means over tokens. See `distill.train.update.PartSums`."""
+    """A batch's loss: the mean over rows of means over tokens. A `distill.train.update.PartSums`."""
 
     scores: RowScores
-    groups: int = flax.struct.field(pytree_node=False)
 
     def _mean(self, values_B: jax.Array) -> jax.Array:
         there_B = self.scores.tokens_B > 0
@@ -100,21 +97,15 @@ class ExposedSums(flax.struct.PyTreeNode):
 
     @property
     def metrics(self) -> distill.train.update.Metrics:
-        """Scalars, and what the controller observes as arrays [G] under names that end in `_G`."""
+        """Means over the rows that have a response, and `empty_responses`, a count."""
         s = self.scores
-        means = {
-            "divergence": s.loss_B,
-            "mismatch": s.mismatch_B,
-            "clipped": s.clipped_B,
-            "disagreement": s.disagreement_B,
-            "confidence": s.confidence_B,
-        }
-        grouped = {f"{name}_G": getattr(s, f"{name}_B") for name in _OBSERVED}
         return {
-            **{name: self._mean(x) for name, x in means.items()},
+            "divergence": self._mean(s.loss_B),
+            "mismatch": self._mean(s.mismatch_B),
+            "clipped": self._mean(s.clipped_B),
+            "disagreement": self._mean(s.disagreement_B),
+            "confidence": self._mean(s.confidence_B),
             "empty_responses": jnp.sum(s.tokens_B == 0),
-            **{name: group_means(x, s, self.groups) for name, x in grouped.items()},
-            "group_B": s.group_B,
         }
 
 
@@ -148,6 +139,124 @@ def init_method_state(
     if teacher.weights == "ema":
         state["teacher_params"] = jax.tree.map(jnp.copy, params)
     return state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What is fixed before training; see `make_train_step`."""
+
+    student_config: models.ModelConfig
+    teacher_config: models.ModelConfig
+    loss: LossSettings
+    controller: ControllerSettings
+    teacher: TeacherSettings
+    steps: int
+    max_response: int
+    eos_id: int
+    micro_batches: int
+
+    @property
+    def probe_rewarded(self) -> bool:
+        """Whether the loss on the probe batch is rewarded."""
+        return self.controller.reward_loss == "probe"
+
+    @property
+    def base_inside(self) -> bool:
+        """Whether the student's parameters hold the teacher: the base of the student's adapters."""
+        base = self.student_config.replace(lora=None)
+        return self.student_config.lora is not None and self.teacher_config == base
+
+    def weights(self, state: TrainState, teacher_params: Params | None) -> Params:
+        """The teacher's, without a gradient; `teacher_params` are read where it is frozen."""
+        own = self.teacher.weights == "live" or (teacher_params is None and self.base_inside)
+        theirs: Any = state.params if own else teacher_params
+        if self.teacher.weights == "ema":
+            theirs = state.method_state["teacher_params"]
+        return jax.lax.stop_gradient(theirs)
+
+    def scores(
+        self,
+        params: Params,
+        teacher_params: Params,
+        batch: ExposedBatch,
+        exposure_G: jax.Array,
+        responses: jax.Array | None = None,
+        group_B: jax.Array | None = None,
+    ) -> RowScores:
+        """`exposed_scores` of a batch, or of a part of one."""
+        return exposed_scores(
+            params,
+            self.student_config,
+            teacher_params,
+            self.teacher_config,
+            batch.trajectories,
+            batch.references,
+            exposure_G,
+            self.loss,
+            self.max_response,
+            responses,
+            group_B,
+        )
+
+
+def sort_rows(plan: Plan, params: Params, batch: ExposedBatch) -> jax.Array | None:
+    """The rows' groups [B], where a part of a batch does not tell."""
+    config, groups = plan.student_config, plan.controller.groups
+    if plan.micro_batches == 1 or groups == 1:
+        return None
+
+    def difficulty(part: ExposedBatch) -> jax.Array:
+        part = constrain_rows(part, config.mesh, config.rules, "micro-batch")
+        return row_difficulty(
+            params, config, plan.teacher_config, part.trajectories, part.references, plan.loss
+        )
+
+    parts = jax.tree.map(lambda x: parts_of_rows(x, plan.micro_batches), batch)
+    return groups_by_difficulty(rows_of_parts(jax.lax.map(difficulty, parts)), groups)
+
+
+def measure_probe(
+    plan: Plan, params: Params, teacher_params: Params, probe: ExposedBatch
+) -> tuple[jax.Array, jax.Array]:
+    """The student's NLL of the probe batch's references, and its loss there, if it is rewarded."""
+    t = probe.trajectories
+    prompts = t.tokens_BxT[:, : t.tokens_BxT.shape[1] - plan.max_response]
+    lengths = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
+    nll_B = -reference_log_probs(
+        params, plan.student_config, prompts, lengths, probe.references, plan.eos_id
+    )
+    if not plan.probe_rewarded:  # two more forward passes that nothing would read
+        return jnp.mean(nll_B), _NOTHING
+    exposure = jnp.full((1,), plan.teacher.probe_exposure)
+    distilled = ExposedSums(plan.scores(params, teacher_params, probe, exposure))
+    return jnp.mean(nll_B), distilled.mean
+
+
+def ask_teacher(
+    plan: Plan,
+    teacher_params: Params,
+    references: References,
+    exposure_G: jax.Array,
+    group_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """q of Eq. 8: the exposed teacher's mean log-probability of references, by group [G] and in all.
+
+    NaN for a group that has none of the rows that are asked about.
+    """
+    asked = plan.teacher.grounding_rows or group_B.shape[0]
+    # Over again, so often that they divide over the mesh.
+    chosen = np.arange(round_up(asked, plan.teacher_config.mesh)) % asked
+    few = jax.tree.map(lambda x: x[chosen], references)
+    contexts, lengths = expose(few, exposure_G[group_B[chosen]])
+    log_probs_B = reference_log_probs(
+        teacher_params, plan.teacher_config, contexts, lengths, few, plan.eos_id
+    )[:asked]
+    member_GxB = (group_B[:asked] == jnp.arange(plan.controller.groups)[:, None]).astype(
+        jnp.float32
+    )
+    counts_G = jnp.sum(member_GxB, axis=1)
+    mean_G = member_GxB @ log_probs_B / jnp.maximum(counts_G, 1.0)
+    return jnp.where(counts_G > 0, mean_G, jnp.nan), jnp.mean(log_probs_B)
 
 
 def make_train_step(
@@ -192,26 +301,17 @@ def make_train_step(
             f"exposed.weights={teacher.weights!r} is made of the student's weights, but the teacher "
             "is another model. Use 'frozen'."
         )
-    # The student's parameters hold the base that its adapters started from.
-    base_inside = student_config.lora is not None and teacher_config == student_config.replace(
-        lora=None
+    plan = Plan(
+        student_config,
+        teacher_config,
+        loss,
+        controller,
+        teacher,
+        steps,
+        max_response,
+        eos_id,
+        micro_batches,
     )
-    groups = controller.groups
-    probe_rewarded = controller.reward_loss == "probe"
-    nothing: Any = np.float32(np.nan)  # of what is not measured `decide` keeps the last value
-
-    def scores(
-        params: Params,
-        teacher_params: Params,
-        batch: ExposedBatch,
-        exposure_G: jax.Array,
-        responses: jax.Array | None = None,
-        group_B: jax.Array | None = None,
-    ) -> RowScores:
-        return exposed_scores(
-            params, student_config, teacher_params, teacher_config, batch.trajectories,
-            batch.references, exposure_G, loss, max_response, responses, group_B,
-        )  # fmt: skip
 
     def loss_fn(
         params: Params,
@@ -221,39 +321,11 @@ def make_train_step(
         rows: tuple[ExposedBatch, jax.Array | None],
     ) -> ExposedSums:
         batch, group_B = rows
-        found = scores(params, teacher_params, batch, exposure_G, responses, group_B)
-        return ExposedSums(found, groups)
-
-    update = make_step(loss_fn, optimizer, student_config, micro_batches, join)
-
-    def sort(params: Params, batch: ExposedBatch) -> jax.Array | None:
-        """The rows' groups, where a part of a batch does not tell."""
-        if micro_batches == 1 or groups == 1:
-            return None
-
-        def difficulty(part: ExposedBatch) -> jax.Array:
-            part = constrain_rows(part, student_config.mesh, student_config.rules, "micro-batch")
-            return row_difficulty(
-                params, student_config, teacher_config, part.trajectories, part.references, loss
-            )
-
-        parts = jax.tree.map(lambda x: parts_of_rows(x, micro_batches), batch)
-        return groups_by_difficulty(rows_of_parts(jax.lax.map(difficulty, parts)), groups)
-
-    def measure_probe(
-        params: Params, teacher_params: Params, probe: ExposedBatch
-    ) -> tuple[jax.Array, jax.Array]:
-        t = probe.trajectories
-        prompts = t.tokens_BxT[:, : t.tokens_BxT.shape[1] - max_response]
-        lengths = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
-        nll_B = -reference_log_probs(
-            params, student_config, prompts, lengths, probe.references, eos_id
+        return ExposedSums(
+            plan.scores(params, teacher_params, batch, exposure_G, responses, group_B)
         )
-        if not probe_rewarded:  # two more forward passes that nothing would read
-            return jnp.mean(nll_B), nothing
-        exposure = jnp.full((1,), teacher.probe_exposure)
-        distilled = ExposedSums(scores(params, teacher_params, probe, exposure), 1)
-        return jnp.mean(nll_B), distilled.mean
+
+    update = make_update(loss_fn, optimizer, student_config, micro_batches, join)
 
     def train_step(
         state: TrainState,
@@ -261,46 +333,32 @@ def make_train_step(
         batches: tuple[ExposedBatch, ExposedBatch | None],
     ) -> tuple[TrainState, distill.train.update.Metrics]:
         batch, probe = batches
-        theirs: Any = {
-            "frozen": state.params if base_inside and teacher_params is None else teacher_params,
-            "ema": state.method_state.get("teacher_params"),
-            "live": state.params,
-        }[teacher.weights]
-        theirs = jax.lax.stop_gradient(theirs)
+        theirs = plan.weights(state, teacher_params)
         here = state.method_state["controller"]
-        probed = nothing, nothing
+        probed = _NOTHING, _NOTHING
         if probe is not None:
             probed = jax.lax.cond(
                 is_decision(controller, state.step),
-                lambda: measure_probe(state.params, theirs, probe),
-                lambda: (nothing, nothing),
+                lambda: measure_probe(plan, state.params, theirs, probe),
+                lambda: (_NOTHING, _NOTHING),
             )
         here = decide(here, controller, state.step, steps, *probed)
         responses = jnp.sum(jnp.any(batch.trajectories.divergence_weights_BxT[:, 1:] != 0, axis=1))
-        rows = batch, sort(state.params, batch)
-        new, metrics = update(state, theirs, here.exposure_G, responses, rows)
-        group_B = metrics.pop("group_B")
-        observed = {name: metrics.pop(f"{name}_G") for name in _OBSERVED}
-        grounding_G = jnp.zeros(groups)
+        rows = batch, sort_rows(plan, state.params, batch)
+        new, sums, metrics = update(state, theirs, here.exposure_G, responses, rows)
+        scores = sums.scores
+        loss_G, mismatch_G, confidence_G = (
+            group_means(x_B, scores, controller.groups)
+            for x_B in (scores.loss_B, scores.mismatch_B, scores.confidence_B)
+        )
+        grounding_G = jnp.zeros(controller.groups)
         if controller.policy == "learned":
-            asked = teacher.grounding_rows or group_B.shape[0]
-            # Over again, so often that they divide over the mesh.
-            chosen = np.arange(round_up(asked, teacher_config.mesh)) % asked
-            few = jax.tree.map(lambda x: x[chosen], batch.references)
-            contexts, lengths = expose(few, here.exposure_G[group_B[chosen]])
-            log_probs_B = reference_log_probs(
-                theirs, teacher_config, contexts, lengths, few, eos_id
-            )[:asked]
-            member_GxB = (group_B[:asked] == jnp.arange(groups)[:, None]).astype(jnp.float32)
-            counts_G = jnp.sum(member_GxB, axis=1)
-            grounding_G = jnp.where(
-                counts_G > 0, member_GxB @ log_probs_B / jnp.maximum(counts_G, 1.0), jnp.nan
+            grounding_G, metrics["grounding_now"] = ask_teacher(
+                plan, theirs, batch.references, here.exposure_G, scores.group_B
             )
-            metrics["grounding_now"] = jnp.mean(log_probs_B)
         here, seen = observe(
-            here, controller, state.step, observed["loss"], observed["mismatch"], grounding_G,
-            observed["confidence"],
-        )  # fmt: skip
+            here, controller, state.step, loss_G, mismatch_G, grounding_G, confidence_G
+        )
         method_state = {**state.method_state, "controller": here}
         if teacher.weights == "ema":
             # In this form the average of what is frozen is exactly that.
@@ -313,7 +371,7 @@ def make_train_step(
             )
         if probe is not None:
             metrics["probe_nll"] = jnp.mean(here.probe_nll_G)
-            if probe_rewarded:
+            if plan.probe_rewarded:
                 metrics["probe_loss"] = jnp.mean(here.probe_loss_G)
         return new.replace(method_state=method_state), {**metrics, **seen}
 

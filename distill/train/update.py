@@ -208,9 +208,26 @@ def make_train_step(
       >>> bool(second["loss"] < first["loss"]), int(state.step)
       (True, 2)
     """
-    gradient = make_gradient(loss_fn, config, micro_batches, join)
+    update = make_update(loss_fn, optimizer, config, micro_batches, join)
 
     def train_step(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
+        state, _, metrics = update(state, *inputs)
+        return state, metrics
+
+    return train_step
+
+
+def make_update(
+    loss_fn: Callable[..., Sums],
+    optimizer: optax.GradientTransformation,
+    config: models.ModelConfig | None = None,
+    micro_batches: int = 1,
+    join: Callable[[Any], Any] = add_up,
+) -> Callable[..., tuple[TrainState, Any, Metrics]]:
+    """As `make_train_step`, for a method that reads the sums: `(state, sums, metrics)`."""
+    gradient = make_gradient(loss_fn, config, micro_batches, join)
+
+    def update(state: TrainState, *inputs: Any) -> tuple[TrainState, Any, Metrics]:
         sums, grads = gradient(state.params, *inputs)
         before = trained(state.params)
         _check_state(optimizer, before, state)
@@ -230,9 +247,10 @@ def make_train_step(
             "idle": idle.astype(jnp.int32),
         }
         params = with_trained(params, state.params)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return new, sums, metrics
 
-    return train_step
+    return update
 
 
 def _check_state(optimizer: optax.GradientTransformation, part: Any, state: TrainState) -> None:
