@@ -182,11 +182,13 @@ def read_line(line: bytes) -> dict[str, Any]:
       ValueError: the line is torn, or not what was written.
     """
     text, sealed, crc = line.rpartition(b', "crc": ')
-    if sealed and crc != b"%d}\n" % zlib.crc32(text + b"}"):
+    if not sealed:
+        raise ValueError("it is torn, or has no crc")
+    if crc != b"%d}\n" % zlib.crc32(text + b"}"):
         raise ValueError("it is torn or was changed")
     record = json.loads(line)
-    if not line.endswith(b"\n") or not isinstance(record, dict) or "sample_id" not in record:
-        raise ValueError("it is torn, or no trajectory")
+    if not isinstance(record, dict) or not isinstance(record.get("sample_id"), int):
+        raise ValueError("it is no trajectory")
     return record
 
 
@@ -194,13 +196,13 @@ def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[s
     """Refuses a file whose header differs in one of `names`.
 
     Raises:
-      ValueError: it does, or it is no such file.
+      ValueError: it does, or it is no such file, or its tokens are another tokenizer's.
     """
     try:
         found = json.loads(line)
-    except ValueError:
-        found = {}
-    if found.get("kind") != "header":
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("kind") != "header":
         raise ValueError(f"{path}, line 1: not a file of synthesised trajectories.")
     for name in names:
         if found.get(name) != header[name]:
@@ -208,3 +210,10 @@ def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[s
                 f"{path} was written with another {name}: {found.get(name)}, now {header[name]}. "
                 "Synthesise to a new file, or set the config to what the file says."
             )
+    student = found.get("student")
+    tokenizer = student.get("tokenizer") if isinstance(student, dict) else None
+    if tokenizer != header["student"]["tokenizer"]:
+        raise ValueError(
+            f"{path} was written with another tokenizer than the student's, so its token ids mean other "
+            "texts. Synthesise to a new file."
+        )

@@ -1,7 +1,8 @@
 """Teacher scores of a file of trajectories, computed once and kept beside it.
 
 `FILE.teacher/00000.safetensors` and so on hold the scores of a batch of trajectories each, one after
-the other, in the order in which `TrajectoryBatches` numbers them. Every one says what it was made of.
+the other, in the order in which `TrajectoryBatches` numbers them. Every one says what it was made of, and
+has a checksum: one that a disk changed, or that was renamed, is computed anew.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ from experiments.rollouts.recipe import Recipe
 from experiments.rollouts.synthesis import fingerprint
 from experiments.workdir.workdir import write_atomic
 from models.embedded import model_directory
+
+log = logging.getLogger(__name__)
 
 _FIELDS = ("sampled_BxT", "ids_BxTxK", "log_probs_BxTxK", "tail_BxT")
 
@@ -71,7 +75,7 @@ class KeptScores:
         missing = [
             number
             for number in range(-(-len(lengths) // self._per_file))
-            if not _is_there(self._file(number), made_of)
+            if not _is_there(self._file(number), {**made_of, "number": number})
         ]
         if missing:
             self._compute(recipe, segment, width, missing, made_of)
@@ -123,7 +127,8 @@ class KeptScores:
                     rows = np.asarray(fetch(getattr(scores, name)))
                     pieces = [row[: len(x.tokens)] for row, x in zip(rows, here, strict=False)]
                     arrays[name] = np.concatenate(pieces)
-                content = save(arrays, {"made_of": json.dumps(made_of)})
+                about = {"made_of": json.dumps({**made_of, "number": number})}
+                content = save(arrays, {**about, "digest": _digest(about["made_of"], arrays)})
                 first_does(functools.partial(write_atomic, self._file(number), content))
                 progress.update(done)
                 if done < len(missing):
@@ -149,16 +154,37 @@ def _made_of(config: Any, recipe: Recipe, path: Path) -> dict[str, Any]:
     }
 
 
+def _digest(made_of: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """Of what a file says about itself, and of its arrays: names, types, shapes and bytes."""
+    digest = hashlib.blake2b(made_of.encode(), digest_size=12)
+    for name in sorted(arrays):
+        x = arrays[name]
+        digest.update(f"{name} {x.dtype} {x.shape}".encode())
+        digest.update(np.ascontiguousarray(x).tobytes())
+    return digest.hexdigest()
+
+
 def _is_there(path: Path, made_of: Mapping[str, Any]) -> bool:
+    """Whether a file holds what it should; a damaged one is told of, and does not count."""
     if not path.exists():
         return False
     try:
         with safe_open(path, framework="numpy") as file:
-            found = json.loads((file.metadata() or {})["made_of"])
-    except (SafetensorError, KeyError, ValueError):
+            about = file.metadata() or {}
+            found = json.loads(about["made_of"])
+            arrays = {name: file.get_tensor(name) for name in _FIELDS}
+        if not isinstance(found, dict):
+            raise ValueError("it does not say what it was made of")
+    except (SafetensorError, KeyError, ValueError, OSError):
         raise ValueError(
             f"{path} is no file of teacher scores. Remove it; it is then computed anew."
         ) from None
+    if about.get("digest") != _digest(about["made_of"], arrays):
+        log.warning("%s is not what was written: computing its scores anew.", path)
+        return False
+    if found.get("number") != made_of["number"]:
+        log.warning("%s holds the scores of another batch: computing its own anew.", path)
+        return False
     for name, expected in made_of.items():
         if found.get(name) != expected:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ class _Rows:
                 self.total += 1
                 offset += len(line)
         found.sort()
+        for (sample_id, _, _), (after, _, _) in itertools.pairwise(found):
+            if sample_id == after:
+                raise ValueError(
+                    f"{path} holds the trajectory with sample_id {sample_id} more than once. Remove "
+                    "all lines of it but one."
+                )
+        self._ids = [sample_id for sample_id, _, _ in found]
         self._offsets = [offset for _, offset, _ in found]
         self.lengths = [length for _, _, length in found]  # in tokens
         if not self._offsets:
@@ -51,7 +58,14 @@ class _Rows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         with self._path.open("rb") as file:
             file.seek(self._offsets[index])
-            return json.loads(file.readline())
+            line = file.readline()
+        try:
+            record = read_line(line)
+        except ValueError as error:
+            raise ValueError(f"{self._path} was changed while it was in use: {error}.") from None
+        if record["sample_id"] != self._ids[index]:
+            raise ValueError(f"{self._path} was changed while it was in use.")
+        return record
 
 
 class _Packs:

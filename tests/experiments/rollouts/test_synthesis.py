@@ -121,7 +121,49 @@ def test_a_line_that_was_changed_is_written_anew(whole, pair, tmp_path, caplog):
             record = read_line(bytes(changed))
         except ValueError:
             continue
-        assert {**record, "crc": 0} == {**json.loads(line), "crc": 0} or "crc" not in record
+        assert record == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: [*lines, lines[3]], "more than once"),
+        (
+            lambda lines: [*lines[:3], lines[3].rpartition(b', "crc"')[0] + b"}\n"],
+            r"line 4: .*no crc",
+        ),
+        (lambda lines: [*lines[:3], b"\xff\xfe\x00\n"], "line 4: "),
+        (lambda lines: [*lines[:3], b"[" * 100_000 + b"\n"], "line 4: "),
+        (lambda lines: [*lines[:3], b"\n"], "line 4: "),
+        (lambda lines: [b"[1]\n", *lines[1:]], "line 1: not a file of synthesised"),
+        (lambda lines: [b"null\n", *lines[1:]], "line 1: not a file of synthesised"),
+        (lambda lines: [], "line 1: not a file of synthesised"),
+        (lambda lines: lines[:1], "no trajectory that trains"),
+    ],
+)
+def test_files_that_were_put_together_otherwise_are_refused(whole, pair, tmp_path, change, message):
+    config, path = small("motab"), tmp_path / "file.jsonl"
+    path.write_bytes(b"".join(change(list(whole))))
+    with pytest.raises(ValueError, match=message):
+        TrajectoryBatches(config, make_recipe(config, pair), path)
+
+
+def test_token_ids_of_another_tokenizer_are_refused(whole, pair, tmp_path):
+    config, path = small("motab"), tmp_path / "file.jsonl"
+    header = json.loads(whole[0])
+    header["student"]["tokenizer"] = "0" * 24
+    path.write_bytes(b"".join([json.dumps(header).encode() + b"\n", *whole[1:]]))
+    with pytest.raises(ValueError, match=r"file\.jsonl was written with another tokenizer"):
+        TrajectoryBatches(config, make_recipe(config, pair), path)
+
+
+def test_a_file_that_changes_while_it_is_in_use_is_noticed(whole, pair, tmp_path):
+    config, path = small("motab"), tmp_path / "file.jsonl"
+    path.write_bytes(b"".join(whole))
+    batches = TrajectoryBatches(config, make_recipe(config, pair), path)
+    path.write_bytes(b"".join([whole[0], *whole[:0:-1]]))
+    with pytest.raises(ValueError, match=r"file\.jsonl was changed while it was in use"):
+        list(map(next, [batches] * 8))
 
 
 def test_training_does_not_depend_on_the_order_of_lines(whole, pair, tmp_path):
