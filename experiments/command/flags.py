@@ -78,6 +78,8 @@ def read_flags(
             value = tuple(value)
         values.setdefault(name, value)
     for name, field in fields.items():
+        if field.kind is Path:
+            parser.check_paths(field, values[name])
         if field.ranged:
             from models.checks import require
 
@@ -226,6 +228,17 @@ class _Parser(argparse.ArgumentParser):
             return given, {self._config: read_config_file(file, set_fields)}
         except ValueError as error:
             self.error(str(error))
+
+    def check_paths(self, field: _Field, value: Any) -> None:
+        """Ends where a path begins with a scheme, as `gs://bucket` does."""
+        from models.paths import local_path
+
+        for path in value if field.many else (value,):
+            if path is not None:
+                try:
+                    local_path(path, field.shown)
+                except ValueError as error:
+                    self.error(str(error))
 
     def items(self, name: str, text: str, field: _Field) -> tuple[Any, ...]:
         """The items of a value such as `0,1`."""

@@ -20,6 +20,7 @@ from experiments.tasks.chain import SPLITS, ArithmeticSource, ChainSource
 from experiments.tasks.example import Example
 from experiments.tasks.tale import TaleSource
 from experiments.text.final_answer import BOXED, MODES
+from models.paths import local_path
 
 # Tasks that are generated, by the first part of their names.
 GENERATED: dict[str, type[ArithmeticSource]] = {
@@ -209,7 +210,7 @@ def _open(
     if name in SAMPLE_NAMES:
         file = SAMPLES / f"{name.removeprefix('sample/')}.jsonl"
     else:
-        file = Path(path or name).expanduser()
+        file = local_path(path or name, "data.*.path" if path else "data.*.name")
     if file.is_dir():
         called = name if known else file.name
         return hub_records(str(file), subset, split), str(file), FieldMap(fields, called, called)

@@ -12,6 +12,7 @@ from experiments.pair.pair import Pair
 from experiments.rollouts.recipe import Recipe
 from experiments.rollouts.synthesis import SYNTHESIS, synthesise
 from experiments.rollouts.trajectory_batches import TrajectoryBatches
+from models.paths import local_path
 
 
 class Offline(Base):
@@ -20,7 +21,9 @@ class Offline(Base):
     def __init__(self, config: Any, pair: Pair, recipe: Recipe, workdir: Path):
         super().__init__(config, pair)
         self.recipe = recipe
-        path = Path(config.synthesis.file) if config.synthesis.file else workdir / SYNTHESIS
+        path = workdir / SYNTHESIS
+        if config.synthesis.file:
+            path = local_path(config.synthesis.file, "synthesis.file")
         if not config.synthesis.file:
             synthesise(config, pair, recipe, path)
         self.batches = TrajectoryBatches(config, recipe, path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.paths import local_path
+
 __all__ = ["EMBEDDED", "ROLES", "TOKENIZERS", "model_directory", "tokenizer_directory"]
 
 EMBEDDED = Path(__file__).resolve().parent
@@ -31,7 +33,7 @@ def model_directory(name: str) -> Path:
         path = EMBEDDED / role
         advice = f"configs/pretrain.py says how the embedded {role} is made."
     else:
-        path = Path(name).expanduser()
+        path = local_path(name, "model")
         advice = (
             f"Give one of {_NAMES}, or the directory of a downloaded model, as "
             "huggingface_hub.snapshot_download returns it."
@@ -50,7 +52,7 @@ def tokenizer_directory(name: str) -> Path:
       FileNotFoundError: there is no such directory.
     """
     embedded = name.removeprefix("embedded:")
-    path = EMBEDDED / embedded if name == f"embedded:{embedded}" else Path(name).expanduser()
+    path = EMBEDDED / embedded if name == f"embedded:{embedded}" else local_path(name, "tokenizer")
     if name == f"embedded:{embedded}" and embedded not in TOKENIZERS:
         raise FileNotFoundError(
             f"Tokenizer {name!r}: the embedded ones are {', '.join(TOKENIZERS)}."

@@ -20,6 +20,7 @@ from models.dtypes import dtype_name
 from models.huggingface.config import config_from_json
 from models.huggingface.layout import Index, TensorLayout, tensor_layouts, tensor_shapes
 from models.parameters import Params, shardings
+from models.paths import local_path
 from models.sharding import Rules
 from models.small_files import read_object
 
@@ -103,7 +104,7 @@ def load_pretrained(
 
 
 def existing_directory(path: str | os.PathLike[str]) -> Path:
-    directory = Path(path)
+    directory = local_path(path, "model")
     if not directory.is_dir():
         raise FileNotFoundError(
             f"{directory} is not a local directory. Download a model first, for example with "

@@ -28,6 +28,7 @@ from models.huggingface.checkpoint import (
 from models.huggingface.config import TOKEN_ID_FIELDS, config_to_json
 from models.huggingface.layout import TensorLayout, tensor_layouts, tensor_shapes
 from models.parameters import Params, abstract
+from models.paths import local_path
 from models.small_files import check_regular, read_object
 
 TOKENIZER_FILES = (
@@ -89,7 +90,7 @@ def save_pretrained(
       >>> again == config
       True
     """
-    path, texts = Path(path), dict(texts or {})
+    path, texts = local_path(path, "model"), dict(texts or {})
     for name in texts:
         ours = (CONFIG_FILE, INDEX_FILE, SINGLE_FILE, "", "..")
         if name != Path(name).name or name in ours:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from models.paths import local_path
 from models.small_files import check_regular, read_small
 from models.text.chat import chat_text, check_template
 from models.text.tokenizer_files import (
@@ -37,7 +38,7 @@ def load_tokenizer(directory: str | os.PathLike, template: str = "") -> PreTrain
       FileNotFoundError: no such directory or template, or no tokenizer in it.
       ValueError: a file of it is malformed, or the template does not parse.
     """
-    path = Path(directory)
+    path = local_path(directory, "tokenizer")
     if not path.is_dir():
         raise FileNotFoundError(f"There is no directory {path} to load a tokenizer from.")
     tokenizer = read_tokenizer(path)

@@ -22,6 +22,7 @@ def config(**fields):
     made = small(steps=STEPS)
     made.data.long.name = ""
     made.evaluation.max_tokens = 48
+    made.synthesis.sync_every = 1
     made.unlock()
     for name, value in fields.items():
         made[name] = value
