@@ -70,7 +70,17 @@ _KINDS = {
     float: Rule(lambda x: _number(x, numbers.Real), " must be a number."),
     str: Rule(lambda x: isinstance(x, str), " must be a string."),
 }
-_FINITE = Rule(lambda x: not isinstance(x, numbers.Real) or math.isfinite(x), " must be finite.")
+_FINITE = Rule(
+    lambda x: (
+        isinstance(x, numbers.Integral) or not isinstance(x, numbers.Real) or math.isfinite(x)
+    ),
+    " must be finite.",
+)
+# Beyond it neither an array nor a float holds a whole number.
+_IN_64_BITS = Rule(
+    lambda x: not isinstance(x, numbers.Integral) or -(2**63) <= x < 2**63,
+    " must fit into 64 bits.",
+)
 
 Count = Annotated[int, at_least(1)]
 Share = Annotated[float, between(0, 1)]
@@ -85,7 +95,12 @@ def _rules(kind: Any) -> tuple[bool, tuple[Rule, ...]]:
     others = [m for m in members if m is not NoneType]
     kinds = [_KINDS[others[0]]] if len(others) == 1 and others[0] in _KINDS else []
     # Ranges come before finiteness: what they say of NaN tells more.
-    return NoneType in members, (*kinds, *(r for r in rules if isinstance(r, Rule)), _FINITE)
+    return NoneType in members, (
+        *kinds,
+        *(r for r in rules if isinstance(r, Rule)),
+        _FINITE,
+        _IN_64_BITS,
+    )
 
 
 @functools.cache

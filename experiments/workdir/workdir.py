@@ -205,7 +205,7 @@ class Workdir:
         results = read_results(self.path)
         if results is None:
             return None
-        for name in ("steps", "seed"):
+        for name in ("seed", "steps"):
             here, there = self._fields.get(name), results.get(name)
             if here is None or there is None or here == there:
                 continue

@@ -1,5 +1,8 @@
 """Interrupts and damages real runs: `python -m tests.soak --kills 50 --terms 10 [--directory DIR]`.
 
+`--attack` instead tries hostile files, configs, data, models, arguments and answers, in a few minutes, and
+prints the table of docs/reliability.md.
+
 Ends with 0 where all of them went on to the very end of an uninterrupted run: same bits in parameters
 and optimiser, same data, same metrics, same samples.
 """
@@ -14,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .attack import run_attacks
 from .damage import REFUSED, SURVIVED, survive
 from .kills import soak
 from .runs import ROOT, Ending, start, whole_steps
@@ -59,9 +63,15 @@ def main() -> int:
     parser.add_argument("--damage-steps", type=int, default=8, help="of a damaged run (8)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
     parser.add_argument("--directory", type=Path, help="a new one is made, and kept, by default")
+    parser.add_argument("--attack", action="store_true", help="hostile input instead of signals")
+    parser.add_argument("--only", default="", help="with --attack: one class, by its beginning")
     flags = parser.parse_args()
     directory = flags.directory or Path(tempfile.mkdtemp(prefix="soak-"))
     directory.mkdir(parents=True, exist_ok=True)
+    if flags.attack:
+        wrong = run_attacks(directory, flags.seed, flags.only)
+        print(f"{len(wrong)} tries did not survive.")
+        return 1 if wrong else 0
     began = time.monotonic()
 
     def report(text: str) -> None:
