@@ -55,7 +55,7 @@ def read_template(name: str | os.PathLike) -> str:
       FileNotFoundError: there is neither.
       ValueError: it is empty, no text, or no regular file; or the directory's tokenizer has none.
     """
-    file = Path(name).expanduser()
+    file = local_path(name, "prompt.template")
     if file.is_dir():
         template = read_tokenizer(file).chat_template
         if not isinstance(template, str):
