@@ -78,7 +78,7 @@ _FINITE = Rule(
 )
 # Beyond it neither an array nor a float holds a whole number.
 _IN_64_BITS = Rule(
-    lambda x: not isinstance(x, numbers.Integral) or -(2**63) <= x < 2**63,
+    lambda x: not isinstance(x, numbers.Integral) or -(2**63) <= int(x) < 2**63,
     " must fit into 64 bits.",
 )
 
