@@ -15,6 +15,7 @@ from models.dtypes import DTYPES, dtype_name
 from models.huggingface.fields import REQUIRED, Fields
 from models.huggingface.rope_fields import read_rope, write_rope
 from models.huggingface.tables import FAMILIES, KNOWN, PINNED, PINNED_BY_FAMILY
+from models.rope import RopeScaling, YarnRopeScaling
 
 # Special tokens belong to generation, not to the model, but readers look for them in config.json.
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -74,12 +75,20 @@ def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
             tie_embeddings=fields.boolean("tie_word_embeddings", False),
             qkv_bias=family == "qwen2",
             qk_norm=family == "qwen3",
-            max_positions=max_positions,
+            max_positions=_stretched(max_positions, scaling),
             dtype=_dtype(fields),
         )
     except ValueError as error:
         message = str(error)
         raise error if message.startswith(source) else ValueError(f"{source}: {message}") from None
+
+
+def _stretched(max_positions: int, scaling: RopeScaling | None) -> int:
+    """The positions that there are: who follows Qwen2.5's recipe for YaRN leaves the old number."""
+    if not isinstance(scaling, YarnRopeScaling):
+        return max_positions
+    longest = scaling.factor * scaling.original_max_position_embeddings
+    return min(max(max_positions, round(longest)), 2**31 - 1)
 
 
 def _num_kv_heads(fields: Fields, family: str, num_heads: int) -> int:

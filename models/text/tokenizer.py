@@ -258,10 +258,11 @@ def encode_response(
     Raises:
       ValueError: the response thinks, and the prompt has closed an empty thinking; or as `encode`.
     """
-    if response.startswith("<think>"):
+    thinking = response.lstrip()
+    if thinking.startswith("<think>"):
         before = cast(str, tokenizer.decode(list(prompt)))
         if opens_thinking(tokenizer, prompt):
-            response = response.removeprefix("<think>")
+            response = thinking.removeprefix("<think>")
             response = response.removeprefix(before[len(before.rstrip()) :])
         elif before.rstrip().endswith("</think>"):
             raise ValueError(

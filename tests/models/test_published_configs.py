@@ -166,6 +166,17 @@ def test_rescalings(scaling, expected):
     assert config_from_json(config_to_json(old, "float32")) == old
 
 
+def test_yarn_lengthens_what_a_model_is_made_for():
+    """Qwen2.5 tells its users to add the rescaling and nothing else."""
+    assert read(max_position_embeddings=32768, rope_scaling=YARN).max_positions == 131072
+    assert read(max_position_embeddings=131072, rope_scaling=YARN).max_positions == 131072
+    assert read(max_position_embeddings=262144, rope_scaling=YARN).max_positions == 262144
+    linear = {"rope_type": "linear", "factor": 4.0}
+    assert read(max_position_embeddings=32768, rope_scaling=linear).max_positions == 32768
+    huge = config_from_json(config_to_json(read(rope_scaling={**YARN, "factor": 1e30}), "float32"))
+    assert huge.max_positions == 2**31 - 1
+
+
 def test_original_positions_may_stand_beside_the_rescaling():
     yarn = {"rope_type": "yarn", "factor": 4.0}
     config = read(original_max_position_embeddings=8192, rope_scaling=yarn)

@@ -125,10 +125,12 @@ def test_a_thinking_reference_behind_a_prompt_that_thinks():
     ids = [*prompt, *encode_response(opening, prompt, reference)]
     assert decode(opening, ids) == "1+1?:<think>\nso\n</think>\n2"
     assert encode_response(opening, prompt, "so") == encode(opening, "so")
+    assert encode_response(opening, prompt, " \n" + reference) == ids[len(prompt) :]
     prompt = render_prompt(closing, "1+1?")
     assert encode_response(closing, prompt, "2") == encode(closing, "2")
-    with pytest.raises(ValueError, match=r"set student\.thinking='on'"):
-        encode_response(closing, prompt, reference)
+    for spaces in ("", "\n ", "\t"):
+        with pytest.raises(ValueError, match=r"set student\.thinking='on'"):
+            encode_response(closing, prompt, spaces + reference)
     plain = build_chain_tokenizer()
     prompt = render_prompt(plain, "1+1?")
     assert decode(plain, encode_response(plain, prompt, reference)) == reference
