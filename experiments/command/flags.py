@@ -208,14 +208,18 @@ class _Parser(argparse.ArgumentParser):
         if self._config is not None:
             set_fields, rest = split_fields(rest)
         given, strays = self.parse_known_args(rest)
-        positional = [f for f in self._fields.values() if f.flag.positional]
-        for field in positional:
-            values = getattr(given, field.name)
-            strays += [
-                text
-                for text in map(str, values or () if field.many else [values])
-                if "=" in text and self._named(text.partition("=")[0]) is not None
-            ]
+        # A list would swallow what was to be a flag; some lists are of NAME=VALUE.
+        lists = [f for f in self._fields.values() if f.flag.positional or f.many]
+        for field in lists:
+            values = (
+                getattr(given, field.name) or () if field.many else [getattr(given, field.name)]
+            )
+            if field.flag.separator or "=" in (field.flag.metavar or ""):
+                continue
+            for text in map(str, values):
+                name, equals, _ = text.partition("=")
+                if equals and self._named(name) is not None:
+                    strays.append(text)
         if strays:
             self.error(self._stray(strays[0], given))
         missing = [f for n, f in self._fields.items() if f.required and getattr(given, n) is None]

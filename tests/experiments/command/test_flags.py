@@ -94,6 +94,7 @@ def test_help_says_meaning_default_and_choices(capsys):
         (["n=3", "--name=beta"], "n=3: this argument is stray; did you mean --n=3?"),
         (["here", "-n=3", "--name=beta"], "-n=3: this argument is stray; did you mean --n=3?"),
         (["here", "—n=3", "--name=beta"], "—n=3: this argument is stray; did you mean --n=3?"),
+        (["here", "--data", "a", "n=3"], "n=3: this argument is stray; did you mean --n=3?"),
         (["here", "--sede=3"], "--sede=3: there is no such flag; did you mean --seed=3?"),
         (["here", "--see=3"], "--see=3: there is no such flag; did you mean --seed=3?"),
         (["here", "--zzz"], "--zzz: there is no such flag."),
