@@ -1,7 +1,7 @@
 """The distillation loss of OPSD and ATESD: student and teacher on one text, behind two contexts.
 
-Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458). The logits
-of all tokens never exist at once (`distill.losses.chunked`).
+Per-sequence means over response tokens, averaged over sequences (ATESD, arXiv 2605.11458). The
+logits of all tokens never exist at once (`distill.losses.chunked`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class LossSettings:
     """What pulls the student towards the exposed teacher. The defaults are OPSD's, unclipped.
 
     Attributes:
-      divergence: `forward_kl` KL(teacher, student), `reverse_kl` or `jsd`, over the full vocabulary.
+      divergence: `forward_kl` KL(teacher, student), `reverse_kl` or `jsd`, over the full
+        vocabulary.
       jsd_beta: of `jsd`, as in `distill.losses.signal.Signal`.
       temperature: both models' logits are divided by it.
       clip: `none`; `summand`, every vocabulary entry's summand is capped from above before they are
@@ -99,7 +100,7 @@ def clipped_divergence(
 
 
 def groups_by_difficulty(difficulty_B: jax.Array, groups: int) -> jax.Array:
-    """Group of every row [B], int32: the batch, sorted, in parts whose sizes differ by at most 1."""
+    """Group of every row [B], int32: the sorted batch in parts whose sizes differ by at most 1."""
     rows = difficulty_B.shape[0]
     ranks = jnp.argsort(jnp.argsort(difficulty_B, stable=True), stable=True)
     return (ranks * groups // rows).astype(jnp.int32)
@@ -193,9 +194,12 @@ def row_difficulty(
     """What sorts rows into groups [B], more of it being harder; no gradient."""
     t = trajectories
     hidden = models.forward_hidden(
-        student_params, student_config, t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1],
+        student_params,
+        student_config,
+        t.tokens_BxT[:, :-1],
+        t.positions_BxT[:, :-1],
         t.segment_ids_BxT[:, :-1],
-    )  # fmt: skip
+    )
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
     student = readout(student_params, student_config, hidden)
     return _difficulty(student, t, references, settings, vocab)

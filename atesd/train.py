@@ -67,7 +67,7 @@ class ExposedBatch(flax.struct.PyTreeNode):
 
 
 class ExposedSums(flax.struct.PyTreeNode):
-    """A batch's loss: the mean over rows of means over tokens. A `distill.train.update.PartSums`."""
+    """A batch's loss: the mean over rows of means over tokens; see `update.PartSums`."""
 
     scores: RowScores
 
@@ -239,7 +239,7 @@ def ask_teacher(
     exposure_G: jax.Array,
     group_B: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """q of Eq. 8: the exposed teacher's mean log-probability of references, by group [G] and in all.
+    """q of Eq. 8, by group [G] and in all: the exposed teacher's mean log-probability of references.
 
     NaN for a group that has none of the rows that are asked about.
     """
@@ -281,25 +281,25 @@ def make_train_step(
         without its adapters, and no `teacher_params`: the base in the student's parameters.
       max_response: most tokens of a response.
       eos_id: the token that ends a reference where it is scored.
-      micro_batches: `distill.train.update.make_train_step`'s; groups and the mean over rows are those
-        of the whole batch. With several groups by confidence it costs one more forward pass.
+      micro_batches: `distill.train.update.make_train_step`'s; groups and the mean over rows are
+        those of the whole batch. With several groups by confidence it costs one more forward pass.
 
     Returns:
       The step. `teacher_params` are read where the teacher is frozen. `probe` is a fixed batch of
       held-out problems with responses of the initial student: every `hold` updates the student's
       NLL of its references is measured, and where `reward_loss = "probe"` the loss at
-      `probe_exposure`, too. It may be None where the policy does not learn. Metrics, besides those of
-      `distill.train.update.make_train_step` and `atesd.control.controller.observe`: `mismatch` (Eq. 4),
-      `disagreement`, `confidence`, `clipped`, `empty_responses`; where they are measured `probe_nll`
-      and `probe_loss`; with a learned policy `grounding_now` (q of this batch).
+      `probe_exposure`, too. It may be None where the policy does not learn. Metrics, besides those
+      of `distill.train.update.make_train_step` and `atesd.control.controller.observe`: `mismatch`
+      (Eq. 4), `disagreement`, `confidence`, `clipped`, `empty_responses`; where they are measured
+      `probe_nll` and `probe_loss`; with a learned policy `grounding_now` (q of this batch).
 
     Raises:
       ValueError: a teacher of another architecture that is not frozen.
     """
     if teacher.weights != "frozen" and teacher_config != student_config:
         raise ValueError(
-            f"exposed.weights={teacher.weights!r} is made of the student's weights, but the teacher "
-            "is another model. Use 'frozen'."
+            f"exposed.weights={teacher.weights!r} is made of the student's weights, but the "
+            "teacher is another model. Use 'frozen'."
         )
     plan = Plan(
         student_config,

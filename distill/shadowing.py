@@ -64,8 +64,8 @@ def _folder(spec: ModuleSpec | None) -> Path | None:
 def _find_behind_folders(name: str) -> ModuleSpec | None:
     """Our package, which comes before folders of its name wherever both are on the path.
 
-    An editable installation may not have its own place on the path: an import then finds the folder,
-    and never asks further. At the path's end it is in nobody's way.
+    An editable installation may not have its own place on the path: an import then finds the
+    folder, and never asks further. At the path's end it is in nobody's way.
     """
     if any(module.startswith(f"{name}.") for module in sys.modules):
         return importlib.util.find_spec(name)  # the folder is in use, as a package

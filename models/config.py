@@ -72,12 +72,12 @@ class ModelConfig:
       rope_scaling: how rotary positions are stretched beyond the context that the model was
         pretrained with, if they are.
       dtype: compute dtype of activations and matrix products, by name; `jnp.bfloat16` and its like
-        become their names. Norms, softmax and logits are float32 whatever it is; parameters keep the
-        dtype they were loaded in.
+        become their names. Norms, softmax and logits are float32 whatever it is; parameters keep
+        the dtype they were loaded in.
       remat: what the training forward pass recomputes per layer: `none`, `dots` (keeps matrix
         products without a batch dimension) or `full`.
-      attention: kernel of the training forward pass: `auto`, `xla`, `cudnn` (GPU) or `splash` (TPU);
-        see `models.attention.attention`.
+      attention: kernel of the training forward pass: `auto`, `xla`, `cudnn` (GPU) or `splash`
+        (TPU); see `models.attention.attention`.
       lora: adapters that the layers have, and which alone are trained. Without it any that the
         parameters hold are ignored, so that `replace(lora=None)` is the base of the same tree.
       mesh, rules: where the arrays live. With a mesh, activations are constrained to `rules`.

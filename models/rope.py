@@ -1,4 +1,4 @@
-"""Rotary positions (RoPE, arXiv 2104.09864), and the rescalings that stretch them over a longer text.
+"""Rotary positions (RoPE, arXiv 2104.09864), and rescalings that stretch them over longer texts.
 
 B rows, T tokens, H heads, Dh numbers per head, F = Dh / 2 frequencies.
 """
@@ -39,8 +39,8 @@ class LinearRopeScaling:
 class Llama3RopeScaling:
     """Llama 3.1's frequency-dependent interpolation (`rope_type: llama3`).
 
-    Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and those
-    between are interpolated linearly in the number of turns per original context.
+    Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and
+    those between are interpolated linearly in the number of turns per original context.
     """
 
     rope_type: ClassVar[str] = "llama3"
@@ -121,7 +121,7 @@ class YarnRopeScaling:
         return frequencies_F / self.factor * stretched + frequencies_F * (1 - stretched)
 
     def _index(self, turns: float, theta: float, count: int) -> float:
-        """The index, not a whole one, of the frequency that turns so often in the original context."""
+        """The index, not a whole one, of the frequency with so many turns in the old context."""
         wavelength = self.original_max_position_embeddings / (2 * math.pi * turns)
         return count * math.log(wavelength) / math.log(theta)
 

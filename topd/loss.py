@@ -1,9 +1,10 @@
 """L_OPD + lambda L_traj in one pass: a rollout and its windows are one row.
 
-TOPD (arXiv 2606.00305): L_traj = sum over i < K of KL(ytilde_i || p_S(. | c_i)). The states c_i of a
-window stand behind the rollout in its row. There a token attends to the rollout up to where its window
-opens, and to its own window: the prefix is run once however many windows it has, and the gradient
-flows through all of it. B rows, T tokens, W windows, K tokens of a window, N = W K, S = T - 1 + N.
+TOPD (arXiv 2606.00305): L_traj = sum over i < K of KL(ytilde_i || p_S(. | c_i)). The states c_i of
+a window stand behind the rollout in its row. There a token attends to the rollout up to where its
+window opens, and to its own window: the prefix is run once however many windows it has, and the
+gradient flows through all of it. B rows, T tokens, W windows, K tokens of a window, N = W K, S = T
+- 1 + N.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def window_inputs(trajectories: Trajectories, probe: Probe, targets: Targets) ->
 
 
 def window_sight(at_BxW: jax.Array, width: int, length: int) -> jax.Array:
-    """What the windows' states see [B, N, S]: the rollout before t - 1, and their window up to them.
+    """What windows' states see [B, N, S]: the rollout before t - 1, and their window up to them.
 
     Args:
       length: states of the rollout, T - 1.
@@ -128,9 +129,7 @@ def attend_in_windows(
     length = segment_ids_BxT.shape[1]
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        rollout = attention(
-            q[:, :length], k[:, :length], v[:, :length], segment_ids_BxT, config
-        )  # fmt: skip
+        rollout = attention(q[:, :length], k[:, :length], v[:, :length], segment_ids_BxT, config)
         keys, values = (jnp.swapaxes(x, 1, 2) for x in (k, v))
         windows = grouped_attention(q[:, length:], keys, values, sees_BxNxS)
         return jnp.concatenate([rollout, windows], axis=1)
@@ -151,7 +150,7 @@ def guided_loss(
     shares: tuple[float | jax.Array, float | jax.Array] = (1.0, 1.0),
     batch: BatchWeights | None = None,
 ) -> GuidedSums:
-    """The loss of a probed batch, or of some of its rows. The gradient runs through the student alone.
+    """The loss of a probed batch, or of some of its rows; it differentiates the student alone.
 
     Args:
       teacher_params: for their head; the teacher has read the rollouts in the probe.
@@ -184,20 +183,22 @@ def guided_loss(
         assert targets is not None and weights_N is not None
         more, extras = _windows(t, probe, targets, extras)
         attend = attend_in_windows(
-            segments, window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length),
+            segments,
+            window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length),
             student_config,
-        )  # fmt: skip
+        )
         inputs = tuple(jnp.concatenate(x, axis=1) for x in zip(inputs, more, strict=True))
         weights = jnp.concatenate([weights, weights_N * (shares[1] * settings.lambda_traj)], axis=1)
         teacher_hidden = jnp.pad(teacher_hidden, ((0, 0), (0, weights_N.shape[1]), (0, 0)))
         counts = {"guided_windows": jnp.sum(guided_BxW & probe.starts.valid_BxW)}
 
     student = readout(
-        student_params, student_config,
+        student_params,
+        student_config,
         models.forward_hidden(
             student_params, student_config, inputs[0], inputs[1], segments, attend
         ),
-    )  # fmt: skip
+    )
     teacher = readout(teacher_params, teacher_config, teacher_hidden)
 
     def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:
@@ -233,9 +234,7 @@ def _windows(
         """Zeros for the rollout's states, and x for the windows'."""
         return jnp.pad(x, ((0, 0), (length, 0)) + ((0, 0),) * (x.ndim - 2))
 
-    ids = jnp.broadcast_to(
-        targets.ids_BxWxK[..., None, :], targets.weights_BxWxKxK.shape
-    )  # fmt: skip
+    ids = jnp.broadcast_to(targets.ids_BxWxK[..., None, :], targets.weights_BxWxKxK.shape)
     count = targets.ids_BxWxK.shape[1] * targets.ids_BxWxK.shape[2]
     extras = {
         **{name: jnp.pad(x, ((0, 0), (0, count))) for name, x in extras.items()},

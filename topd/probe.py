@@ -53,7 +53,7 @@ class Probe(flax.struct.PyTreeNode):
       losses_BxW: the candidates' own losses, of the kind that `windows.candidates` names.
       divergence_BxW, median_B: the candidates' OPD loss, and the median of their rollout's; None
         unless losses are capped.
-      low_distance_RxV, low_valid_RxV: D_OT at low-loss positions, and whether there is one, V = 1;
+      low_distance_Rx1, low_valid_Rx1: D_OT at low-loss positions, and whether there is one;
         None where nothing is compared to it.
       teacher_hidden_BxTxD: what the teacher says of the rollouts, read through its head; T - 1
         states.
@@ -69,8 +69,8 @@ class Probe(flax.struct.PyTreeNode):
     losses_BxW: jax.Array
     divergence_BxW: jax.Array | None
     median_B: jax.Array | None
-    low_distance_RxV: jax.Array | None
-    low_valid_RxV: jax.Array | None
+    low_distance_Rx1: jax.Array | None
+    low_valid_Rx1: jax.Array | None
     teacher_hidden_BxTxD: jax.Array
 
 
@@ -242,8 +242,8 @@ def probe_at_width(
         losses_BxW=at_starts(scores_BxT),
         divergence_BxW=divergence,
         median_B=median,
-        low_distance_RxV=low_distance,
-        low_valid_RxV=low_valid,
+        low_distance_Rx1=low_distance,
+        low_valid_Rx1=low_valid,
         teacher_hidden_BxTxD=jnp.pad(theirs.hidden_BxTxD, (*padding, (0, 0))),
     )
 

@@ -1,4 +1,4 @@
-"""TOPD's train step: what windows are real divergences, and an update on the rollouts and on them."""
+"""TOPD's train step: which windows are real divergences; an update on rollouts and on them."""
 
 from __future__ import annotations
 
@@ -74,25 +74,35 @@ def make_train_step(
     """Builds the pure `train_step(state, teacher_params, batch) -> (state, metrics)`.
 
     It consumes rollouts and their probe, and never samples. `state.method_state` is that of
-    `init_method_state`. With the rule `transport` a batch's low-loss distances enter the buffer first, and
-    its windows are then compared with all that it holds. `micro_batches` is
-    `distill.train.update.make_train_step`'s; what concerns all rows, the threshold, the caps and the
-    counts of tokens and windows, is that of the whole batch.
+    `init_method_state`. With the rule `transport` a batch's low-loss distances enter the buffer
+    first, and its windows are then compared with all that it holds. `micro_batches` is
+    `distill.train.update.make_train_step`'s; what concerns all rows, the threshold, the caps and
+    the counts of tokens and windows, is that of the whole batch.
 
     Returns:
-      The step. Metrics, besides those of `distill.train.update.make_train_step` and `GuidedSums`: `windows`, a
-      count; `distance`, mean D_OT at candidates; `candidate_loss`, theirs; with the rule
-      `transport` `low_distance`, the mean over the buffer, `threshold` (0 as long as there is none) and
-      `high`, the share of the windows above it; and `gradient_ratio` where it is measured.
+      The step. Metrics, besides those of `distill.train.update.make_train_step` and `GuidedSums`:
+      `windows`, a count; `distance`, mean D_OT at candidates; `candidate_loss`, theirs; with the
+      rule `transport` `low_distance`, the mean over the buffer, `threshold` (0 as long as there is
+      none) and `high`, the share of the windows above it; and `gradient_ratio` where it is
+      measured.
     """
 
     def loss_fn(
         params: Params, teacher_params: Params, shares: tuple[float, float], rows: _Rows
     ) -> GuidedSums:
         return guided_loss(
-            params, student_config, teacher_params, teacher_config, rows.trajectories, rows.probe,
-            rows.guided_BxW, signal, settings, shares, rows.weights,
-        )  # fmt: skip
+            params,
+            student_config,
+            teacher_params,
+            teacher_config,
+            rows.trajectories,
+            rows.probe,
+            rows.guided_BxW,
+            signal,
+            settings,
+            shares,
+            rows.weights,
+        )
 
     update = distill.train.update.make_train_step(loss_fn, optimizer, student_config, micro_batches)
     gradient = distill.train.update.make_gradient(loss_fn, student_config, micro_batches)
@@ -121,9 +131,9 @@ def make_train_step(
         }
         guided = valid
         if settings.needs_low_losses:
-            assert probe.low_distance_RxV is not None and probe.low_valid_RxV is not None
+            assert probe.low_distance_Rx1 is not None and probe.low_valid_Rx1 is not None
             low = push(
-                here.low, probe.low_distance_RxV.reshape(-1), probe.low_valid_RxV.reshape(-1)
+                here.low, probe.low_distance_Rx1.reshape(-1), probe.low_valid_Rx1.reshape(-1)
             )
             here = here.replace(low=low)
             bound = threshold(low, settings.high_quantile, settings.min_buffer)
@@ -136,7 +146,7 @@ def make_train_step(
             }
         rows = _Rows(
             batch.trajectories,
-            probe.replace(low_distance_RxV=None, low_valid_RxV=None),
+            probe.replace(low_distance_Rx1=None, low_valid_Rx1=None),
             guided,
             batch_weights(batch.trajectories, probe, guided, settings),
         )

@@ -1,9 +1,9 @@
 """Divergences and their gradients from the sampled token alone, in nats.
 
-Everything is a function of log_ratio d = log q(y) - log p(y) [...] at a token y drawn from the student p
-itself (temperature 1, unfiltered); q is the teacher and u = exp(d). An f-divergence is
-D = E_p[f(u)]; its gradient is -E_p[A grad log p] with the advantage A = u f'(u) - f(u), to which
-any constant may be added. The three divergences are
+Everything is a function of log_ratio d = log q(y) - log p(y) [...] at a token y drawn from the
+student p itself (temperature 1, unfiltered); q is the teacher and u = exp(d). An f-divergence is D
+= E_p[f(u)]; its gradient is -E_p[A grad log p] with the advantage A = u f'(u) - f(u), to which any
+constant may be added. The three divergences are
 
   reverse KL  f = u - 1 - log u              A = log u
   forward KL  f = u log u - u + 1            A = u - 1

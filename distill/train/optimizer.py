@@ -24,8 +24,8 @@ class OptimizerSettings:
       schedule: `cosine` decay after the warm-up, or `constant`.
       warmup_fraction: share of all steps over which the rate rises linearly.
       b1, b2, eps, weight_decay: AdamW's.
-      decay: what `weight_decay` acts on: `matrices`, adapters among them, but no norm's scale and no
-        bias; or `all`.
+      decay: what `weight_decay` acts on: `matrices`, adapters among them, but no norm's scale and
+        no bias; or `all`.
       clip_norm: gradients are scaled down to this global norm; 0 is off.
       micro_batches: parts that a batch is cut into, one after the other; less memory, and the same
         update: see `distill.train.update.make_train_step`.
@@ -48,8 +48,8 @@ class OptimizerSettings:
         if self.schedule == "cosine" and self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 f"optimizer.final_learning_rate={self.final_learning_rate} is above the peak, "
-                f"optimizer.learning_rate={self.learning_rate}: the rate would rise to the end. Lower "
-                "it, or set optimizer.schedule='constant'."
+                f"optimizer.learning_rate={self.learning_rate}: the rate would rise to the "
+                "end. Lower it, or set optimizer.schedule='constant'."
             )
 
 
@@ -57,7 +57,9 @@ def make_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     """Learning rate by step. The first update has a rate above 0.
 
     Example:
-      >>> settings = OptimizerSettings(learning_rate=1e-3, final_learning_rate=1e-5, warmup_fraction=0.1)
+      >>> settings = OptimizerSettings(
+      ...     learning_rate=1e-3, final_learning_rate=1e-5, warmup_fraction=0.1
+      ... )
       >>> schedule = make_schedule(settings, steps=100)
       >>> [f"{schedule(step):.1e}" for step in (0, 10, 100)]
       ['9.1e-05', '1.0e-03', '1.0e-05']

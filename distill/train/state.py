@@ -57,8 +57,8 @@ def holds_adapters(params: Any) -> bool:
 def trained(params: Any) -> Any:
     """What trains of a tree like the parameters: all of it, or where there are adapters they alone.
 
-    An `optax.MaskedNode` stands in for what is frozen: transformations pass it by, and masks and labels
-    made for the whole tree still fit.
+    An `optax.MaskedNode` stands in for what is frozen: transformations pass it by, and masks and
+    labels made for the whole tree still fit.
     """
     if not holds_adapters(params):
         return params

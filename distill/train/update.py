@@ -18,7 +18,7 @@ Metrics = dict[str, jax.Array]
 
 
 class Sums(Protocol):
-    """What a loss returns: a pytree of sums and counts, divided once. See `distill.losses.trajectory_loss.LossSums`."""
+    """A loss as a pytree of sums and counts, divided once: `LossSums` of `trajectory_loss`, say."""
 
     @property
     def mean(self) -> jax.Array:
@@ -86,8 +86,8 @@ def make_gradient(
 ) -> Callable[..., tuple[Any, Any]]:
     """Builds `gradient(params, *inputs) -> (sums, gradients)`, the gradients those of what trains.
 
-    The arguments are those of `make_train_step`. Where `params` hold adapters, gradients are a tree as
-    `distill.train.state.trained` gives it, and the base is not differentiated.
+    The arguments are those of `make_train_step`. Where `params` hold adapters, gradients are a tree
+    as `distill.train.state.trained` gives it, and the base is not differentiated.
     """
     if micro_batches < 1:
         raise ValueError(f"optimizer.micro_batches={micro_batches} must be at least 1.")
@@ -156,14 +156,15 @@ def make_train_step(
     The function is pure: jit it with shardings of your own, and donate the state if you no longer
     need it.
 
-    Where the parameters hold adapters (`models.add_adapters`) they alone train, whatever the optimizer
-    is: the base has no gradient, counts in no norm, does not decay, and stays bit for bit as it was.
+    Where the parameters hold adapters (`models.add_adapters`) they alone train, whatever the
+    optimizer is: the base has no gradient, counts in no norm, does not decay, and stays bit for
+    bit as it was.
 
-    A batch that is no good changes nothing but `state.step`, which counts batches: where the loss, the
-    gradient's norm, or anything that the update would leave in the parameters or in the optimizer's
-    state, is not finite (`skipped`), and where the gradient is zero everywhere, because no token
-    trains or no group has a signal (`idle`), parameters and optimizer stay bit for bit as they were.
-    Momentum, weight decay and the optimizer's schedule wait for the next good batch.
+    A batch that is no good changes nothing but `state.step`, which counts batches: where the loss,
+    the gradient's norm, or anything that the update would leave in the parameters or in the
+    optimizer's state, is not finite (`skipped`), and where the gradient is zero everywhere, because
+    no token trains or no group has a signal (`idle`), parameters and optimizer stay bit for bit as
+    they were. Momentum, weight decay and the optimizer's schedule wait for the next good batch.
 
     Args:
       loss_fn: `loss_fn(params, *inputs)` returns sums and counts; the step differentiates their
@@ -171,9 +172,9 @@ def make_train_step(
       optimizer: any optax transformation.
       config: the student's. On its mesh gradients are pinned to where their parameters lie.
       micro_batches: parts of the batch, the last of the inputs, whose leaves have rows first. They
-        are run one after the other and their sums added up, then divided once: less memory, the same
-        update up to rounding. A part are every so many-th rows. With several, `loss_fn` must return
-        `PartSums`.
+        are run one after the other and their sums added up, then divided once: less memory, the
+        same update up to rounding. A part are every so many-th rows. With several, `loss_fn` must
+        return `PartSums`.
       join: the batch's sums of those of its parts, whose arrays it is given stacked [parts, ...].
 
     Returns:
@@ -183,8 +184,8 @@ def make_train_step(
 
     Raises:
       ValueError: fewer than one micro-batch; when the step is traced, rows that do not divide, a
-        config whose `lora` is not what the parameters hold, or an optimizer's state that is not that
-        of `distill.train.state.create_state`.
+        config whose `lora` is not what the parameters hold, or an optimizer's state that is not
+        that of `distill.train.state.create_state`.
 
     Example:
       >>> import jax
@@ -199,7 +200,8 @@ def make_train_step(
       >>> ones = jnp.ones((1, 4), jnp.int32)
       >>> trajectories = Trajectories(
       ...     tokens_BxT=5 * ones, source_BxT=2 * ones, likelihood_weights_BxT=1.0 * ones,
-      ...     divergence_weights_BxT=0.0 * ones, positions_BxT=jnp.arange(4)[None], segment_ids_BxT=ones,
+      ...     divergence_weights_BxT=0.0 * ones, positions_BxT=jnp.arange(4)[None],
+      ...     segment_ids_BxT=ones,
       ... )
       >>> optimizer = optax.sgd(1e-3)
       >>> step = jax.jit(make_train_step(lambda p, t: trajectory_loss(p, config, t), optimizer))

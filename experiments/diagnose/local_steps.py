@@ -69,7 +69,7 @@ def find_prefixes(
     for round_ in range(max(1, len(source) // batch_size)):
         trajectories, record, _ = recipe(params, next(batches), 1, round_)
         text, p = jax.device_get((trajectories.tokens_BxT, record["probe"]))
-        lows.append(p.low_distance_RxV[p.low_valid_RxV])
+        lows.append(p.low_distance_Rx1[p.low_valid_Rx1])
         b, w = np.nonzero(p.starts.valid_BxW)
         found = (
             p.starts.at_BxW,
@@ -133,8 +133,8 @@ def make_local_steps(
             losses_BxW=nothing,
             divergence_BxW=None,
             median_B=None,
-            low_distance_RxV=None,
-            low_valid_RxV=None,
+            low_distance_Rx1=None,
+            low_valid_Rx1=None,
             teacher_hidden_BxTxD=models.forward_hidden(theirs, teacher, row.tokens_BxT[:, :-1]),
         )
 

@@ -68,8 +68,8 @@ def load_pretrained(
 
     Args:
       path: directory with config.json and model.safetensors, or an index and its shards.
-      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; as on disk by default.
-        `config.dtype`, which the model computes in, is set to the same.
+      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; as on disk by
+        default. `config.dtype`, which the model computes in, is set to the same.
       mesh: places every array by its `NamedSharding`; a process reads only its own parts.
       rules: logical-axis rules on that mesh; `ModelConfig`'s by default.
 

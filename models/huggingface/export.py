@@ -57,8 +57,8 @@ def save_pretrained(
     """Writes a model as a Hugging Face directory that transformers, and we, can load.
 
     The directory appears under its name only when it is complete, and an empty one is filled at
-    once. A checkpoint that is already there is replaced; a directory with anything else in it is left
-    alone.
+    once. A checkpoint that is already there is replaced; a directory with anything else in it is
+    left alone.
 
     Args:
       params: as in `declare(config)`; every shard must be addressable from this process. The
@@ -69,8 +69,8 @@ def save_pretrained(
       dtype: what the arrays are cast to, as "bfloat16" or `jnp.bfloat16`; as they are by default.
       max_shard_bytes: weights beyond this many bytes are split over files, with an index. A
         single larger tensor has a file of its own.
-      texts: further files by name, such as a model card, each in place of one that comes along; None
-        keeps a file from coming along.
+      texts: further files by name, such as a model card, each in place of one that comes along;
+        None keeps a file from coming along.
 
     Raises:
       ValueError: the parameters are not those of `config`, no family of transformers is, or there

@@ -9,7 +9,7 @@ REQUIRED = object()
 
 
 class Fields:
-    """Reads fields of `values`; every method raises ValueError with the file, the field and its value.
+    """Reads fields of `values`; a ValueError of any method has file, field and value.
 
     Attributes:
       values: the object's fields.

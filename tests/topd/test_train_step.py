@@ -50,7 +50,7 @@ def test_windows_above_the_running_threshold_are_guided():
     held: list[float] = []
     for before, batch, metrics in history:
         probe = batch.probe
-        held += np.asarray(probe.low_distance_RxV)[np.asarray(probe.low_valid_RxV)].tolist()
+        held += np.asarray(probe.low_distance_Rx1)[np.asarray(probe.low_valid_Rx1)].tolist()
         latest = held[-RULE.buffer :]
         bound = np.quantile(np.float32(latest), 0.75) if len(latest) >= 4 else np.inf
         valid = np.asarray(probe.starts.valid_BxW)
@@ -84,7 +84,7 @@ def test_the_ratio_of_gradients_is_measured_now_and_then():
     before, batch, _ = history[2]
     held = before.method_state["near_future"].low
     lows = np.asarray(held.values_N)[: int(held.count)]
-    new = np.asarray(batch.probe.low_distance_RxV)[np.asarray(batch.probe.low_valid_RxV)]
+    new = np.asarray(batch.probe.low_distance_Rx1)[np.asarray(batch.probe.low_valid_Rx1)]
     bound = np.quantile(np.concatenate([lows, new])[-RULE.buffer :], 0.75)
     guided = batch.probe.starts.valid_BxW & (batch.probe.distance_BxW > bound)
 

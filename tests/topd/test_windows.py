@@ -100,7 +100,7 @@ def test_a_window_does_not_depend_on_the_batch_or_on_other_windows():
     fewer = tp.probe(0, one)[1]
     for name in ("student_BxWxK", "teacher_BxWxK"):
         np.testing.assert_array_equal(getattr(probe, name)[:, :1], getattr(fewer, name))
-    np.testing.assert_array_equal(probe.low_distance_RxV, fewer.low_distance_RxV)
+    np.testing.assert_array_equal(probe.low_distance_Rx1, fewer.low_distance_Rx1)
     order = np.array([4, 0, 2, 5, 3, 1])
     turned = tp.prober(SAMPLED)(
         PARAMS, TEACHER_PARAMS, jax.tree.map(lambda x: x[order], trajectories), order, KEY
@@ -247,13 +247,13 @@ def test_losses_of_candidates_are_those_of_the_text():
 
 def test_low_windows_are_opened_in_the_first_rows_and_only_where_they_are_compared():
     probe = tp.probe(0)[1]
-    assert probe.low_distance_RxV.shape == (4, 1)
-    assert np.asarray(probe.low_valid_RxV[:, 0]).tolist() == [True, False, True, True]
+    assert probe.low_distance_Rx1.shape == (4, 1)
+    assert np.asarray(probe.low_valid_Rx1[:, 0]).tolist() == [True, False, True, True]
     every = tp.probe(0, dataclasses.replace(WINDOWS, low_rows=0))[1]
-    np.testing.assert_allclose(every.low_distance_RxV[:4], probe.low_distance_RxV, atol=1e-6)
-    assert every.low_distance_RxV.shape == (6, 1)
+    np.testing.assert_allclose(every.low_distance_Rx1[:4], probe.low_distance_Rx1, atol=1e-6)
+    assert every.low_distance_Rx1.shape == (6, 1)
     none = tp.probe(0, WINDOWS, TransportSettings(), GuidanceSettings(rule="loss"))[1]
-    assert none.low_distance_RxV is None and none.low_valid_RxV is None
+    assert none.low_distance_Rx1 is None and none.low_valid_Rx1 is None
     np.testing.assert_array_equal(none.distance_BxW, probe.distance_BxW)
 
 
