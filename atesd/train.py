@@ -239,7 +239,7 @@ def ask_teacher(
     exposure_G: jax.Array,
     group_B: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """q of Eq. 8, by group [G] and in all: the exposed teacher's mean log-probability of references.
+    """q of Eq. 8, by group [G] and in all: the exposed teacher's mean log-probability of texts.
 
     NaN for a group that has none of the rows that are asked about.
     """
