@@ -26,6 +26,22 @@ DEFAULT_TEMPLATE = (
 _SENTINEL = "\ue0f0reference\ue0f1"
 
 
+def check_template(template: str) -> None:
+    """Checks that a teacher's message shows the problem, and the reference once.
+
+    Raises:
+      ValueError: says what is missing.
+    """
+    if "{problem}" not in template:
+        raise ValueError(f"exposure.template={template!r} does not contain '{{problem}}'.")
+    places = template.count("{reference}")
+    if places != 1:
+        raise ValueError(
+            f"exposure.template={template!r} contains '{{reference}}' {places} times; "
+            "the reference is shown once."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class ExposedPrompts:
     """Builds the pieces of a teacher's context from a problem and its worked solution.
@@ -51,14 +67,7 @@ class ExposedPrompts:
     thinking: str = "default"
 
     def __post_init__(self):
-        if "{problem}" not in self.template:
-            raise ValueError(f"exposure.template={self.template!r} does not contain '{{problem}}'.")
-        places = self.template.count("{reference}")
-        if places != 1:
-            raise ValueError(
-                f"exposure.template={self.template!r} contains '{{reference}}' {places} times; "
-                "the reference is shown once."
-            )
+        check_template(self.template)
         # What can be wrong with the rest shows now.
         render_prompt(
             self.tokenizer, "1", chat=self.chat, system=self.system, thinking=self.thinking

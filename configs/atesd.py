@@ -19,7 +19,7 @@ ATESD (2605.11458), mean of AIME24, AIME25 and HMMT25 (Average@12) for Qwen3-1.7
 52.22, short delay 56.11, without G_gt 58.06, full 59.17; fixed .5 57.44, random 54.94.
 
 For a model of your own set `student.path`, the data (with references), `exposure.template` to
-`atesd.prompts.DEFAULT_TEMPLATE` or your own text, and the widths. OPSD's settings:
+`opsd` (`atesd.prompts.DEFAULT_TEMPLATE`) or your own text, and the widths. OPSD's settings:
 learning rate 5e-6, clip_norm .1, rollouts of 1024 tokens at temperature 1.1, top-p .95, top-k 20,
 `loss.temperature` 1.1, `loss.clip` summand at .05, 100 updates of 32 rollouts.
 """

@@ -14,16 +14,6 @@ import ml_collections
 BOXED = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 # What no training set may hold.
 HELD_OUT = ("aime24", "aime25", "hmmt25", "math500")
-# What OPSD's teacher reads: `atesd.prompts.DEFAULT_TEMPLATE`.
-OPSD_TEMPLATE = (
-    "{problem}\n\n"
-    "--- A worked solution, perhaps shortened ---\n"
-    "{reference}\n"
-    "--- End of the worked solution ---\n\n"
-    "Read the worked solution until you see why it is right. Then put it aside and derive the "
-    "answer on your own, step by step and in your own words, as if you had never seen it: do not "
-    "mention it. Put your final answer in \\boxed{}."
-)
 OPSD_CLIP = {"1_7b": 0.05, "4b": 0.05, "8b": 0.06}
 ATESD_SIZES = {"1_7b": "Qwen3-1.7B", "4b": "Qwen3-4B", "8b": "Qwen3-8B"}
 
@@ -157,7 +147,7 @@ def atesd_qwen3(config: ml_collections.ConfigDict, size: str) -> None:
     )
     config.exposure.update(
         {
-            "template": OPSD_TEMPLATE,
+            "template": "opsd",
             "unit": "sentence",
             "max_head": 2048,
             "max_reasoning": 8192,

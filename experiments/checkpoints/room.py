@@ -6,17 +6,17 @@ import errno
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 
 import models
+from experiments.config.sections import CheckpointSettings
 
 # AdamW keeps two numbers as large as every one that trains.
 _MOMENTS = 2
 
 
-def check_room(config: Any, student: models.ModelConfig, directory: Path) -> None:
+def check_room(settings: CheckpointSettings, student: models.ModelConfig, directory: Path) -> None:
     """Raises where the checkpoints to come would not fit beside what else is on the disk.
 
     A checkpoint holds at least parameters and moments in float32; `checkpoint.max_to_keep` of them
@@ -37,7 +37,7 @@ def check_room(config: Any, student: models.ModelConfig, directory: Path) -> Non
         4 * math.prod(x.shape) * (1 + _MOMENTS * train)
         for x, train in zip(jax.tree.leaves(arrays), trains, strict=True)
     )
-    count = config.checkpoint.max_to_keep + bool(config.checkpoint.keep_best) + 1
+    count = settings.max_to_keep + bool(settings.keep_best) + 1
     there = sum(p.stat().st_size for p in directory.rglob("*") if p.is_file())
     free = shutil.disk_usage(directory if directory.exists() else directory.parent).free
     needed = max(0, count * each - there)
@@ -45,7 +45,7 @@ def check_room(config: Any, student: models.ModelConfig, directory: Path) -> Non
         raise OSError(
             errno.ENOSPC,
             f"{directory} needs room for {count} checkpoints of {_size(each)} (checkpoint.max_to_keep="
-            f"{config.checkpoint.max_to_keep}, keep_best={config.checkpoint.keep_best}, and the one "
+            f"{settings.max_to_keep}, keep_best={settings.keep_best}, and the one "
             f"being written): {_size(needed)} more, and {_size(free)} are free. Make room, lower "
             "checkpoint.max_to_keep, or use a --workdir on another disk",
         )

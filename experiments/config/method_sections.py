@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import atesd
+from atesd.prompts import DEFAULT_TEMPLATE, check_template
 from experiments.config.sections import NonNegative, Thinking, TopP
 from models.checks import Count, Share, Temperature, at_least, check, one_of
 from models.decoding.sampling import Sampling
 
+# A name for the template that OPSD's paper describes.
+OPSD = "opsd"
 Unit = Annotated[str, one_of("sentence", "token")]
 
 
@@ -162,6 +165,16 @@ class PolicySettings:
         """The fields that a policy reads."""
         return ("policy", "loss", "max_total", *POLICY_FIELDS[policy])
 
+    @property
+    def student_sampling(self) -> Sampling:
+        """Without a bound on the vocabulary."""
+        return Sampling(self.student_temperature, top_p=self.student_top_p)
+
+    @property
+    def teacher_sampling(self) -> Sampling:
+        """Without a bound on the vocabulary."""
+        return Sampling(self.teacher_temperature)
+
     def read(self) -> dict[str, Any]:
         """The fields that the policy reads, by name."""
         return {name: getattr(self, name) for name in self.fields_of(self.policy)}
@@ -172,7 +185,8 @@ class ExposureSettings:
     """What the teacher reads.
 
     Attributes:
-      template: the user's message, with `{reference}` once and `{problem}` at least once.
+      template: the user's message, with `{reference}` once and `{problem}` at least once; or `opsd`
+        for `atesd.prompts.DEFAULT_TEMPLATE`.
       unit: where the reasoning may be cut: behind a `sentence`, or behind any `token`.
       thinking: the chat template's switch in the teacher's context: `default`, `on` or `off`.
       max_head: most tokens of the context before the reference's reasoning.
@@ -194,27 +208,16 @@ class ExposureSettings:
 
     def __post_init__(self):
         check(self, "exposure")
-        check_exposed_template(self.template)
+        check_template(self.message)
+
+    @property
+    def message(self) -> str:
+        """The user's message, whatever it is called."""
+        return DEFAULT_TEMPLATE if self.template == OPSD else self.template
 
     @property
     def widths(self) -> atesd.ReferenceWidths:
         """Of the pieces of a context."""
         return atesd.ReferenceWidths(
             self.max_head, self.max_reasoning, self.max_answer, self.max_tail
-        )
-
-
-def check_exposed_template(template: str) -> None:
-    """Raises where a teacher's message does not show the problem, and the reference once.
-
-    Raises:
-      ValueError: says what is missing.
-    """
-    if "{problem}" not in template:
-        raise ValueError(f"exposure.template={template!r} does not contain '{{problem}}'.")
-    places = template.count("{reference}")
-    if places != 1:
-        raise ValueError(
-            f"exposure.template={template!r} contains '{{reference}}' {places} times; "
-            "the reference is shown once."
         )

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.config.tree import Config
 from experiments.evaluate.evaluation import evaluate
 from experiments.evaluate.settings import EvaluationSettings
 from experiments.machine.interruption import check
+from experiments.pair.model import Model
 from experiments.pair.pair import Pair
 from experiments.tasks.example import Example
-from models import ModelConfig
-from models.parameters import Params
 
 
 def measure(
-    config: Any,
+    config: Config,
     pair: Pair,
-    params: Params,
-    architecture: ModelConfig,
+    model: Model,
     examples: Sequence[Example],
     samples: int | None = None,
     as_teacher: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A summary and every graded sample, as `evaluate` gives them, by `config.evaluation`.
+    """A summary and every graded sample, as `evaluate` gives them, by the config's `evaluation`.
 
     Args:
+      model: the one that answers.
       samples: per problem, in place of the config's.
       as_teacher: with the teacher's prompts instead of the student's.
 
@@ -42,9 +42,10 @@ def measure(
         answer=e.answer,
         seed=config.seed,
     )
+    assert model.params is not None
     return evaluate(
-        params,
-        architecture,
+        model.params,
+        model.config,
         pair.tokenizer,
         examples,
         settings,

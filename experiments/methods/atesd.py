@@ -29,12 +29,13 @@ from atesd.references import ReferenceTokens
 from distill.train.sharding import check_rows
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.settings import read_settings
+from experiments.config.tree import AtesdConfig
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.machine.processes import place_rows
+from experiments.pair.model import Model
 from experiments.pair.pair import Pair, start_student, with_initial_student
-from experiments.rollouts.own_samples import OwnSamples, RolloutSettings
+from experiments.rollouts.own_samples import OwnSamples
 from experiments.rollouts.recipe import TrainStep
 from experiments.tasks.example import Example
 from models.parameters import Params
@@ -43,90 +44,32 @@ from models.parameters import Params
 _PROBE_ROUND, _CONTROLLER_ROUND = 2**31 - 1, 2**31 - 2
 
 
-@dataclasses.dataclass(frozen=True)
-class ExposureSettings:
-    """What the teacher reads.
-
-    Attributes:
-      template, unit, max_reasoning: as in `ExposedPrompts`.
-      thinking: the chat template's switch in the teacher's context: `default`, `on` or `off`. The
-        student's is `student.thinking`.
-      max_head, max_answer, max_tail: most tokens of the context before the reference's reasoning,
-        of the answer, and behind it.
-      probe_size: held-out problems of the probe batch, the first of `data.validation`; 0 for none,
-        where no policy learns.
-    """
-
-    template: str
-    unit: str
-    thinking: str
-    max_head: int
-    max_reasoning: int
-    max_answer: int
-    max_tail: int
-    probe_size: int
-
-    def __post_init__(self):
-        for name in ("max_head", "max_reasoning", "max_answer", "max_tail"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"exposure.{name}={getattr(self, name)} must be at least 1.")
-        if self.probe_size < 0:
-            raise ValueError(f"exposure.probe_size={self.probe_size} must be 0 (none) or more.")
-
-    @property
-    def widths(self) -> atesd.ReferenceWidths:
-        """Of the pieces of a context."""
-        return atesd.ReferenceWidths(
-            self.max_head, self.max_reasoning, self.max_answer, self.max_tail
-        )
-
-
 class AtesdRecipe(OwnSamples):
     """The student's rollouts, and an exposed teacher."""
 
-    section = "rollout"
     own_context = True
 
-    def __init__(self, config: Any, pair: Pair):
-        if config.synthesis.mode != "online":
-            raise ValueError(
-                f"synthesis.mode={config.synthesis.mode!r} with method='atesd': it distils on the "
-                "student's own fresh rollouts. Use 'online'."
-            )
-        self.loss = read_settings(atesd.LossSettings, config, "loss")
-        self.controller = read_settings(atesd.ControllerSettings, config, "controller")
-        self.teacher = read_settings(atesd.TeacherSettings, config, "exposed")
-        self.exposure = read_settings(ExposureSettings, config, "exposure")
-        rollout = read_settings(RolloutSettings, config, "rollout")
-        if pair.teacher_config is not None and self.teacher.weights != "frozen":
-            raise ValueError(
-                f"exposed.weights={self.teacher.weights!r} with a teacher section: the teacher has "
-                "the student's own weights and nothing reads the other model. Remove the section, "
-                "or use 'frozen'."
-            )
-        if pair.teacher_config is None:
+    def __init__(self, config: AtesdConfig, pair: Pair):
+        self.loss, self.controller = config.loss, config.controller
+        self.teacher, self.exposure = config.exposed, config.exposure
+        if pair.teacher is None:
             # Self-distillation: a frozen teacher is the student as it starts.
             pair = (
-                with_initial_student(pair, config)
+                with_initial_student(pair, config.seed)
                 if self.teacher.weights == "frozen"
-                else dataclasses.replace(pair, teacher_config=pair.student_config)
+                else dataclasses.replace(pair, teacher=Model(None, pair.student_config))
             )
-        super().__init__(config, pair, rollout.sampling, rollout.max_total, "divergence")
+        super().__init__(config, pair, config.rollout.sampling, "divergence")
         self._prompts = ExposedPrompts(
             pair.tokenizer,
             self.exposure.max_reasoning,
-            self.exposure.template,
+            self.exposure.message,
             self.exposure.unit,
             config.prompt.chat,
             config.prompt.system,
             self.exposure.thinking,
         )
         check_rows("exposure.probe_size", self.exposure.probe_size, pair.mesh)
-        if not self.exposure.probe_size and self.controller.policy == "learned":
-            raise ValueError(
-                "exposure.probe_size=0 with controller.policy='learned': the policy sees the "
-                "student's NLL of the probe's references. Use for example 32."
-            )
         self._held_out = self._read_probe() if self.exposure.probe_size else None
 
     def training_inputs(
@@ -182,12 +125,8 @@ class AtesdRecipe(OwnSamples):
     def _read_probe(self) -> tuple[PromptBatch, atesd.References]:
         """Held-out problems."""
         config, size = self.config, self.exposure.probe_size
-        if not config.data.validation.name:
-            raise ValueError(
-                "data.validation.name is empty: the probe batch is made of held-out problems. Name "
-                "a data set."
-            )
-        source = load_source(config.data.validation)
+        assert config.data.validation is not None
+        source = load_source(config.data.validation.spec)
         if len(source) < size:
             raise ValueError(
                 f"exposure.probe_size={size}, but data.validation has {len(source)} problems."
@@ -209,5 +148,7 @@ class AtesdRecipe(OwnSamples):
         if self._held_out is None:
             return None
         batch, references = self._held_out
-        trajectories, _, _ = self(start_student(self.pair, self.config), batch, 1, _PROBE_ROUND)
+        trajectories, _, _ = self(
+            start_student(self.pair, self.config.seed), batch, 1, _PROBE_ROUND
+        )
         return place_rows(atesd.ExposedBatch(trajectories, references), self.pair.mesh)

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 import models
-from distill.train.optimizer import OptimizerSettings, make_optimizer, make_schedule
+from distill.train.optimizer import make_optimizer, make_schedule
 from distill.train.sharding import check_rows, state_shardings, whole
 from distill.train.state import TrainState, create_state
-from experiments.config.settings import read_settings
+from experiments.config.tree import Config
 from experiments.machine.processes import place_rows
 from experiments.pair.pair import Pair
 from models.parameters import Params
@@ -19,14 +19,12 @@ from models.parameters import Params
 class Base:
     """A method's optimiser and state. Subclasses add batches and the step."""
 
-    def __init__(self, config: Any, pair: Pair):
-        self.config, self.pair = config, pair
+    def __init__(self, config: Config, pair: Pair):
+        self.pair, settings = pair, config.optimizer
         check_rows("batch_size", config.batch_size, pair.mesh)
-        parts = config.optimizer.micro_batches
-        if parts > 1 and not config.batch_size % parts:
-            rows = config.batch_size // parts
+        if settings.micro_batches > 1:
+            rows = config.batch_size // settings.micro_batches
             check_rows("batch_size / optimizer.micro_batches", rows, pair.mesh)
-        settings = read_settings(OptimizerSettings, config, "optimizer")
         self.schedule = make_schedule(settings, config.steps)
         self.optimizer = make_optimizer(settings, config.steps)
 

@@ -1,6 +1,6 @@
 """The published baselines as recipes: a policy that writes the text, and a loss on all of it.
 
-`config.rollout` says who writes (`policy`) and what response tokens train for (`loss`):
+`rollout` in a config says who writes (`policy`) and what response tokens train for (`loss`):
 
     teacher   teacher's traces; with likelihood, SFT on them
     rft       the student's own samples, kept where the answer is right (offline)
@@ -11,8 +11,8 @@
 
 Offline (`synthesis.mode`), `trajectories_per_prompt` texts of a prompt are sampled once, with the
 initial weights, and are the same in every epoch, as in a data set. Online a prompt gets fresh ones
-whenever it comes up, GKD's teacher included. With `loss = "divergence"`, `config.signal` holds the
-fields of `distill.losses.signal.Signal`; with `likelihood` there is no such section.
+whenever it comes up, GKD's teacher included. With `loss = "divergence"`, `signal` holds the fields
+of `distill.losses.signal.Signal`; with `likelihood` there is no such section.
 """
 
 from __future__ import annotations
@@ -26,18 +26,13 @@ import numpy as np
 import optax
 
 import distill.train.update
-from distill.losses.signal import Signal
 from distill.losses.trajectory_loss import LossSums, trajectory_loss
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
+from experiments.config.tree import DistillationConfig
 from experiments.grading import verdict
 from experiments.pair.pair import Pair
-from experiments.rollouts.policies import (
-    SOURCES,
-    check_mode,
-    check_rollout,
-    make_policy,
-)
+from experiments.rollouts.policies import SOURCES, make_policy
 from experiments.rollouts.recipe import Recipe, TrainStep
 from experiments.tasks.example import Example
 from mixtures.mixing import on_policy_rows
@@ -47,31 +42,19 @@ from models.parameters import Params
 class DistillationRecipe(Recipe):
     """One policy, one loss."""
 
-    section = "rollout"
-
-    def __init__(self, config: Any, pair: Pair):
+    def __init__(self, config: DistillationConfig, pair: Pair):
         super().__init__(config, pair)
-        rollout = dict(config.rollout)
-        check_rollout(rollout)
-        self.policy = rollout["policy"]
-        check_mode(self.policy, config.synthesis.mode)
+        rollout, self.signal = config.rollout, config.signal
+        self.policy, self._share = rollout.policy, rollout.on_policy_share
         self.sources = SOURCES.get(self.policy, (Source.STUDENT, Source.TEACHER))
         self.selects = self.needs_answer = self.policy == "rft"
-        self.max_total = rollout["max_total"]
-        self.signal = _read_signal(config)
-        if pair.teacher_config is None and (self.signal or self.policy != "rft"):
-            raise ValueError(
-                f"rollout.policy={self.policy!r} with rollout.loss={rollout['loss']!r} needs a "
-                "teacher: set teacher.path."
-            )
         self._write, self.slots = make_policy(rollout, pair)
 
     def writers(self, sample_ids: np.ndarray, key: jax.Array) -> np.ndarray:
         """GKD's coins: 0 the student, 1 the teacher."""
         if len(self.slots) == 1:
             return super().writers(sample_ids, key)
-        share = self.config.rollout.on_policy_share
-        return 1 - np.asarray(on_policy_rows(share, key, jnp.asarray(sample_ids)), np.int32)
+        return 1 - np.asarray(on_policy_rows(self._share, key, jnp.asarray(sample_ids)), np.int32)
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, dict[str, Any]]:
         """The policy's text; the record are arrays [B]."""
@@ -132,60 +115,3 @@ class DistillationRecipe(Recipe):
                     for name in ("likelihood_weights", "divergence_weights"):
                         line[name] = [0.0] * len(line[name])
         return lines
-
-
-def _read_signal(config: Any) -> Signal | None:
-    """`config.signal`; None where the loss is the likelihood.
-
-    Raises:
-      ValueError: it is missing or idle; a field is unknown or out of range; or it takes the student's
-        own samples for granted where the rollout gives others.
-    """
-    rollout = config.rollout
-    if rollout.loss == "likelihood":
-        if "signal" in config:
-            raise ValueError(
-                "signal: rollout.loss='likelihood' reads no divergence. Remove the section, or set "
-                "rollout.loss='divergence'."
-            )
-        return None
-    if "signal" not in config:
-        raise ValueError(
-            "signal is missing: rollout.loss='divergence' reads the fields of distill.Signal."
-        )
-    fields = dict(config.signal)
-    unknown = sorted(set(fields) - set(Signal.__dataclass_fields__))
-    if unknown:
-        raise ValueError(
-            f"signal.{unknown[0]}: there is no such field; there are "
-            f"{', '.join(Signal.__dataclass_fields__)}."
-        )
-    signal = Signal(**fields)
-    if signal.support == "sampled":
-        _check_sampled(config)
-    return signal
-
-
-def _check_sampled(config: Any) -> None:
-    """A sampled token's gradient is right in expectation over the student's own distribution."""
-    rollout, synthesis = config.rollout, config.synthesis
-    for name, value, right, reason in (
-        ("synthesis.mode", synthesis.mode, "online", "initial weights wrote the tokens"),
-        ("rollout.policy", rollout.policy, ("student", "gkd"), "others wrote some of the tokens"),
-        ("rollout.on_policy_share", rollout.get("on_policy_share", 1.0), 1.0,
-         "the teacher wrote some of the tokens"),
-        ("rollout.student_temperature", rollout.get("student_temperature"), 1.0,
-         "the tokens are drawn from a tempered distribution"),
-        ("rollout.student_top_p", rollout.get("student_top_p"), 1.0,
-         "the tokens are drawn from a filtered distribution"),
-        ("synthesis.sync_every", synthesis.get("sync_every", 1), 1,
-         "older weights drew the tokens"),
-    ):  # fmt: skip
-        allowed = right if isinstance(right, tuple) else (right,)
-        if value not in allowed:
-            raise ValueError(
-                f"{name}={value!r} with signal.support='sampled': {reason}, and the gradient at a "
-                "sampled token is the divergence's only in expectation over the student's current, "
-                f"unfiltered distribution. Set it to {' or '.join(map(repr, allowed))}, or use "
-                "signal.support='full' or 'top_k'."
-            )

@@ -1,6 +1,6 @@
 """GRPO as a recipe: the student answers in groups, and right answers are the reward.
 
-`config.grpo` are the fields of `grpo.policy_gradient.GrpoSettings`. A group are the
+`grpo` in a config are the fields of `grpo.policy_gradient.GrpoSettings`. A group are the
 `synthesis.trajectories_per_prompt` responses to a prompt; `batch_size` counts responses. The reward
 is 1 where the final answer is right (`experiments.grading.grade`) and 0 elsewhere; a truncated
 response is graded like any other. With `synthesis.sync_every` above 1 older weights write the text,
@@ -24,7 +24,7 @@ import distill.train.update
 from distill.train.state import TrainState
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.settings import read_settings
+from experiments.config.tree import GrpoConfig
 from experiments.data.batches import PromptBatch
 from experiments.grading import verdict
 from experiments.machine.processes import fetch
@@ -33,7 +33,6 @@ from experiments.rollouts.own_samples import OwnSamples
 from experiments.rollouts.recipe import TrainStep
 from experiments.tasks.example import Example
 from grpo.policy_gradient import (
-    GrpoSettings,
     SurrogateSums,
     group_advantages,
     policy_gradient_loss,
@@ -45,26 +44,14 @@ from models.parameters import Params
 class GrpoRecipe(OwnSamples):
     """Groups of the student's own samples, and the clipped surrogate on them."""
 
-    section = "grpo"
     needs_answer = True
 
-    def __init__(self, config: Any, pair: Pair):
-        self.settings = read_settings(GrpoSettings, config, self.section)
-        if self.settings.kl_weight > 0 and pair.teacher_config is None:
-            pair = with_initial_student(pair, config)
-        s = self.settings
-        super().__init__(config, pair, Sampling(s.student_temperature), s.max_total, "likelihood")
+    def __init__(self, config: GrpoConfig, pair: Pair):
+        self.settings = config.grpo
+        if self.settings.kl_weight > 0 and pair.teacher is None:
+            pair = with_initial_student(pair, config.seed)
+        super().__init__(config, pair, Sampling(self.settings.student_temperature), "likelihood")
         self.group_size = config.synthesis.trajectories_per_prompt
-        if config.synthesis.mode != "online":
-            raise ValueError(
-                f"synthesis.mode={config.synthesis.mode!r} with method='grpo': the surrogate holds "
-                "near the weights that wrote the text. Use 'online'."
-            )
-        if self.group_size < 2:
-            raise ValueError(
-                f"synthesis.trajectories_per_prompt={self.group_size} with method='grpo': a reward "
-                "is relative to those of other responses to the prompt. Use 2 or more."
-            )
 
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int

@@ -12,9 +12,9 @@ import motab
 from distill.steps.table import make_step_table
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.settings import read_settings
+from experiments.config.tree import MotabConfig
 from experiments.pair.pair import Pair
-from experiments.rollouts.policies import write
+from experiments.rollouts.policies import run_batch
 from experiments.rollouts.readable import readable_trajectories
 from experiments.rollouts.recipe import Recipe, TrainStep
 from experiments.tasks.example import Example
@@ -22,18 +22,15 @@ from models.text.tokenizer import encode, token_bytes
 
 
 class MotabRecipe(Recipe):
-    """`config.motab` are the fields of `motab.MotabSettings`."""
+    """`motab` in a config are the fields of `motab.MotabSettings`."""
 
-    section = "motab"
     sources = motab.metrics.SOURCES
 
-    def __init__(self, config: Any, pair: Pair):
-        if pair.teacher_config is None:
-            raise ValueError("method=motab needs a teacher: set teacher.path.")
+    def __init__(self, config: MotabConfig, pair: Pair):
         super().__init__(config, pair)
+        assert pair.teacher_config is not None
         self._configs = pair.student_config, pair.teacher_config
-        self.settings = read_settings(motab.MotabSettings, config, self.section)
-        self.max_total = self.settings.max_total
+        self.settings = config.motab
         table = make_step_table(
             token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
         )
@@ -50,7 +47,7 @@ class MotabRecipe(Recipe):
 
     def rollout(self, *inputs: Any) -> tuple[Trajectories, motab.Record]:
         """See `motab.make_rollout`."""
-        return write(self.slots[0], *inputs)
+        return run_batch(self.slots[0], *inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: motab.Record) -> Metrics:
         """See `motab.rollout_metrics`."""

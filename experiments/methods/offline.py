@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.train.state import TrainState
+from experiments.config.tree import WritingConfig
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome
 from experiments.pair.pair import Pair
@@ -18,9 +19,10 @@ from models.paths import local_path
 class Offline(Base):
     """Updates on a file of what the student's initial weights and the teacher wrote."""
 
-    def __init__(self, config: Any, pair: Pair, recipe: Recipe, workdir: Path):
+    def __init__(self, config: WritingConfig, pair: Pair, recipe: Recipe, workdir: Path):
         super().__init__(config, pair)
-        self.recipe = recipe
+        self.recipe, self._shown = recipe, config.samples.rows
+        self._packed = bool(config.synthesis.pack_to)
         path = workdir / SYNTHESIS
         if config.synthesis.file:
             path = local_path(config.synthesis.file, "synthesis.file")
@@ -43,9 +45,9 @@ class Offline(Base):
             "tokens": sum(counts.values()),
             "rows": len(rows),
         }
-        if self.config.synthesis.pack_to:
+        if self._packed:
             measured["positions_used"] = self.batches.used
         if self.recipe.selects:
             measured["kept"] = self.batches.kept
-        sample = [r["readable"] for r in rows[: self.config.samples.rows]]
+        sample = [r["readable"] for r in rows[: self._shown]]
         return Outcome(state, {**metrics, **measured}, trajectories, lambda: sample)

@@ -9,6 +9,7 @@ import jax
 from distill.train.state import TrainState
 from distill.train.sync import init_method_state, refreshing, rollout_params
 from distill.trajectories import Trajectories
+from experiments.config.tree import WritingConfig
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.machine.processes import fetch
@@ -22,16 +23,13 @@ from models.parameters import Params
 class Online(Base):
     """Rollout and update in turns; the rollout's weights are refreshed every few steps."""
 
-    def __init__(self, config: Any, pair: Pair, recipe: Recipe):
+    def __init__(self, config: WritingConfig, pair: Pair, recipe: Recipe):
         super().__init__(config, pair)
-        self.recipe = recipe
-        # Where the student writes nothing, there are no weights to refresh and no such field.
-        self.sync_every = config.synthesis.get("sync_every", 1)
-        if self.sync_every < 1:
-            raise ValueError(f"synthesis.sync_every={self.sync_every} must be at least 1.")
+        self.recipe, self.sync_every = recipe, config.synthesis.sync_every
         self.copies = config.synthesis.trajectories_per_prompt
+        self._shown = min(config.samples.rows, config.batch_size)
         self.batches = prompt_batches(
-            load_source(config.data.train, recipe.needs_answer),
+            load_source(config.data.train.spec, recipe.needs_answer),
             pair.render,
             batch_size=config.batch_size // self.copies,
             max_prompt_tokens=config.prompt.max_tokens,
@@ -54,7 +52,7 @@ class Online(Base):
         return Outcome(state, metrics, inputs, self._readable(trajectories, record, batch))
 
     def _readable(self, trajectories: Trajectories, record: Any, batch: PromptBatch) -> Readable:
-        count = min(self.config.samples.rows, self.config.batch_size)
+        count = self._shown
         first: Any = jax.tree.map(lambda x: x[:count], (trajectories, record))
         examples = [batch.examples[i // self.copies] for i in range(count)]
 

@@ -11,6 +11,7 @@ import distill.train.update
 from distill.losses.trajectory_loss import LossSums, trajectory_loss
 from distill.train.state import TrainState
 from distill.trajectories import Source, Trajectories
+from experiments.config.tree import SftConfig
 from experiments.data.batches import CompletionBatch, completion_batches
 from experiments.data.sources import load_source
 from experiments.methods.base import Base
@@ -22,10 +23,10 @@ from models.parameters import Params
 class Sft(Base):
     """Likelihood of the reference given the problem."""
 
-    def __init__(self, config: Any, pair: Pair):
+    def __init__(self, config: SftConfig, pair: Pair):
         super().__init__(config, pair)
         self.batches = completion_batches(
-            load_source(config.data.train),
+            load_source(config.data.train.spec),
             pair.tokenizer,
             pair.render,
             batch_size=config.batch_size,

@@ -15,11 +15,13 @@ from transformers import PreTrainedTokenizerFast
 import models
 from distill.train.sharding import make_mesh
 from experiments.config.reading import read_section
-from experiments.config.settings import read_settings
+from experiments.config.sections import AdapterSettings, PromptSettings, StudentSettings
+from experiments.config.tree import Config
+from experiments.pair.model import Model
+from experiments.pair.positions import check_positions
 from experiments.pair.tokenizers import compare_tokenizers
 from models.embedded import model_directory, tokenizer_directory
 from models.parameters import Params
-from models.sharding import make_rules
 from models.text.chat import has_thinking_switch
 from models.text.tokenizer import (
     Render,
@@ -41,7 +43,10 @@ class Pair:
 
     Attributes:
       student_directory: where the student's tokenizer is, and its weights unless it starts from
-        random ones (`student.init` in the config).
+        random ones.
+      student_config: the student's architecture.
+      from_scratch: whether the student starts from random weights (`student.init` in a config).
+      teacher: None where there is none.
       tokenizer: of both models.
       vocab_size: ids that both models and the tokenizer know.
       eos_ids: ids that end a text, the student's and those that only the teacher's files name.
@@ -52,8 +57,8 @@ class Pair:
 
     student_directory: Path
     student_config: models.ModelConfig
-    teacher_config: models.ModelConfig | None
-    teacher_params: Params | None
+    from_scratch: bool
+    teacher: Model | None
     tokenizer: PreTrainedTokenizerFast
     vocab_size: int
     eos_ids: tuple[int, ...]
@@ -61,6 +66,16 @@ class Pair:
     render: Render
     teacher_render: Render
     thinking_switches: tuple[bool, bool] = (False, False)
+
+    @property
+    def teacher_config(self) -> models.ModelConfig | None:
+        """The teacher's architecture."""
+        return None if self.teacher is None else self.teacher.config
+
+    @property
+    def teacher_params(self) -> Params | None:
+        """The teacher's parameters, where it has any of its own."""
+        return None if self.teacher is None else self.teacher.params
 
     def require_same_prompts(self) -> None:
         """For methods that compare both models behind one prompt.
@@ -100,26 +115,28 @@ class Pair:
         return f"<think>{response}" if self.opens_thinking else response
 
 
-def load_pair(config: Any) -> Pair:
+def load_pair(config: Config) -> Pair:
     """Reads tokenizers, configs and the teacher's weights.
 
     Raises:
       FileNotFoundError: a directory or a file in it is missing.
-      ValueError: the tokenizers differ, or a checkpoint is not supported.
+      ValueError: the tokenizers differ, a checkpoint is not supported, or texts could be longer than a
+        model's context.
     """
-    mesh = make_mesh(config.mesh)
-    directory = _student_directory(config)
+    mesh = make_mesh(config.mesh.sizes)
+    directory = _student_directory(config.student)
     prompt = config.prompt
     tokenizer = load_tokenizer(directory, prompt.template)
-    render = _renderer(config)
+    render = _renderer(prompt)
     student_render = functools.partial(render, tokenizer, thinking=config.student.thinking)
     teacher_render = student_render
     switches = False, False
-    student = _student_config(config, directory, mesh)
+    student = _student_config(config.student, directory, mesh)
+    _check_lengths(config, student)
     vocab = min(len(tokenizer), student.vocab_size)
     ends = eos_ids(tokenizer, directory)
-    teacher, teacher_params = None, None
-    if "teacher" in config:
+    teacher = None
+    if config.teacher is not None:
         teacher_directory = model_directory(config.teacher.path)
         theirs = load_tokenizer(teacher_directory, prompt.template)
         shared = compare_tokenizers(theirs, tokenizer)
@@ -129,20 +146,20 @@ def load_pair(config: Any) -> Pair:
         teacher_render = functools.partial(render, theirs, thinking=config.teacher.thinking)
         if prompt.chat:
             switches = has_thinking_switch(tokenizer), has_thinking_switch(theirs)
-        teacher, teacher_params = models.load_pretrained(
+        architecture, params = models.load_pretrained(
             teacher_directory,
             dtype=config.teacher.dtype,
             mesh=mesh,
-            rules=make_rules(config.teacher.get("rules", {}), "teacher.rules"),
+            rules=config.teacher.rules.table("teacher.rules"),
         )
-        teacher = teacher.replace(attention=config.teacher.attention)
-        vocab = min(vocab, shared, teacher.vocab_size)
+        teacher = Model(params, architecture.replace(attention=config.teacher.attention))
+        vocab = min(vocab, shared, architecture.vocab_size)
         ends = tuple(i for i in ends if i < vocab)
     return Pair(
         student_directory=directory,
         student_config=student,
-        teacher_config=teacher,
-        teacher_params=teacher_params,
+        from_scratch=config.student.init is not None,
+        teacher=teacher,
         tokenizer=tokenizer,
         vocab_size=vocab,
         eos_ids=ends,
@@ -153,7 +170,7 @@ def load_pair(config: Any) -> Pair:
     )
 
 
-def abstract_pair(config: Any, mesh: Mesh | None) -> Pair:
+def abstract_pair(config: Config, mesh: Mesh | None) -> Pair:
     """As `load_pair`, from config.json files alone: the teacher's parameters are shapes.
 
     A student that is its own frozen teacher or reference is one. Where a directory holds no
@@ -163,30 +180,32 @@ def abstract_pair(config: Any, mesh: Mesh | None) -> Pair:
       FileNotFoundError: a directory or its config.json is missing.
       ValueError: a config.json, or a rule, is not supported.
     """
-    directory = _student_directory(config)
+    directory = _student_directory(config.student)
     has_one = any((directory / name).exists() for name in ("tokenizer.json", "vocab.json"))
     tokenizers = directory if has_one else tokenizer_directory("embedded:tokenizer")
     tokenizer = load_tokenizer(tokenizers, config.prompt.template)
-    render = functools.partial(_renderer(config), tokenizer, thinking=config.student.thinking)
-    student = _student_config(config, directory, mesh)
+    render = functools.partial(
+        _renderer(config.prompt), tokenizer, thinking=config.student.thinking
+    )
+    student = _student_config(config.student, directory, mesh)
+    _check_lengths(config, student)
     teacher = None
-    if "teacher" in config:
+    if config.teacher is not None:
         teacher = models.load_config(model_directory(config.teacher.path)).replace(
             dtype=config.teacher.dtype,
             attention=config.teacher.attention,
             mesh=mesh,
-            rules=make_rules(config.teacher.get("rules", {}), "teacher.rules"),
+            rules=config.teacher.rules.table("teacher.rules"),
         )
-    elif student.lora is None and (
-        (config.method == "atesd" and config.exposed.weights == "frozen")
-        or (config.method == "grpo" and config.grpo.kl_weight > 0)
-    ):
+    elif student.lora is None and config.taught_by_itself:
         teacher = student
     return Pair(
         student_directory=directory,
         student_config=student,
-        teacher_config=teacher,
-        teacher_params=None if teacher is None else models.abstract(teacher, teacher.dtype),
+        from_scratch=config.student.init is not None,
+        teacher=None
+        if teacher is None
+        else Model(models.abstract(teacher, teacher.dtype), teacher),
         tokenizer=tokenizer,
         vocab_size=min(c.vocab_size for c in (student, teacher) if c is not None),
         eos_ids=eos_ids(tokenizer, tokenizers),
@@ -196,9 +215,16 @@ def abstract_pair(config: Any, mesh: Mesh | None) -> Pair:
     )
 
 
-def _renderer(config: Any) -> Callable[..., list[int]]:
+def _check_lengths(config: Config, student: models.ModelConfig) -> None:
+    teacher = config.teacher
+    roles: dict[str, models.ModelConfig | None] = {"student": student, "teacher": None}
+    if teacher is not None:
+        roles["teacher"] = models.load_config(model_directory(teacher.path))
+    check_positions(config.lengths(), roles)
+
+
+def _renderer(prompt: PromptSettings) -> Callable[..., list[int]]:
     """`render_prompt` with what both models' prompts share."""
-    prompt = config.prompt
     return functools.partial(
         render_prompt,
         prompt_format=prompt.format,
@@ -207,73 +233,63 @@ def _renderer(config: Any) -> Callable[..., list[int]]:
     )
 
 
-def _student_directory(config: Any) -> Path:
+def _student_directory(student: StudentSettings) -> Path:
     """Where the student's tokenizer is, and its weights unless it starts from random ones."""
-    if "init" in config.student:
-        return tokenizer_directory(config.student.tokenizer)
-    return model_directory(config.student.path)
+    if student.init is not None:
+        return tokenizer_directory(student.tokenizer)
+    return model_directory(student.path)
 
 
-def _student_config(config: Any, directory: Path, mesh: Mesh | None) -> models.ModelConfig:
-    fields = config.student
-    base = (
-        read_section(models.ModelConfig, fields["init"], "student.init")
-        if "init" in fields
-        else models.load_config(directory)
-    )
+def _student_config(
+    student: StudentSettings, directory: Path, mesh: Mesh | None
+) -> models.ModelConfig:
+    base = models.load_config(directory) if student.init is None else student.init
     return base.replace(
-        dtype=fields.dtype,
-        remat=fields.remat,
-        attention=fields.attention,
-        lora=lora_of(fields),
+        dtype=student.dtype,
+        remat=student.remat,
+        attention=student.attention,
+        lora=None if student.lora is None else student.lora.architecture(),
         mesh=mesh,
-        rules=make_rules(fields.get("rules", {}), "student.rules"),
+        rules=student.rules.table("student.rules"),
     )
 
 
 def lora_of(student: Mapping[str, Any]) -> models.LoraConfig | None:
-    """The student's adapters, of its config's section; None without the field or with rank 0.
+    """The student's adapters, of its section in a config.json; None without the field or with rank 0.
 
     Raises:
       ValueError: a field of `lora` is unknown, missing or out of range.
     """
     lora = student.get("lora")
-    if not lora or lora.get("rank") == 0:
-        return None
-    fields = dict(lora)
-    if "targets" in fields:
-        fields["targets"] = tuple(fields["targets"])  # a list in JSON
-    return read_settings(models.LoraConfig, {"lora": fields}, "lora")
+    return read_section(AdapterSettings, lora, "student.lora").architecture() if lora else None
 
 
-def with_initial_student(pair: Pair, config: Any) -> Pair:
+def with_initial_student(pair: Pair, seed: int) -> Pair:
     """The pair with the student before training, frozen, in the teacher's place.
 
     With adapters that is the base, which the student's own parameters hold: there are no others.
     """
     if pair.student_config.lora is not None:
-        return dataclasses.replace(
-            pair, teacher_config=pair.student_config.replace(lora=None), teacher_params=None
-        )
-    return dataclasses.replace(
-        pair, teacher_config=pair.student_config, teacher_params=start_student(pair, config)
-    )
+        base = Model(None, pair.student_config.replace(lora=None))
+        return dataclasses.replace(pair, teacher=base)
+    start = Model(start_student(pair, seed), pair.student_config)
+    return dataclasses.replace(pair, teacher=start)
 
 
-def start_student(pair: Pair, config: Any) -> Params:
+def start_student(pair: Pair, seed: int) -> Params:
     """The student's parameters before training, in float32: from disk, or drawn from the seed.
 
     Adapters, if it has any, are fresh, and drawn from the seed.
     """
-    key = jax.random.key(config.seed)
-    params = _start_base(pair, config, key)
+    key = jax.random.key(seed)
+    params = _start_base(pair, key)
     if pair.student_config.lora is None:
         return params
     return models.add_adapters(params, pair.student_config, jax.random.fold_in(key, _ADAPTERS))
 
 
-def _start_base(pair: Pair, config: Any, key: jax.Array) -> Params:
-    if "init" not in config.student:
+def _start_base(pair: Pair, key: jax.Array) -> Params:
+    if not pair.from_scratch:
         return models.load_pretrained(
             pair.student_directory,
             dtype="float32",

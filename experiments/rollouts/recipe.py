@@ -15,6 +15,7 @@ from distill.train.sharding import batch_multiple, batch_sharding, whole
 from distill.train.state import TrainState
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
+from experiments.config.tree import WritingConfig
 from experiments.data.batches import PromptBatch
 from experiments.machine.processes import place_rows
 from experiments.pair.pair import Pair
@@ -34,11 +35,9 @@ class Recipe(abc.ABC):
     do themselves: any pytree with rows first.
 
     Attributes:
-      section: config section that says how trajectories are written. A file of them carries it.
       sources: whose tokens a response may hold.
       selects: whether some of what is written trains nothing on purpose.
       needs_answer: whether responses are graded, so that training problems must have answers.
-      max_total: most tokens of a response.
       signal: what response tokens train for besides likelihood, of a teacher that sees just them.
       own_context: whether the teacher reads another prompt than the student; elsewhere the two
         models' renderings of a problem must agree.
@@ -47,16 +46,14 @@ class Recipe(abc.ABC):
         which a row has one.
     """
 
-    section: str
     sources: tuple[Source, ...]
     selects: bool = False
     needs_answer: bool = False
-    max_total: int
     signal: Signal | None = None
     own_context: bool = False
     slots: tuple[Slots, ...]
 
-    def __init__(self, config: Any, pair: Pair):
+    def __init__(self, config: WritingConfig, pair: Pair):
         self.config, self.pair = config, pair
         if not self.own_context:
             pair.require_same_prompts()
@@ -72,9 +69,12 @@ class Recipe(abc.ABC):
         self._rollout = jax.jit(measured, out_shardings=places)
         self._measure = jax.jit(self.rollout_metrics, out_shardings=everywhere)
         # Rows that are written at the same time; 0: a whole batch.
-        self._count: int = config.synthesis.slots
-        if self._count < 0:
-            raise ValueError(f"synthesis.slots={self._count} must be 0 (a batch) or more.")
+        self._count = config.synthesis.slots
+
+    @property
+    def max_total(self) -> int:
+        """Most tokens of a response."""
+        return self.config.max_total
 
     @abc.abstractmethod
     def rollout(self, *inputs: Any) -> tuple[Trajectories, Any]:

@@ -6,6 +6,7 @@ other line is one trajectory, with a checksum: what a kill tore or a disk change
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command.progress import Progress
+from experiments.config.tree import WritingConfig
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.machine.interruption import check
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 SYNTHESIS = "synthesis.jsonl"
 
 
-def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
+def synthesise(config: WritingConfig, pair: Pair, recipe: Recipe, path: Path) -> None:
     """Writes `synthesis.trajectories` trajectories of the student's initial weights.
 
     Lines are written as trajectories end, `synthesis.slots` of which are written at the same time;
@@ -53,20 +55,20 @@ def synthesise(config: Any, pair: Pair, recipe: Recipe, path: Path) -> None:
             f"synthesis.trajectories={config.synthesis.trajectories} is less than one round of "
             f"{prompts * copies}."
         )
-    header = header_of(config, recipe)
+    header = header_of(config)
     first_does(lambda: _prepare(path, header))
     there = _read_samples(path)
     rows = total * prompts * copies
     if len(there) >= rows:
         return
     batches = prompt_batches(
-        load_source(config.data.train, recipe.needs_answer),
+        load_source(config.data.train.spec, recipe.needs_answer),
         pair.render,
         batch_size=prompts,
         max_prompt_tokens=config.prompt.max_tokens,
         seed=config.seed,
     )
-    params = start_student(pair, config)
+    params = start_student(pair, config.seed)
     done = len(there)
     rounds = enumerate(itertools.islice(batches, total))
     target = path if is_first() else os.devnull
@@ -106,17 +108,17 @@ def _through_slots(
         ]
 
 
-def header_of(config: Any, recipe: Recipe) -> dict[str, Any]:
-    """What a file written by `config` and `recipe` begins with."""
-    fields = config[recipe.section].to_dict()
-    fields.pop("chunk", None)  # changes speed alone
-    models = ("student", "teacher") if "teacher" in config else ("student",)
+def header_of(config: WritingConfig) -> dict[str, Any]:
+    """What a file written by `config` begins with."""
+    directories = {"student": model_directory(config.student.path)}
+    if config.teacher is not None:
+        directories["teacher"] = model_directory(config.teacher.path)
     return {
         "kind": "header",
-        **{name: fingerprint(model_directory(config[name].path)) for name in models},
-        "prompt": config.prompt.to_dict(),
+        **{role: fingerprint(directory) for role, directory in directories.items()},
+        "prompt": dataclasses.asdict(config.prompt),
         "thinking": config.student.thinking,
-        recipe.section: fields,
+        config.section: config.writing(),
         "seed": config.seed,
         "trajectories_per_prompt": config.synthesis.trajectories_per_prompt,
     }

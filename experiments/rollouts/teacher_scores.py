@@ -7,6 +7,7 @@ has a checksum: one that a disk changed, or that was renamed, is computed anew.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -25,6 +26,7 @@ from distill.train.packing import Segment, pack_segments
 from distill.train.sharding import batch_sharding
 from distill.trajectories import TeacherScores
 from experiments.command.progress import Progress
+from experiments.config.tree import WritingConfig
 from experiments.machine.interruption import check
 from experiments.machine.processes import fetch, first_does, place_rows
 from experiments.rollouts.recipe import Recipe
@@ -54,7 +56,7 @@ class KeptScores:
 
     def __init__(
         self,
-        config: Any,
+        config: WritingConfig,
         recipe: Recipe,
         path: Path,
         lengths: Sequence[int],
@@ -135,18 +137,19 @@ class KeptScores:
                     check(f"{done} of {len(missing)} missing files of teacher scores are written.")
 
 
-def _made_of(config: Any, recipe: Recipe, path: Path) -> dict[str, Any]:
+def _made_of(config: WritingConfig, recipe: Recipe, path: Path) -> dict[str, Any]:
     digest = hashlib.blake2b(digest_size=12)
     with path.open("rb") as file:
         while piece := file.read(2**22):
             digest.update(piece)
     pair = recipe.pair
     assert recipe.signal is not None and pair.teacher_config is not None
+    assert config.teacher is not None
     return {
         "teacher": fingerprint(model_directory(config.teacher.path)),
         "teacher_dtype": config.teacher.dtype,
         "tokenizer": fingerprint(pair.student_directory)["tokenizer"],
-        "prompt": config.prompt.to_dict(),
+        "prompt": dataclasses.asdict(config.prompt),
         "trajectories": digest.hexdigest(),
         "top_k": recipe.signal.top_k,
         "vocab_size": min(pair.student_config.vocab_size, pair.teacher_config.vocab_size),

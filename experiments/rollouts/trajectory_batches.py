@@ -10,6 +10,7 @@ import grain
 import numpy as np
 
 from distill.train.packing import Segment, first_fit_decreasing, pack_segments
+from experiments.config.tree import WritingConfig
 from experiments.rollouts.recipe import Recipe
 from experiments.rollouts.synthesis import check_header, header_of, read_line
 from experiments.rollouts.teacher_scores import KeptScores
@@ -100,15 +101,15 @@ class TrajectoryBatches:
         teacher scores cannot be kept, see `KeptScores`.
     """
 
-    def __init__(self, config: Any, recipe: Recipe, path: Path):
+    def __init__(self, config: WritingConfig, recipe: Recipe, path: Path):
         if not path.is_file():
             raise FileNotFoundError(f"synthesis.file={path}: there is no such file.")
         with path.open("rb") as file:
-            header = header_of(config, recipe)
-            check_header(file.readline(), header, path, ("prompt", recipe.section))
+            header = header_of(config)
+            check_header(file.readline(), header, path, ("prompt", config.section))
         rows = _Rows(path)
         self.kept = len(rows) / rows.total
-        self._width = config.prompt.max_tokens + recipe.max_total
+        self._width = config.prompt.max_tokens + config.max_total
         members = [[i] for i in range(len(rows))]
         if pack_to := config.synthesis.pack_to:
             if pack_to < max(rows.lengths):
@@ -121,7 +122,7 @@ class TrajectoryBatches:
         self.used = sum(rows.lengths) / (self._width * len(members))
         scores = None
         if config.synthesis.cache_teacher:
-            longest = config.prompt.max_tokens + recipe.max_total
+            longest = config.prompt.max_tokens + config.max_total
             scores = KeptScores(
                 config, recipe, path, rows.lengths, lambda i: _segment(rows[i]), longest
             )
