@@ -51,12 +51,13 @@ def run(settings: Settings) -> None:
     """Runs the test and writes what came out."""
     from rich.console import Console
 
+    from experiments.config.read import read_config
     from experiments.diagnose.local_steps import local_test, table
     from experiments.machine.compilation import keep_compiled
     from experiments.machine.environment import environment
     from experiments.workdir.workdir import plain, write_atomic
 
-    config, out = settings.config.fields, settings.out
+    config, out = read_config(settings.config.fields), settings.out
     keep_compiled()
     asked: dict[str, Any] = {
         "prefixes": settings.prefixes,
@@ -66,7 +67,12 @@ def run(settings: Settings) -> None:
     }
     results = local_test(config, **asked)
     Console().print(table(results))
-    content = {**results, "settings": asked, "config": config.to_dict(), **environment()}
+    content = {
+        **results,
+        "settings": asked,
+        "config": settings.config.fields.to_dict(),
+        **environment(),
+    }
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(content), indent=2, allow_nan=False) + "\n"
     write_atomic(out / RESULTS, text.encode())

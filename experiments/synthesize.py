@@ -22,25 +22,35 @@ from experiments.command.process_flags import ProcessFlags
 class Settings(ConfigFlags, ProcessFlags):
     """What to write, and where."""
 
-    out: Annotated[Path, Flag("the file; an interrupted one is completed", "FILE.jsonl")]
+    out: Annotated[
+        Path | None, Flag("the file; an interrupted one is completed (required)", "FILE.jsonl")
+    ] = None
 
 
 def run(settings: Settings) -> None:
-    """Synthesizes what the config asks for."""
+    """Synthesizes what the config asks for.
+
+    Raises:
+      ValueError: the config does not fit, its method writes no trajectories, or there is no file to
+        write them to.
+    """
     from experiments.config.read import read_config
     from experiments.machine.compilation import keep_compiled
     from experiments.machine.interruption import interruptible
-    from experiments.methods import make_recipe
+    from experiments.methods import make_recipe, require_writing
     from experiments.pair.pair import load_pair
     from experiments.rollouts.synthesis import synthesise
 
-    config = settings.config.fields
+    config = read_config(settings.config.fields)
+    if settings.out is None:
+        raise ValueError("--out is missing: name the file that trajectories are written to.")
+    require_writing(config)
     keep_compiled()
-    read_config(config)
     settings.join()
     with interruptible():
         pair = load_pair(config)
-        synthesise(config, pair, make_recipe(config, pair), settings.out)
+        recipe = make_recipe(config, pair)
+        synthesise(recipe.config, pair, recipe, settings.out)
     print(
         f"Train on it with --config.synthesis.mode=offline --config.synthesis.file={settings.out}"
     )

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from experiments.config.read import read_config
+from experiments.config.tree import Config
 from experiments.machine.environment import environment
 from experiments.methods.online import Online
 from experiments.pair.pair import Pair, load_pair, start_student
 from experiments.rollouts.recipe import Recipe
 
-MakeRecipe = Callable[[Any, Pair], Recipe]
+MakeRecipe = Callable[[Config, Pair], Recipe]
 
 
 class _Peer:
     """One method, stepping through its own copy of the batches."""
 
-    def __init__(self, config: Any, make_recipe: MakeRecipe):
+    def __init__(self, config: Config, make_recipe: MakeRecipe):
         pair = load_pair(config)
-        self._method = Online(config, pair, make_recipe(config, pair))
-        self._state = self._method.init(start_student(pair, config))
+        recipe = make_recipe(config, pair)
+        self._method = Online(recipe.config, pair, recipe)
+        self._state = self._method.init(start_student(pair, config.seed))
         self._done = 0
 
     def steps(self, count: int) -> float:
@@ -37,13 +41,18 @@ class _Peer:
 
 
 def time_steps(
-    configs: Mapping[str, Any], make_recipe: MakeRecipe, *, warm_up: int, steps: int, rounds: int
+    configs: Mapping[str, ConfigDict],
+    make_recipe: MakeRecipe,
+    *,
+    warm_up: int,
+    steps: int,
+    rounds: int,
 ) -> dict[str, list[float]]:
     """Seconds per step of every round, by method.
 
     Args:
-      configs: by method, of online runs; locked here, with so many updates that the learning rate's
-        end does not come in sight.
+      configs: by method, of online runs; read here, with so many updates that the learning rate's end
+        does not come in sight.
       make_recipe: of a config and its pair.
       warm_up: steps before the first round, in which all programs are compiled.
       steps: of a round.
@@ -51,8 +60,8 @@ def time_steps(
     """
     peers = {}
     for name, config in configs.items():
-        config.steps = 10_000
-        peers[name] = _Peer(config.lock(), make_recipe)
+        tree = dataclasses.replace(read_config(config), steps=10_000)
+        peers[name] = _Peer(tree, make_recipe)
     for peer in peers.values():
         peer.steps(warm_up)
     seconds: dict[str, list[float]] = {name: [] for name in peers}

@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 import configs
 from experiments.checkpoints.files import NAMED
 from experiments.workdir.outcome import TEST_SETS
+from experiments.config import read
+from experiments.config.data_sections import DataSets
 from experiments.workdir.workdir import config_differences, plain
 
 # What two arms must share for their difference to be the method's.
@@ -85,9 +87,9 @@ class Plan:
         config = self._config(arm, seed, rate, batch_size)
         return without_tests(config) if self.best else config
 
-    def test_data(self, arm: str) -> ConfigDict:
+    def test_data(self, arm: str) -> DataSets:
         """The data sets of an arm, tests included."""
-        return self.arms[arm].data
+        return read.read_config(self.arms[arm]).data
 
     def _config(self, arm: str, seed: int, rate: float, batch_size: int) -> ConfigDict:
         config = copy.deepcopy(self.arms[arm])
@@ -151,6 +153,7 @@ def load_arm(study: Any, name: str) -> ConfigDict:
         config.steps, config.batch_size = study.updates, study.batch_size
         override(config, study.shared, "shared")
         override(config, arm.get("set", {}), f"arms.{name}.set")
+        read.read_config(config)  # what is wrong with it shows before any run
     except (TypeError, ValueError) as error:
         raise ValueError(f"Arm {name} ({arm.config}): {error}") from error
     return config

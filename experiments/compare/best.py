@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.config.data_sections import DataSets
+from experiments.config.tree import Config
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
+from experiments.pair.model import Model
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
@@ -18,7 +19,7 @@ from experiments.workdir.workdir import CHECKPOINTS, SAMPLES, plain, write_atomi
 BEST = "best.json"
 
 
-def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
+def measure_best(config: Config, data: DataSets, directory: Path) -> None:
     """Writes best.json, shaped like results.json, and samples as a run does.
 
     The student before training and the teacher are measured along with the best checkpoint.
@@ -30,21 +31,19 @@ def measure_best(config: ConfigDict, data: Any, directory: Path) -> None:
     """
     pair = load_pair(config)
     params, step = restore_params(directory / CHECKPOINTS, "best")
-    models: dict[str, tuple[Any, Any]] = {
-        "before": (start_student(pair, config), pair.student_config),
-        "after": (params, pair.student_config),
+    models = {
+        "before": Model(start_student(pair, config.seed), pair.student_config),
+        "after": Model(params, pair.student_config),
     }
-    if pair.teacher_params is not None:
-        models["teacher"] = (pair.teacher_params, pair.teacher_config)
+    if pair.teacher is not None:
+        models["teacher"] = pair.teacher
     measured: dict[str, dict[str, Any]] = {}
-    for name in TEST_SETS:
-        if name not in data or not data[name].name:
+    for name, settings in data.measured().items():
+        if name not in TEST_SETS:
             continue
-        examples = list(load_source(data[name], needs_answer=True))
-        for role, (weights, architecture) in models.items():
-            summary, samples = measure(
-                config, pair, weights, architecture, examples, as_teacher=role == "teacher"
-            )
+        examples = list(load_source(settings.spec, needs_answer=True))
+        for role, model in models.items():
+            summary, samples = measure(config, pair, model, examples, as_teacher=role == "teacher")
             measured.setdefault(name, {})[role] = summary
             (directory / SAMPLES).mkdir(exist_ok=True)
             lines = "".join(json.dumps(plain(sample)) + "\n" for sample in samples)

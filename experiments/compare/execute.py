@@ -30,6 +30,8 @@ from experiments.compare.best import BEST, measure_best
 from experiments.compare.selection import Choice, choose
 from experiments.compare.table.report import write_report
 from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
+from experiments.config import read
+from experiments.config.tree import Config
 from experiments.machine.interruption import check, interruptible
 from experiments.rollouts.synthesis import SYNTHESIS
 from experiments.train import loop
@@ -44,7 +46,7 @@ from experiments.workdir.workdir import (
 
 ERROR = "error.txt"
 Train = Callable[[ConfigDict, Path, Console], Any]
-Fit = Callable[[ConfigDict, float, Path], BatchSize]
+Fit = Callable[[Config, float, Path], BatchSize]
 
 
 def compare(
@@ -148,7 +150,9 @@ class _Work:
         say(self.console, f"{arm}: fitting its batch to the tokens of an update")
         target, directory = self.plan.study.tokens_per_update, self.workdir / arm
         try:
-            self.batches[arm] = self.fit(self.plan.measuring_config(arm), target, directory)
+            self.batches[arm] = self.fit(
+                read.read_config(self.plan.measuring_config(arm)), target, directory
+            )
             return None
         except Exception as error:
             return self._fail(arm, directory, error)
@@ -195,7 +199,7 @@ class _Work:
             if not self._is_trained(directory):
                 self.train(config, directory, self.console)
             if not finished(directory):
-                measure_best(config, self.plan.test_data(arm), directory)
+                measure_best(read.read_config(config), self.plan.test_data(arm), directory)
             (directory / ERROR).unlink(missing_ok=True)
             return None
         except Exception as error:

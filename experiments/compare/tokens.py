@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from distill.train.sharding import make_mesh
+from experiments.config.tree import Config, SftConfig, WritingConfig
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_recipe
@@ -50,7 +51,7 @@ def read_batch_size(directory: Path) -> BatchSize | None:
         return None
 
 
-def fit_batch_size(config: Any, tokens_per_update: float, directory: Path) -> BatchSize:
+def fit_batch_size(config: Config, tokens_per_update: float, directory: Path) -> BatchSize:
     """Measures an arm, and writes down the batch size that comes closest to the target.
 
     It is a multiple of `synthesis.trajectories_per_prompt`, and of what the mesh divides a batch
@@ -59,7 +60,7 @@ def fit_batch_size(config: Any, tokens_per_update: float, directory: Path) -> Ba
     Raises:
       ValueError: even the smallest batch holds twice as many tokens, or rows are packed.
     """
-    if "synthesis" in config and config.synthesis.get("pack_to"):
+    if isinstance(config, WritingConfig) and config.synthesis.pack_to:
         raise ValueError(
             f"synthesis.pack_to={config.synthesis.pack_to} with tokens_per_update: a batch counts "
             "packed rows, whose trajectories are not known before synthesis. Set pack_to to 0."
@@ -78,13 +79,15 @@ def fit_batch_size(config: Any, tokens_per_update: float, directory: Path) -> Ba
     return fitted
 
 
-def _unit(config: Any) -> int:
-    copies = config.synthesis.trajectories_per_prompt if "synthesis" in config else 1
-    mesh = make_mesh(config.mesh)
+def _unit(config: Config) -> int:
+    copies = 1
+    if isinstance(config, WritingConfig):
+        copies = config.synthesis.trajectories_per_prompt
+    mesh = make_mesh(config.mesh.sizes)
     return copies if mesh is None else math.lcm(copies, mesh.shape["data"] * mesh.shape["fsdp"])
 
 
-def tokens_per_trajectory(config: Any) -> float:
+def tokens_per_trajectory(config: Config) -> float:
     """Mean number of tokens that train, per trajectory of the initial student that trains at all.
 
     Raises:
@@ -92,16 +95,17 @@ def tokens_per_trajectory(config: Any) -> float:
     """
     pair = load_pair(config)
     counts: list[int] = []
-    if config.method == "sft":
+    if isinstance(config, SftConfig):
         batches: Any = Sft(config, pair).batches
         while len(counts) < MEASURED:
             counts += np.count_nonzero(next(batches).weights_BxT, axis=1).tolist()
         return float(np.mean(counts))
     recipe = make_recipe(config, pair)
-    params = start_student(pair, config)
+    config = recipe.config
+    params = start_student(pair, config.seed)
     copies = config.synthesis.trajectories_per_prompt
     prompts = prompt_batches(
-        load_source(config.data.train, recipe.needs_answer),
+        load_source(config.data.train.spec, recipe.needs_answer),
         pair.render,
         batch_size=config.batch_size // copies,
         max_prompt_tokens=config.prompt.max_tokens,

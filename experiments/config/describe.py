@@ -15,7 +15,7 @@ from models.config import ModelConfig
 # An entry of a docstring's table of attributes, which may explain several names.
 _ENTRY = re.compile(r"  (\w+(?:, \w+)*): (.*)")
 # A sentence ends where another one begins.
-_SENTENCE = re.compile(r"\.\s+(?=[A-Z`0-9])")
+_SENTENCE = re.compile(r"\.\s+(?=[A-Z`])")
 
 
 def meanings(kind: type) -> dict[str, str]:

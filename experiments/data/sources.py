@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.config.data_sections import ON_ERROR
-from experiments.config.settings import read_settings
+from experiments.config.reading import read_section
 from experiments.data.catalogue import CATALOGUE, Known
 from experiments.data.fields import BadRecord, FieldMap
 from experiments.data.filters import Filter, Report, keep
@@ -187,7 +187,7 @@ def _filter(section: Any) -> Filter:
     given = dict(section or {})
     if isinstance(given.get("against"), list):
         given["against"] = tuple(given["against"])  # a list in JSON
-    return read_settings(Filter, {"filter": given}, "filter")
+    return read_section(Filter, given, "filter")
 
 
 def _open(

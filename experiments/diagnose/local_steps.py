@@ -19,6 +19,7 @@ from distill.rollouts.assembly import assemble
 from distill.train.state import create_state
 from distill.train.update import make_train_step
 from distill.trajectories import Source
+from experiments.config.tree import Config, TopdConfig
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.evaluate.intervals import bootstrap
@@ -57,7 +58,7 @@ def find_prefixes(
       ValueError: all training problems together have fewer.
     """
     pair, config = recipe.pair, recipe.config
-    source = load_source(config.data.train)
+    source = load_source(config.data.train.spec)
     batches = prompt_batches(
         source,
         pair.render,
@@ -173,14 +174,14 @@ def make_local_steps(
 
 
 def local_test(
-    config: Any, prefixes: int, steps: int, rate: float, lambdas: list[float]
+    config: Config, prefixes: int, steps: int, rate: float, lambdas: list[float]
 ) -> dict[str, Any]:
     """What local_test.json holds, without flags and environment.
 
     Raises:
       ValueError: the config is no TOPD with windows and a rule, or a number is out of range.
     """
-    if config.method != "topd" or config.guidance.objective != "trajectory":
+    if not isinstance(config, TopdConfig) or config.guidance.objective != "trajectory":
         raise ValueError("The local test needs L_traj: use configs/topd.py.")
     if config.guidance.rule != "transport":
         raise ValueError("guidance.rule='loss' has no threshold to tell divergent prefixes by.")
@@ -196,7 +197,7 @@ def local_test(
             f"{pair.mesh.size}. Hide the others, for example with CUDA_VISIBLE_DEVICES=0."
         )
     recipe = TopdRecipe(config, pair)
-    initial = start_student(pair, config)
+    initial = start_student(pair, config.seed)
     found, threshold = find_prefixes(recipe, initial, prefixes, config.batch_size)
     measure = make_local_steps(pair, recipe, initial, steps, rate)
     results: dict[str, Any] = {"prefixes": prefixes, "threshold": threshold, "after": {}}

@@ -25,15 +25,25 @@ RECIPES: dict[str, type[Recipe]] = {
 }
 
 
+def require_writing(config: Config) -> WritingConfig:
+    """The config, of a method that writes trajectories.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if not isinstance(config, WritingConfig) or config.method not in RECIPES:
+        raise ValueError(f"method={config.method!r} writes no trajectories: {tuple(RECIPES)} do.")
+    return config
+
+
 def make_recipe(config: Config, pair: Pair) -> Recipe:
     """The rollout and the loss that a config asks for.
 
     Raises:
       ValueError: its method has none, or does not fit the models or the mesh.
     """
-    if not isinstance(config, WritingConfig) or config.method not in RECIPES:
-        raise ValueError(f"method={config.method!r} writes no trajectories: {tuple(RECIPES)} do.")
-    return RECIPES[config.method](config, pair)
+    writing = require_writing(config)
+    return RECIPES[config.method](writing, pair)
 
 
 def make_method(config: Config, pair: Pair, workdir: Workdir) -> Method:
@@ -45,7 +55,6 @@ def make_method(config: Config, pair: Pair, workdir: Workdir) -> Method:
     if isinstance(config, SftConfig):
         return Sft(config, pair)
     recipe = make_recipe(config, pair)
-    assert isinstance(config, WritingConfig)
-    if config.synthesis.mode == "online":
-        return Online(config, pair, recipe)
-    return Offline(config, pair, recipe, workdir.path)
+    if recipe.config.synthesis.mode == "online":
+        return Online(recipe.config, pair, recipe)
+    return Offline(recipe.config, pair, recipe, workdir.path)

@@ -40,14 +40,23 @@ def run(settings: Settings) -> None:
     """Plans the run."""
     from rich.console import Console
 
+    from experiments.config.read import read_config
     from experiments.plan.devices import CHIP_MEMORY, find_devices, read_mesh
     from experiments.plan.planning import make_plan
 
+    config = read_config(settings.config.fields)
     chip = (settings.topology or "").partition(":")[0]
     sizes = read_mesh(settings.mesh)
     devices = find_devices(sizes, settings.topology)
     memory = settings.device_memory or CHIP_MEMORY.get(chip)
-    make_plan(settings.config.fields, sizes, devices, memory, list(settings.programs), Console())
+    make_plan(
+        config,
+        sizes,
+        devices,
+        memory,
+        list(settings.programs),
+        Console(),
+    )
 
 
 main = command("plan", Settings, run, __doc__)

@@ -21,6 +21,7 @@ from distill.train.sharding import AXES, batch_multiple, batch_sharding, make_me
 from distill.train.sync import init_method_state, refreshing
 from distill.train.update import make_train_step
 from distill.trajectories import Trajectories
+from experiments.config.tree import Config, SftConfig, WritingConfig
 from experiments.machine.placement import (
     placement_table,
     placements,
@@ -42,15 +43,19 @@ from models.parameters import Params
 class _Planned(Base):
     """A method's state, as shapes."""
 
-    def __init__(self, config: Any, pair: Pair, recipe: Recipe | None):
+    def __init__(self, config: Config, pair: Pair, recipe: Recipe | None):
         super().__init__(config, pair)
-        self.recipe = recipe
+        self.recipe, self._parts = recipe, config.optimizer.micro_batches
+        # Updates between refreshes of the weights that write; 0 where they are never refreshed.
+        self._sync_every = 0
+        if isinstance(config, WritingConfig) and config.synthesis.mode == "online":
+            self._sync_every = config.synthesis.sync_every
 
     def method_state(self, params: Params) -> dict[str, Any]:
-        if self.recipe is None or self.config.synthesis.mode != "online":
+        if self.recipe is None or not self._sync_every:
             return {}
-        lag = self.config.synthesis.get("sync_every", 1)
-        return {**init_method_state(params, lag), **self.recipe.method_state(params)}
+        lagging = init_method_state(params, self._sync_every)
+        return {**lagging, **self.recipe.method_state(params)}
 
     def lower(self, inputs: Any) -> Any:
         """The train step, lowered."""
@@ -60,17 +65,16 @@ class _Planned(Base):
             def loss_fn(params: Params, trajectories: Trajectories) -> LossSums:
                 return trajectory_loss(params, student, trajectories)
 
-            parts = self.config.optimizer.micro_batches
-            step = make_train_step(loss_fn, self.optimizer, student, parts)
+            step = make_train_step(loss_fn, self.optimizer, student, self._parts)
             return self.jit_step(step).lower(self.abstract(), inputs)
         step = self.recipe.train_step(self.optimizer)
-        if self.config.synthesis.mode == "online":
-            step = refreshing(step, self.config.synthesis.get("sync_every", 1))
+        if self._sync_every:
+            step = refreshing(step, self._sync_every)
         return self.jit_step(step).lower(self.abstract(), self.recipe.pair.teacher_params, inputs)
 
 
 def make_plan(
-    config: Any,
+    config: Config,
     sizes: Mapping[str, int],
     devices: Sequence[Any],
     memory_gb: float | None,
@@ -91,19 +95,20 @@ def make_plan(
     if mesh is None:  # a mesh says which device is meant
         mesh = Mesh(np.asarray(devices).reshape(1, 1, 1), AXES)
     pair = abstract_pair(config, mesh)
-    recipe = None if config.method == "sft" else make_recipe(config, pair)
+    recipe = make_recipe(config, pair) if isinstance(config, WritingConfig) else None
     pair = pair if recipe is None else recipe.pair  # whose teacher may be the student
     planned = _Planned(config, pair, recipe)
     state = planned.abstract()
     arrays = state_groups(state, pair.teacher_params)
     console.print(placement_table(mesh, arrays))
     groups = {name: total(placements(tree)) for name, tree in arrays.items()}
-    rows, text = _rows_of(config, recipe, mesh), _width(config, recipe)
+    rows, text = _rows_of(config, mesh), _width(config)
+    width = config.prompt.max_tokens
     writers = (
         []
         if recipe is None
         else [
-            _Writer(slots, *_rollout_shapes(slots, pair, state.params, config, rows))
+            _Writer(slots, *_rollout_shapes(slots, pair, state.params, width, rows))
             for slots in recipe.slots
         ]
     )
@@ -119,7 +124,7 @@ def make_plan(
         positions = config.prompt.max_tokens + writer.slots.max_tokens
         caches = _cache_rows(writer.slots, pair, positions)
         print_rollout(console, plan, caches, positions, rows)
-    inputs = _inputs(config, recipe, mesh, text)
+    inputs = _inputs(config.batch_size, recipe, mesh, text)
     kernel = choose_kernel(pair.student_config, text - 1)
     where = f"{config.batch_size} x {text} tokens, attention {kernel!r}"
     todo: list[tuple[str, str, Callable[[], Any]]] = []
@@ -129,9 +134,13 @@ def make_plan(
         todo.append(("rollout", what, functools.partial(_lower_chunk, writer)))
         what = f"prefill of {rows} prompts, {config.prompt.max_tokens} tokens"
         todo.append(
-            ("prefill", what, functools.partial(_lower_prefill, writer, config, rows, mesh))
+            (
+                "prefill",
+                what,
+                functools.partial(_lower_prefill, writer, config.prompt.max_tokens, rows, mesh),
+            )
         )
-    blocks = _blocks(config, pair, text)
+    blocks = _blocks(config.batch_size // config.optimizer.micro_batches, pair, text)
     for name, title, lower in todo:
         if name in programs:
             program = _compile(lower, blocks if name == "train" else 1)
@@ -143,21 +152,22 @@ def make_plan(
     return plan
 
 
-def _rows_of(config: Any, recipe: Recipe | None, mesh: Mesh) -> int:
+def _rows_of(config: Config, mesh: Mesh) -> int:
     """Rows of a rollout."""
-    wanted = config.batch_size if recipe is None else config.synthesis.slots or config.batch_size
-    return round_up(wanted, mesh)
+    slots = config.synthesis.slots if isinstance(config, WritingConfig) else 0
+    return round_up(slots or config.batch_size, mesh)
 
 
-def _width(config: Any, recipe: Recipe | None) -> int:
+def _width(config: Config) -> int:
     """Tokens of a training row."""
-    if recipe is None:
+    if isinstance(config, SftConfig):
         return config.sft.max_tokens
-    return config.synthesis.get("pack_to", 0) or config.prompt.max_tokens + recipe.max_total
+    assert isinstance(config, WritingConfig)
+    return config.synthesis.pack_to or config.prompt.max_tokens + config.max_total
 
 
-def _inputs(config: Any, recipe: Recipe | None, mesh: Mesh, width: int) -> Any:
-    shape = config.batch_size, width
+def _inputs(batch_size: int, recipe: Recipe | None, mesh: Mesh, width: int) -> Any:
+    shape = batch_size, width
 
     def array(dtype: Any) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -182,7 +192,7 @@ class _Writer:
 
 
 def _rollout_shapes(
-    slots: Slots, pair: Pair, params: Params, config: Any, rows: int
+    slots: Slots, pair: Pair, params: Params, width: int, rows: int
 ) -> tuple[Any, Any]:
     both = params, pair.teacher_params
     prepared = jax.jit(slots.prepare).lower(both).compile()
@@ -191,7 +201,6 @@ def _rollout_shapes(
         jax.eval_shape(slots.prepare, both),
         prepared.output_shardings,
     )
-    width = config.prompt.max_tokens
 
     def begin() -> Any:
         ones = jnp.ones(rows, jnp.int32)
@@ -234,8 +243,8 @@ def _lower_chunk(writer: _Writer) -> Any:
     return jax.jit(chunk, donate_argnums=1).lower(writer.params, writer.state)
 
 
-def _lower_prefill(writer: _Writer, config: Any, rows: int, mesh: Mesh) -> Any:
-    slots, width, place = writer.slots, config.prompt.max_tokens, batch_sharding(mesh)
+def _lower_prefill(writer: _Writer, width: int, rows: int, mesh: Mesh) -> Any:
+    slots, place = writer.slots, batch_sharding(mesh)
     prompts = jax.ShapeDtypeStruct((rows, width), jnp.int32, sharding=place)
     lengths = jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place)
 
@@ -245,9 +254,8 @@ def _lower_prefill(writer: _Writer, config: Any, rows: int, mesh: Mesh) -> Any:
     return jax.jit(prefill).lower(writer.params, prompts, lengths)
 
 
-def _blocks(config: Any, pair: Pair, width: int) -> int:
+def _blocks(rows: int, pair: Pair, width: int) -> int:
     """Blocks of the head's logits, of which those with a trained token are formed."""
-    rows = config.batch_size // config.optimizer.micro_batches
 
     def shapes(c: models.ModelConfig | None) -> Any:
         if c is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ from experiments.checkpoints.room import check_room
 from experiments.command.progress import Progress, summary_table
 from experiments.command.say import say
 from experiments.config.read import read_config
-from experiments.config.sections import ProfileSettings, TrackingSettings
-from experiments.config.settings import read_settings
+from experiments.config.reading import plain_fields
+from experiments.config.tree import Config
 from experiments.data.batches import fitting_prompts
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
-from experiments.machine.compilation import Watch
 from experiments.machine.environment import environment
 from experiments.machine.interruption import (
     Interrupted,
@@ -34,10 +34,12 @@ from experiments.machine.processes import any_process, fetch, first_does, is_fir
 from experiments.machine.profiler import Trace
 from experiments.methods import make_method
 from experiments.methods.base import Base
-from experiments.methods.protocol import Outcome
+from experiments.methods.protocol import Method, Outcome
+from experiments.pair.model import Model
 from experiments.pair.pair import Pair, load_pair, start_student
 from experiments.report.picture import write_report
-from experiments.rollouts.positions import check_evaluation
+from experiments.tasks.example import Example
+from experiments.train.clock import Clock
 from experiments.train.skipped import Skipped
 from experiments.train.totals import Totals
 from experiments.workdir.files import plain
@@ -52,7 +54,9 @@ from models.parameters import Params
 log = logging.getLogger(__name__)
 
 
-def run(config: Any, workdir: str | Path, console: Console | None = None) -> dict[str, Any]:
+def run(
+    config: Mapping[str, Any], workdir: str | Path, console: Console | None = None
+) -> dict[str, Any]:
     """Trains as the config says, resuming whatever the workdir holds, and returns the results.
 
     Raises:
@@ -60,7 +64,7 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
       Interrupted: a signal asked it to end, and it has saved what it has.
       TooManySkipped: losses or gradients were not finite, step after step.
     """
-    read_config(config)
+    tree = read_config(config)
     console = console or Console(quiet=not is_first())
     with interruptible(), open_workdir(workdir, config) as directory:
         for line in directory.changed:
@@ -72,49 +76,77 @@ def run(config: Any, workdir: str | Path, console: Console | None = None) -> dic
             if any_process(not (directory.path / REPORT).exists()):
                 first_does(lambda: write_report(directory.path))
         else:
-            results = _Run(config, directory, console).results()
+            with contextlib.ExitStack() as open:
+                results = _Run.make(tree, config, directory, console, open).results()
         console.print(summary_table(results))
         say(console, f"Results, report and checkpoints: {directory.path}")
     return results
 
 
+@dataclasses.dataclass(frozen=True)
 class _Run:
-    """One run from the latest checkpoint to the results."""
+    """One run from the latest checkpoint to the results.
 
-    def __init__(self, config: Any, workdir: Workdir, console: Console):
-        self.config, self.workdir, self.console = config, workdir, console
-        self.started, self.compiled = time.monotonic(), Watch()
-        self.tracking = read_settings(TrackingSettings, config, "tracking")
-        self.profile = read_settings(ProfileSettings, config, "profile")
-        require(self.tracking)
-        self.pair: Pair = load_pair(config)
-        check_room(config, self.pair.student_config, workdir.checkpoints)
-        check_evaluation(config, self.pair)
-        self.data = {
-            name: list(
-                fitting_prompts(
-                    load_source(config.data[name], needs_answer=True),
-                    self.pair.render,
-                    config.prompt.max_tokens,
-                )
-            )
-            for name in ("validation", *TEST_SETS)
-            if name in config.data and config.data[name].name
+    Attributes:
+      config: read and checked.
+      given: the same as it was given, for whoever is told.
+      data: the sets that are measured, by name.
+      rate: the learning rate by update, where the method has one.
+      open: closes what is told of the run.
+    """
+
+    config: Config
+    given: Mapping[str, Any]
+    workdir: Workdir
+    console: Console
+    pair: Pair
+    data: Mapping[str, list[Example]]
+    method: Method
+    rate: Callable[[int], Any] | None
+    totals: Totals
+    skipped: Skipped
+    clock: Clock
+    open: contextlib.ExitStack
+
+    @staticmethod
+    def make(
+        config: Config,
+        given: Mapping[str, Any],
+        workdir: Workdir,
+        console: Console,
+        open: contextlib.ExitStack,
+    ) -> _Run:
+        """Loads what the config names; prints where arrays will lie."""
+        clock = Clock()
+        require(config.tracking)
+        pair = load_pair(config)
+        check_room(config.checkpoint, pair.student_config, workdir.checkpoints)
+        width = config.prompt.max_tokens
+        data = {
+            name: list(fitting_prompts(load_source(x.spec, needs_answer=True), pair.render, width))
+            for name, x in config.data.measured().items()
         }
-        self.method: Any = make_method(config, self.pair, workdir)
-        self.rate = self.method.schedule if isinstance(self.method, Base) else None
-        self.totals = Totals()
-        self.skipped = Skipped(config.stop_after_skipped, workdir.path, console)
-        if self.pair.mesh is not None:
-            arrays = state_groups(self.method.abstract(), self.pair.teacher_params)
-            console.print(placement_table(self.pair.mesh, arrays))
+        method = make_method(config, pair, workdir)
+        if pair.mesh is not None:
+            arrays = state_groups(method.abstract(), pair.teacher_params)
+            console.print(placement_table(pair.mesh, arrays))
+        return _Run(
+            config=config,
+            given=given,
+            workdir=workdir,
+            console=console,
+            pair=pair,
+            data=data,
+            method=method,
+            rate=method.schedule if isinstance(method, Base) else None,
+            totals=Totals(),
+            skipped=Skipped(config.stop_after_skipped, workdir.path, console),
+            clock=clock,
+            open=open,
+        )
 
     def results(self) -> dict[str, Any]:
         """Trains to the end and writes results.json and report.png."""
-        with contextlib.ExitStack() as self.open:
-            return self._results()
-
-    def _results(self) -> dict[str, Any]:
         checkpoint = self.config.checkpoint
         with Checkpoints(
             self.workdir.checkpoints, checkpoint.max_to_keep, checkpoint.keep_best
@@ -123,12 +155,11 @@ class _Run:
             if restored is None:
                 self.workdir.cut_back(-1)
                 self._track()
-                self.seconds_before = self.compiling_before = 0.0
-                params = start_student(self.pair, self.config)
-                if "init" not in self.config.student:
-                    self._evaluate("before", params, self.pair.student_config, 0)
-                if self.pair.teacher_params is not None:
-                    self._evaluate("teacher", self.pair.teacher_params, self.pair.teacher_config, 0)
+                params = start_student(self.pair, self.config.seed)
+                if not self.pair.from_scratch:
+                    self._evaluate("before", self._student(params), 0)
+                if self.pair.teacher is not None:
+                    self._evaluate("teacher", self.pair.teacher, 0)
                 state = self.method.init(params)
                 del params
                 start = 0
@@ -142,8 +173,7 @@ class _Run:
                 self.totals.set_state(run_state["totals"])
                 self._track()
                 self.method.batches.set_state(run_state["batches"])
-                self.seconds_before = run_state["seconds"]
-                self.compiling_before = run_state["compile_seconds"]
+                self.clock.set_state(run_state)
                 self.skipped.set_state(run_state["skipped"])
                 say(self.console, f"Resuming after step {start} of {self.config.steps}.")
                 if run_state["to_validate"]:
@@ -151,7 +181,7 @@ class _Run:
                     checkpoints.replace(start, state, self._run_state(), accuracy)
             state = self._train(state, start, checkpoints)
             checkpoints.wait()
-        self._evaluate("after", state.params, self.pair.student_config, self.config.steps)
+        self._evaluate("after", self._student(state.params), self.config.steps)
 
         def finish() -> dict[str, Any]:
             results = plain(self._summarise())
@@ -167,16 +197,16 @@ class _Run:
             return
         path = self.workdir.path
         logs = read_log(path / METRICS), read_log(path / TRAJECTORIES)
-        trackers = Trackers(self.tracking, self.config.to_dict(), path, *logs)
+        trackers = Trackers(self.config.tracking, plain_fields(self.given, ""), path, *logs)
         self.workdir.tracker = self.open.enter_context(trackers)
 
     def _train(self, state: TrainState, start: int, checkpoints: Checkpoints) -> TrainState:
         every, steps = self.config.checkpoint.every, self.config.steps
         with (
             Progress(steps, start, console=self.console) as progress,
-            Trace(self.profile, self.workdir.path) as trace,
+            Trace(self.config.profile, self.workdir.path) as trace,
         ):
-            self.clock = time.monotonic()
+            self.clock.skip()
             pending: tuple[int, Outcome] | None = None
             for step in range(start, steps):
                 trace.before(step + 1)
@@ -193,7 +223,7 @@ class _Run:
                     self._log(*pending, progress)
                     pending = None
                     ending = self._save(state, step + 1, due, checkpoints, progress) or ending
-                    self.clock = time.monotonic()
+                    self.clock.skip()
                 if ending and step + 1 < steps:
                     checkpoints.wait()
                     raise Interrupted(
@@ -223,8 +253,7 @@ class _Run:
     def _run_state(self, to_validate: bool = False) -> dict[str, Any]:
         return {
             "batches": self.method.batches.get_state(),
-            "seconds": self._seconds(),
-            "compile_seconds": self._compile_seconds(),
+            **self.clock.get_state(),
             "skipped": self.skipped.get_state(),
             "totals": self.totals.get_state(),
             "logs": self.workdir.mark(),
@@ -234,9 +263,7 @@ class _Run:
 
     def _log(self, step: int, outcome: Outcome, progress: Progress) -> None:
         metrics = {name: float(x) for name, x in fetch(outcome.metrics).items()}
-        now = time.monotonic()
-        seconds, self.clock = now - self.clock, now
-        metrics["seconds"] = seconds
+        metrics["seconds"] = seconds = self.clock.lap()
         metrics["tokens_per_second"] = metrics["tokens"] / seconds
         if self.rate is not None:
             # The schedule stands still at steps that change nothing.
@@ -255,7 +282,7 @@ class _Run:
     ) -> float | None:
         if "validation" not in self.data:
             return None
-        summary, _ = self._sample("validation", state.params, self.pair.student_config)
+        summary, _ = self._sample("validation", self._student(state.params))
         low, high = summary["interval"]
         record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
         self.workdir.append_metrics({"step": step, "kind": "validation", **record})
@@ -263,12 +290,12 @@ class _Run:
             progress.update(step, accuracy=summary["accuracy"])
         return summary["accuracy"]
 
-    def _evaluate(self, name: str, params: Params, config: Any, step: int) -> None:
+    def _evaluate(self, name: str, model: Model, step: int) -> None:
         """Measures on the test sets. A resumed run has the summaries in its totals."""
         for data in TEST_SETS:
             if data not in self.data:
                 continue
-            summary, samples = self._sample(data, params, config, name == "teacher")
+            summary, samples = self._sample(data, model, name == "teacher")
             record = {"step": step, "kind": "evaluation", "name": name, "data": data, **summary}
             self.workdir.write_samples(f"{name}-{data}", samples)
             self.workdir.append_metrics(record)
@@ -280,12 +307,13 @@ class _Run:
                 f"problems ({summary['seconds']:.0f} s){late}",
             )
 
+    def _student(self, params: Params) -> Model:
+        return Model(params, self.pair.student_config)
+
     def _sample(
-        self, data: str, params: Params, config: Any, as_teacher: bool = False
+        self, data: str, model: Model, as_teacher: bool = False
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        return measure(
-            self.config, self.pair, params, config, self.data[data], as_teacher=as_teacher
-        )
+        return measure(self.config, self.pair, model, self.data[data], as_teacher=as_teacher)
 
     def _check_identity(self, run_state: dict[str, Any], step: int) -> None:
         """Raises where the checkpoint's run had another config than this workdir says."""
@@ -296,19 +324,13 @@ class _Run:
                 "--workdir."
             )
 
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
-    def _compile_seconds(self) -> float:
-        return self.compiling_before + self.compiled.seconds
-
     def _summarise(self) -> dict[str, Any]:
         results = self.totals.results("long" in self.data)
         results["steps"] = self.config.steps
         results |= self.skipped.results()
         results["seed"] = self.config.seed
-        results["wall_seconds"] = self._seconds()
-        results["compile_seconds"] = self._compile_seconds()
+        results["wall_seconds"] = self.clock.seconds
+        results["compile_seconds"] = self.clock.compile_seconds
         if problems := self.workdir.check_logs(self.config.steps):
             results["incomplete_logs"] = problems
         return results | environment()

@@ -30,17 +30,20 @@ def _first_step(session: Session) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
     from configs import motab
+    from experiments.config.read import read_config
+    from experiments.config.tree import MotabConfig
     from experiments.methods.motab import MotabRecipe
     from experiments.methods.online import Online
     from experiments.pair.pair import load_pair, start_student
 
     # Online, a step is a batch's synthesis and an update: the main job's programs.
-    config = motab.get_config("online").lock()
+    config = read_config(motab.get_config("online"))
+    assert isinstance(config, MotabConfig)
 
     def step() -> Any:
         pair = load_pair(config)
         method = Online(config, pair, MotabRecipe(config, pair))
-        state = method.init(start_student(pair, config))
+        state = method.init(start_student(pair, config.seed))
         return jax.block_until_ready(method.step(state, next(method.batches), 0).state)
 
     seconds = timed(step)

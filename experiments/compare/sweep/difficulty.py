@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from experiments.config.tree import Config
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
+from experiments.pair.model import Model
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.workdir import write_atomic
 
@@ -19,7 +20,7 @@ FILE = "difficulty.json"
 SAMPLES = 8
 
 
-def success_shares(config: Any, workdir: Path) -> dict[str, float]:
+def success_shares(config: Config, workdir: Path) -> dict[str, float]:
     """The initial student's share of right answers, of `SAMPLES`, by problem of `data.test`.
 
     Measured once: kept in the workdir.
@@ -27,10 +28,11 @@ def success_shares(config: Any, workdir: Path) -> dict[str, float]:
     path = workdir / FILE
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    pair = load_pair(config)
-    examples = list(load_source(config.data.test, needs_answer=True))
-    student = start_student(pair, config)
-    _, samples = measure(config, pair, student, pair.student_config, examples, SAMPLES)
+    pair, test = load_pair(config), config.data.test
+    assert test is not None
+    examples = list(load_source(test.spec, needs_answer=True))
+    student = Model(start_student(pair, config.seed), pair.student_config)
+    _, samples = measure(config, pair, student, examples, SAMPLES)
     verdicts: dict[str, list[bool]] = {}
     for sample in samples:
         verdicts.setdefault(sample["id"], []).append(bool(sample["right"]))

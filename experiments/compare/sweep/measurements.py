@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from experiments.compare.arms import Plan
 from experiments.compare.sweep.difficulty import success_shares, terciles
 from experiments.compare.sweep.teachers import compare_teachers
 from experiments.compare.table.gather import Finished, read_runs, right_shares
+from experiments.config.read import read_config
+from experiments.config.tree import AtesdConfig, Config
 from experiments.evaluate.intervals import Interval, bootstrap, crossed_bootstrap
 
 ALL = "all"
@@ -33,12 +36,13 @@ def make_table(plan: Plan, workdir: Path, problems: int) -> dict[str, Any]:
     Raises:
       ValueError: an arm has no fixed exposure, or two have the same.
     """
-    exposures = {arm: _exposure(arm, config) for arm, config in plan.arms.items()}
+    exposures = {arm: _exposure(arm, read_config(plan.arms[arm])) for arm in plan.arms}
     arms = sorted(exposures, key=lambda arm: exposures[arm])
     values = tuple(exposures[arm] for arm in arms)
     if len(set(values)) < len(values):
         raise ValueError(f"exposures: two arms have the same controller.fixed: {exposures}.")
-    config = plan.measuring_config(arms[0])
+    config = read_config(plan.measuring_config(arms[0]))
+    assert isinstance(config, AtesdConfig)
     table: dict[str, Any] = {
         "exposures": list(values),
         "labels": [plan.study.arms[arm].label for arm in arms],
@@ -53,10 +57,11 @@ def make_table(plan: Plan, workdir: Path, problems: int) -> dict[str, Any]:
     table["seeds"] = [seed for seed in seeds if seed in plan.seeds]
     if not table["seeds"]:
         return table
-    full = plan.config(arms[0], plan.study.selection_seed, plan.rates[0], plan.study.batch_size)
-    full = full.copy_and_resolve_references()
-    with full.unlocked():
-        full.data.test = plan.test_data(arms[0]).test
+    full = read_config(
+        plan.config(arms[0], plan.study.selection_seed, plan.rates[0], plan.study.batch_size)
+    )
+    test = plan.test_data(arms[0]).test
+    full = dataclasses.replace(full, data=dataclasses.replace(full.data, test=test))
     parts = {ALL: None, **terciles(success_shares(full, workdir))}
     right = {name: _right(finished, table["seeds"], wanted) for name, wanted in parts.items()}
     table["problems"] = {name: x.shape[2] for name, x in right.items()}
@@ -90,8 +95,8 @@ def best_shares(values_AxSxP: np.ndarray, resamples: int = 2000) -> np.ndarray:
     return wins / resamples
 
 
-def _exposure(arm: str, config: Any) -> float:
-    if "controller" not in config or config.controller.policy != "fixed":
+def _exposure(arm: str, config: Config) -> float:
+    if not isinstance(config, AtesdConfig) or config.controller.policy != "fixed":
         raise ValueError(f"exposures: arm {arm} has no controller.policy='fixed'.")
     return float(config.controller.fixed)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import atesd
 from atesd.grounding import reference_log_probs
+from experiments.config.tree import AtesdConfig
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods.atesd import AtesdRecipe
@@ -19,7 +18,7 @@ MEASURES = ("loss", "mismatch", "disagreement", "reference_nll")
 
 
 def compare_teachers(
-    config: Any, exposures: tuple[float, ...], problems: int
+    config: AtesdConfig, exposures: tuple[float, ...], problems: int
 ) -> dict[str, np.ndarray]:
     """What each exposure does to the teacher, by problem of `data.validation`.
 
@@ -35,7 +34,7 @@ def compare_teachers(
     """
     recipe = AtesdRecipe(config, load_pair(config))
     pair = recipe.pair
-    student = start_student(pair, config)
+    student = start_student(pair, config.seed)
     teacher = student if pair.teacher_params is None else pair.teacher_params
     assert pair.teacher_config is not None
     teacher_config, eos = pair.teacher_config, pair.eos_ids[0]
@@ -59,7 +58,8 @@ def compare_teachers(
         )
         return scores.loss_B, scores.mismatch_B, scores.disagreement_B, nll
 
-    source = load_source(config.data.validation)
+    assert config.data.validation is not None
+    source = load_source(config.data.validation.spec)
     problems = min(problems, len(source))
     size = min(config.batch_size, problems)
     batches = prompt_batches(

@@ -17,6 +17,7 @@ from experiments.checkpoints.checkpoints import Checkpoints
 from experiments.compare.arms import load_config, make_plan, without_tests
 from experiments.compare.best import measure_best
 from experiments.compare.execute import compare
+from experiments.config.read import read_config
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.workdir import config_differences, read_log
 
@@ -293,12 +294,12 @@ def test_measuring_the_best_checkpoint_loads_it(tmp_path):
     config.evaluation.max_tokens, config.evaluation.batch_size = 24, 4
     data = config.copy_and_resolve_references().data
     config = without_tests(config)
-    params = start_student(load_pair(config), config)
+    params = start_student(load_pair(read_config(config)), config.seed)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(1, {"params": params}, {}, accuracy=0.6)
         broken = {"params": {name: 0 * np.ones(2) for name in params}}
         checkpoints.save(2, broken, {}, accuracy=0.4)
-    measure_best(config, data, tmp_path)
+    measure_best(read_config(config), data, tmp_path)
     best = json.loads((tmp_path / "best.json").read_text())
     assert best["best_step"] == 1
     for name in ("test", "long"):

@@ -15,6 +15,7 @@ from experiments.compare.sweep.difficulty import terciles
 from experiments.compare.sweep.measurements import best_shares, make_table
 from experiments.compare.sweep.picture import draw_sweep, make_markdown, write_sweep
 from experiments.compare.sweep.teachers import MEASURES, compare_teachers
+from experiments.config.read import read_config
 
 from ..study_runs import write_run
 
@@ -117,7 +118,7 @@ def test_arms_that_are_no_sweep_are_refused(tmp_path):
 @pytest.mark.slow
 def test_more_exposure_makes_the_embedded_teacher_surer_and_farther():
     config = make_plan(sweep_study()).measuring_config("opsd")
-    found = compare_teachers(config, (0.0, 1.0), 32)
+    found = compare_teachers(read_config(config), (0.0, 1.0), 32)
     assert all(x.shape == (2, 32) and np.isfinite(x).all() for x in found.values())
     none, whole = 0, 1
     assert found["reference_nll"][whole].mean() < 0.5 * found["reference_nll"][none].mean()

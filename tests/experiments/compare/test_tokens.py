@@ -18,6 +18,7 @@ from experiments.compare.tokens import (
     read_batch_size,
     tokens_per_trajectory,
 )
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
 from experiments.rollouts.synthesis import SYNTHESIS, synthesise
@@ -36,7 +37,7 @@ def test_the_batch_comes_as_close_as_whole_prompts_allow(
     monkeypatch.setattr(tokens, "tokens_per_trajectory", lambda config: per_trajectory)
     config = load_config("configs/motab.py", "smoke")
     config.synthesis.trajectories_per_prompt = copies
-    fitted = fit_batch_size(config, 1600, tmp_path / "arm")
+    fitted = fit_batch_size(read_config(config), 1600, tmp_path / "arm")
     assert fitted == BatchSize(expected, per_trajectory)
     assert read_batch_size(tmp_path / "arm") == fitted
 
@@ -45,7 +46,7 @@ def test_a_target_below_one_batch_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(tokens, "tokens_per_trajectory", lambda config: 60.0)
     config = load_config("configs/motab.py", "smoke")
     with pytest.raises(ValueError, match=r"tokens_per_update=50: a batch of 2 trajectories .* 120"):
-        fit_batch_size(config, 50, tmp_path)
+        fit_batch_size(read_config(config), 50, tmp_path)
     assert read_batch_size(tmp_path) is None
 
 
@@ -56,13 +57,17 @@ def test_what_is_measured_is_what_the_file_would_hold(name, tmp_path, monkeypatc
     monkeypatch.setattr(tokens, "MEASURED", 32)
     config = load_config(f"configs/{name}.py", "smoke")
     config.synthesis.trajectories = 32
-    pair = load_pair(config)
-    synthesise(config, pair, make_recipe(config, pair), tmp_path / SYNTHESIS)
+    pair = load_pair(read_config(config))
+    synthesise(
+        read_config(config), pair, make_recipe(read_config(config), pair), tmp_path / SYNTHESIS
+    )
     rows = [json.loads(line) for line in (tmp_path / SYNTHESIS).read_text().splitlines()[1:]]
     counts = [sum(w > 0 for w in row["likelihood_weights"]) for row in rows]
     assert len(counts) == 32
     assert 0 in counts or name != "rft"
-    assert tokens_per_trajectory(config) == pytest.approx(np.mean([n for n in counts if n]))
+    assert tokens_per_trajectory(read_config(config)) == pytest.approx(
+        np.mean([n for n in counts if n])
+    )
 
 
 def test_references_are_measured_without_a_rollout(monkeypatch):
@@ -70,7 +75,7 @@ def test_references_are_measured_without_a_rollout(monkeypatch):
     config = load_config("configs/pretrain.py", "student")
     config.data.train.max_steps = config.data.train.min_steps = 2
     # Two steps of ten characters, a box of nine, the end; a step has its delimiter of three.
-    assert 30 <= tokens_per_trajectory(config) <= 40
+    assert 30 <= tokens_per_trajectory(read_config(config)) <= 40
 
 
 def fitting(asked: list[str], sizes: dict[str, int]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.common import shared
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.methods.atesd import AtesdRecipe
 from experiments.pair.pair import load_pair
@@ -14,7 +15,7 @@ from ..atesd_runs import ROWS, small
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small())
+    return load_pair(read_config(small()))
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair, m
     # Nothing is sampled before it is refused.
     monkeypatch.setattr(AtesdRecipe, "__call__", lambda self, *inputs: (None, None, None))
     with pytest.raises(ValueError, match=message):
-        make_recipe(small(**fields), pair)
+        make_recipe(read_config(small(**fields)), pair)
 
 
 @pytest.mark.parametrize("weights", ["ema", "live"])
@@ -64,13 +65,13 @@ def test_another_teacher_and_weights_of_the_student_are_refused(weights):
     with config.unlocked():
         config.teacher = shared()["teacher"] | {"path": "embedded:student"}
     with pytest.raises(ValueError, match=rf"exposed\.weights='{weights}' with a teacher section"):
-        make_recipe(config, load_pair(config))
+        make_recipe(read_config(config), load_pair(read_config(config)))
 
 
 def test_an_external_teacher_may_be_frozen(no_probe):
     config = small()
     with config.unlocked():
         config.teacher = shared()["teacher"] | {"path": "embedded:teacher"}
-    external = load_pair(config)
-    recipe = make_recipe(config, external)
+    external = load_pair(read_config(config))
+    recipe = make_recipe(read_config(config), external)
     assert recipe.pair is external and recipe.pair.teacher_config != recipe.pair.student_config

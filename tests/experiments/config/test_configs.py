@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import importlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
@@ -18,12 +20,15 @@ import topd as topd_room
 from configs import atesd, gkd, grpo, imitkd, motab, opd, opsd, pretrain, rft, sft, skd, topd
 from distill.losses.signal import Signal
 from distill.train.optimizer import OptimizerSettings
+from experiments.config.method_sections import ExposureSettings, RolloutSettings
+from experiments.config.read import read_config
+from experiments.config.reading import field_types, section_type
 from experiments.config.sections import ProfileSettings, TrackingSettings
-from experiments.methods.atesd import ExposureSettings
-from experiments.rollouts.own_samples import RolloutSettings
+from experiments.config.tree import METHODS
 from experiments.train.loop import run
 from experiments.workdir.workdir import read_log
 from grpo.policy_gradient import GrpoSettings
+from models.config import ModelConfig
 from motab import MotabSettings
 
 from .. import atesd_runs
@@ -35,7 +40,7 @@ CONFIGS = [
     for path in sorted((ROOT / "configs").rglob("*.py"))
     if "def get_config" in path.read_text()
 ]
-# Sections that become one of these are read whole; what counts is that their fields are, afterwards.
+# Sections of these classes count as read in a run; that their fields are is seen over all runs.
 SETTINGS = (
     MotabSettings,
     OptimizerSettings,
@@ -59,15 +64,17 @@ WAITING = {
     "GuidanceSettings.cap_share": "guidance.objective: cap_low, cap_high",
     "LossSettings.clip_at": "loss.clip: summand, token",
     "MotabSettings.jsd_beta": "motab.safe_loss: jsd",
-    "OptimizerSettings.micro_batches": "read from the config, without the settings",
     "Signal.estimator": "signal.support: sampled",
     "Signal.form": "signal.support: sampled",
     "TeacherSettings.probe_exposure": "controller.reward_loss: probe",
     "TrackingSettings.name": "tracking.wandb: offline, online",
     "TrackingSettings.project": "tracking.wandb: offline, online",
 }
-# A settings object that reads its own field in order to check, compare or print it proves nothing.
-_FORMAL = {"__init__", "__post_init__", "__hash__", "__eq__", "__repr__"}
+# A settings object that reads its own field in order to check, compare or print it proves nothing, nor
+# do files that check; what copies a section proves something where it hands it to a reader.
+_FORMAL = {"__init__", "__post_init__", "__hash__", "__eq__", "__repr__", "lengths", "read"}
+_CHECKING = ("config/checks.py", "config/reading.py", "config/read.py", "models/checks.py")
+_HANDED_ON = {"spec", "table", "sizes"}
 
 VARIANTS = [
     (module, arg)
@@ -184,29 +191,9 @@ def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_
         config.student.lora.rank = 2
     elif module is not pretrain:  # without adapters
         idle = idle | {"student.lora.alpha", "student.lora.targets"}
-    paths = {}
-
-    def name_all(node: ConfigDict, prefix: str = "") -> None:
-        paths[id(node)] = prefix
-        for name, value in node.items():
-            if isinstance(value, ConfigDict):
-                name_all(value, f"{prefix}{name}.")
-
-    name_all(config)
-    read = set()
-    plain = ConfigDict.__getitem__
-
-    def recording(self, key):
-        read.add(paths.get(id(self), "?") + str(key))
-        return plain(self, key)
-
-    # Writing config.json reads every field and proves nothing.
-    snapshot = config.to_dict()
-    monkeypatch.setattr(ConfigDict, "to_dict", lambda self: _find(snapshot, paths[id(self)]))
-    monkeypatch.setattr(ConfigDict, "__getitem__", recording)
+    tree, read = settings_read["record"](monkeypatch)
     run(config, tmp_path)
-    monkeypatch.undo()
-    unread = leaves(config) - read
+    unread = leaves(config) - read(tree)
     assert unread == idle
     settings_read["runs"].add((module, arg))
     logged = {name for r in read_log(tmp_path / "metrics.jsonl") for name in r}
@@ -214,24 +201,83 @@ def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_
     assert not unexplained, f"docs/metrics.md says nothing of {sorted(unexplained)}"
 
 
+def sections(kind: type) -> Iterator[type]:
+    """A class of the tree, and those of the sections in it."""
+    yield kind
+    for hint in field_types(kind).values():
+        if (section := section_type(hint, {})) is not None:
+            yield from sections(section)
+
+
+def nodes(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every section of a tree, with its path and a dot."""
+    yield path, tree
+    for name in field_types(type(tree)):
+        value = getattr(tree, name)
+        if dataclasses.is_dataclass(value):
+            yield from nodes(value, f"{path}{name}.")
+
+
+def proves_nothing(reader: FrameType, node: Any) -> bool:
+    """Whether a frame reads a field in order to check, compare, copy or print it."""
+    while reader.f_code.co_name.startswith("<") and reader.f_back is not None:
+        reader = reader.f_back  # a comprehension's
+    inside: FrameType | None = reader
+    if reader.f_code.co_filename == dataclasses.__file__:
+        while inside is not None and inside.f_code.co_filename == dataclasses.__file__:
+            inside = inside.f_back
+        return inside is None or inside.f_code.co_name not in _HANDED_ON
+    if reader.f_code.co_name in _FORMAL:
+        return reader.f_locals.get("self") is node
+    return reader.f_code.co_filename.endswith(_CHECKING) or reader.f_code.co_name == "nodes"
+
+
 @pytest.fixture(scope="module")
 def settings_read():
-    """What is read of the settings' fields while they are in use: names by class."""
-    found: dict = {cls: set() for cls in SETTINGS} | {"runs": set()}
+    """What is read of the tree's fields while they are in use.
+
+    `used` has names by class. `record(monkeypatch)` looks at the next run: it gives a list that gets
+    the run's tree, and what makes that the paths which were read.
+    """
+    used: dict[type, set[str]] = {cls: set() for cls in SETTINGS}
+    seen: dict[int, set[str]] = {}
+
+    def recorder(cls: type) -> Any:
+        fields = set(field_types(cls))
+
+        def recording(self: Any, name: str) -> Any:
+            if name in fields and not proves_nothing(sys._getframe(1), self):
+                seen.setdefault(id(self), set()).add(name)
+                if cls in used:
+                    used[cls].add(name)
+            return object.__getattribute__(self, name)
+
+        return recording
+
+    def record(monkeypatch: pytest.MonkeyPatch) -> tuple[list, Any]:
+        made: list = []
+
+        def remembering(fields: Any) -> Any:
+            seen.clear()
+            made.append(read_config(fields))
+            return made[-1]
+
+        def read(trees: list) -> set[str]:
+            (tree,) = trees
+            paths = {"method"}  # which class the tree is of
+            for path, node in nodes(tree):
+                whole = type(node) in (*SETTINGS, ModelConfig)
+                names = field_types(type(node)) if whole else seen.get(id(node), ())
+                paths |= {f"{path}{name}" for name in names}
+            return paths
+
+        monkeypatch.setattr("experiments.train.loop.read_config", remembering)
+        return made, read
+
     with pytest.MonkeyPatch.context() as patch:
-        for cls in SETTINGS:
-            fields = {f.name for f in dataclasses.fields(cls)}
-
-            def recording(self, name, cls=cls, fields=fields):
-                if name in fields:
-                    reader = sys._getframe(1)
-                    own = reader.f_code.co_name in _FORMAL and reader.f_locals.get("self") is self
-                    if not own:
-                        found[cls].add(name)
-                return object.__getattribute__(self, name)
-
-            patch.setattr(cls, "__getattribute__", recording, raising=False)
-        yield found
+        for cls in {cls for kind in METHODS.values() for cls in sections(kind)}:
+            patch.setattr(cls, "__getattribute__", recorder(cls), raising=False)
+        yield {"used": used, "record": record, "runs": set()}
 
 
 @pytest.mark.slow
@@ -243,7 +289,7 @@ def test_every_field_of_the_settings_is_used(settings_read):
         f"{cls.__name__}.{field.name}"
         for cls in SETTINGS
         for field in dataclasses.fields(cls)
-        if field.name not in settings_read[cls]
+        if field.name not in settings_read["used"][cls]
     }
     assert unused == set(WAITING)
 
@@ -252,9 +298,3 @@ def explained_metrics() -> set[str]:
     """Names in backquotes on the page that explains metrics; `exposure_0` counts as `exposure_G`."""
     page = ROOT / "docs" / "metrics.md"
     return set(re.findall(r"`([a-z_0-9@]+)`", page.read_text()))
-
-
-def _find(tree: dict, path: str) -> dict:
-    for name in path.split(".")[:-1]:
-        tree = tree[name]
-    return copy.deepcopy(tree)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.config.read import read_config
 from experiments.diagnose.local_steps import find_prefixes, local_test, table
 from experiments.methods.topd import TopdRecipe
 from experiments.pair.pair import load_pair, start_student
@@ -24,21 +25,21 @@ def quick_compilation():
 @pytest.mark.slow
 def test_prefixes_are_candidates_above_the_quantile():
     config = small()
-    pair = load_pair(config)
-    recipe = TopdRecipe(config, pair)
-    found, threshold = find_prefixes(recipe, start_student(pair, config), 5, 8)
+    pair = load_pair(read_config(config))
+    recipe = TopdRecipe(read_config(config), pair)
+    found, threshold = find_prefixes(recipe, start_student(pair, config.seed), 5, 8)
     assert found.at_N.shape == (5,) and threshold > 0
     for i in range(5):
         student = found.student_NxK[i, : found.student_counts_N[i]].tolist()
         teacher = found.teacher_NxK[i, : found.teacher_counts_N[i]].tolist()
         assert student != teacher
     with pytest.raises(ValueError, match="prefixes=9999, but the 32 training problems gave"):
-        find_prefixes(recipe, start_student(pair, config), 9999, 16)
+        find_prefixes(recipe, start_student(pair, config.seed), 9999, 16)
 
 
 @pytest.mark.slow
 def test_a_large_weight_brings_windows_closer_than_opd_alone():
-    results = local_test(small(), prefixes=6, steps=5, rate=3e-3, lambdas=[1.0, 10.0])
+    results = local_test(read_config(small()), prefixes=6, steps=5, rate=3e-3, lambdas=[1.0, 10.0])
     assert results["before"]["mean"] > results["threshold"]
     assert list(results["after"]) == ["opd", "topd, lambda 1", "topd, lambda 10"]
     opd, _, strong = (x["mean"] for x in results["after"].values())
@@ -63,4 +64,4 @@ def test_a_large_weight_brings_windows_closer_than_opd_alone():
 def test_what_makes_no_sense_is_refused(arg, fields, numbers, message):
     asked = {"prefixes": 4, "steps": 2, "rate": 1e-3, "lambdas": [0.1], **numbers}
     with pytest.raises(ValueError, match=message):
-        local_test(small(arg, **fields), **asked)
+        local_test(read_config(small(arg, **fields)), **asked)

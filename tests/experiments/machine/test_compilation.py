@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import atesd, grpo, motab, opd
+from experiments.config.read import read_config
 from experiments.machine import compilation as compiled
 from experiments.methods import make_method
 from experiments.pair.pair import load_pair, start_student
@@ -93,10 +94,10 @@ def test_nothing_is_compiled_after_the_first_steps(module, arg, fields, tmp_path
     config.batch_size, config.data.train.size = 8, 64
     config.data.validation.size = 8
     config.update_from_flattened_dict(fields)
-    pair = load_pair(config)
+    pair = load_pair(read_config(config))
     with Workdir(tmp_path / "run", config) as workdir:
-        method = make_method(config, pair, workdir)
-        state = method.init(start_student(pair, config))
+        method = make_method(read_config(config), pair, workdir)
+        state = method.init(start_student(pair, config.seed))
         programs = []
         for step in range(7):
             watch = compiled.Watch()

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoints.files import find_step
 from experiments.compare.execute import compare
+from experiments.config.read import read_config
 from experiments.evaluate import __main__ as evaluate
 from experiments.evaluate.part import Part
 from experiments.machine import interruption
@@ -145,8 +146,8 @@ def test_an_interrupted_synthesis_keeps_what_is_written(tmp_path, monkeypatch):
     config = small("")
     config.synthesis.trajectories = 24
     config.synthesis.slots = 4
-    pair = load_pair(config)
-    recipe = make_recipe(config, pair)
+    pair = load_pair(read_config(config))
+    recipe = make_recipe(read_config(config), pair)
     path = tmp_path / "trajectories.jsonl"
     lines = recipe.lines
 
@@ -157,11 +158,11 @@ def test_an_interrupted_synthesis_keeps_what_is_written(tmp_path, monkeypatch):
     with interruptible():
         monkeypatch.setattr(recipe, "lines", then_signal)
         with pytest.raises(Interrupted, match=r"[0-9]+ of 24 trajectories are in .*jsonl\."):
-            synthesise(config, pair, recipe, path)
+            synthesise(read_config(config), pair, recipe, path)
         monkeypatch.undo()
     first = path.read_bytes()
     assert 0 < len(first.splitlines()) - 1 < 24
-    synthesise(config, pair, recipe, path)
+    synthesise(read_config(config), pair, recipe, path)
     assert path.read_bytes().startswith(first)
     ids = [json.loads(line)["sample_id"] for line in path.read_bytes().splitlines()[1:]]
     assert sorted(ids) == list(range(24))

@@ -13,6 +13,7 @@ import pytest
 from configs import atesd as atesd_config
 from configs import opsd as opsd_config
 from distill.rollouts.one_writer import make_slots
+from experiments.config.read import read_config
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_method, make_recipe
@@ -50,7 +51,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small())
+    return load_pair(read_config(small()))
 
 
 @pytest.fixture
@@ -160,8 +161,8 @@ def test_students_write_the_same_whatever_the_teacher_sees(pair, tmp_path):
     for exposure in (0.0, 0.5, 1.0):
         config = small("smoke", opsd_config, controller={"fixed": exposure})
         with Workdir(tmp_path / str(exposure), config) as workdir:
-            method = make_method(config, pair, workdir)
-        params = start_student(pair, config)
+            method = make_method(read_config(config), pair, workdir)
+        params = start_student(pair, config.seed)
         batch = next(method.batches)
         written.append(jax.device_get(method.recipe(params, batch, 1, 0)[0]))
         outcome = method.step(method.init(params), batch, 0)
@@ -207,7 +208,7 @@ def test_irregular_references_are_counted_and_not_fatal(tmp_path):
 )
 def test_every_variant_is_a_recipe_and_differs_where_it_says(module, arg, pair, no_probe):
     config, plain = module.get_config(arg), module.get_config("")
-    recipe = make_recipe(config, pair)
+    recipe = make_recipe(read_config(config), pair)
     assert isinstance(recipe, AtesdRecipe)
     changed = {
         f"{section}.{name}": value
@@ -257,7 +258,7 @@ def test_every_variant_is_a_recipe_and_differs_where_it_says(module, arg, pair, 
 def test_what_the_teacher_reads_follows_the_config(section, name, value, pair, no_probe):
     def references(**fields):
         config = small(**fields)
-        recipe = make_recipe(config, pair)
+        recipe = make_recipe(read_config(config), pair)
         batch = next(
             prompt_batches(
                 load_source(config.data.train), pair.render, batch_size=2, max_prompt_tokens=25
@@ -284,7 +285,7 @@ def test_the_rollout_follows_the_config(name, value, pair, no_probe, monkeypatch
         "experiments.rollouts.own_samples.make_slots",
         lambda *a, **k: seen.append(a) or make_slots(*a, **k),
     )
-    make_recipe(small(rollout={name: value}), pair)
+    make_recipe(read_config(small(rollout={name: value})), pair)
     ((config, sampling, max_total, eos_ids),) = seen
     expected = small().rollout.to_dict() | {name: value}
     assert (config, eos_ids) == (pair.student_config, pair.eos_ids)
@@ -297,7 +298,7 @@ def test_the_rollout_follows_the_config(name, value, pair, no_probe, monkeypatch
 
 
 def test_the_probe_is_of_the_asked_size_and_the_initial_students(pair):
-    recipe = make_recipe(small(exposure={"probe_size": 3}), pair)
+    recipe = make_recipe(read_config(small(exposure={"probe_size": 3})), pair)
     batch = recipe.training_inputs(None, None, next_batch(pair), 1)[0][1]
     assert batch.trajectories.tokens_BxT.shape[0] == len(batch.references.empty_B) == 3
     problems = [x.problem for x in list(load_source(small().data.validation))[:3]]

@@ -14,6 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.config.read import read_config
 from experiments.grading import grade
 from experiments.methods import make_recipe
 from experiments.methods.offline import Offline
@@ -76,7 +77,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small("opd"))
+    return load_pair(read_config(small("opd")))
 
 
 def params(workdir: Path):
@@ -124,7 +125,7 @@ def test_an_arm_trains_from_end_to_end(arm, trained):
 def test_sft_sees_the_same_traces_in_every_epoch(trained, pair):
     workdir, _ = trained("sft")
     config = small("sft")
-    method = Offline(config, pair, make_recipe(config, pair), workdir)
+    method = Offline(read_config(config), pair, make_recipe(read_config(config), pair), workdir)
     epochs = []
     for _ in range(3):
         batches = [next(method.batches) for _ in range(4)]
@@ -158,7 +159,7 @@ def test_rft_trains_on_correct_answers_of_the_initial_student_alone(trained, pai
     assert 0 < len(correct) < len(lines) == 32
     assert results["synthesis"]["kept"] == len(correct) / len(lines)
     config = small("rft")
-    method = Offline(config, pair, make_recipe(config, pair), workdir)
+    method = Offline(read_config(config), pair, make_recipe(read_config(config), pair), workdir)
     seen = [r["sample_id"] for _ in range(len(correct)) for r in next(method.batches)["records"]]
     assert set(seen) == set(correct)
 
@@ -241,7 +242,7 @@ def test_imitkd_and_skd_run_online_too(trained):
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_with_the_reason(arm, fields, message, pair):
     with pytest.raises(ValueError, match=message):
-        make_recipe(small(arm, **fields), pair)
+        make_recipe(read_config(small(arm, **fields)), pair)
 
 
 def test_a_sampled_signal_on_the_teachers_text_is_refused(pair):
@@ -249,7 +250,7 @@ def test_a_sampled_signal_on_the_teachers_text_is_refused(pair):
     with config.unlocked():
         config.signal = {"support": "sampled", "form": "advantage"}
     with pytest.raises(ValueError, match="others wrote some of the tokens"):
-        make_recipe(config, pair)
+        make_recipe(read_config(config), pair)
 
 
 def test_a_signal_that_nothing_reads_is_refused(pair):
@@ -257,7 +258,7 @@ def test_a_signal_that_nothing_reads_is_refused(pair):
     with config.unlocked():
         config.signal = {"divergence": "reverse_kl"}
     with pytest.raises(ValueError, match="reads no divergence"):
-        make_recipe(config, pair)
+        make_recipe(read_config(config), pair)
 
 
 def test_a_file_of_another_policy_is_refused(trained, tmp_path):

@@ -18,6 +18,7 @@ from configs import grpo as grpo_config
 from distill.train.state import create_state
 from distill.trajectories import Source, Trajectories
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.config.read import read_config
 from experiments.data.batches import PromptBatch
 from experiments.grading import grade
 from experiments.methods import make_recipe
@@ -74,7 +75,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small())
+    return load_pair(read_config(small()))
 
 
 def params(workdir: Path, step: int | str = "final"):
@@ -144,7 +145,7 @@ def test_the_step_hands_settings_advantages_and_policies_to_the_loss(
         return SurrogateSums(jnp.sum(params["w"]), one, None, one, one, one, 0 * one)
 
     monkeypatch.setattr("experiments.methods.grpo.policy_gradient_loss", loss)
-    recipe = make_recipe(small(grpo=field), pair)
+    recipe = make_recipe(read_config(small(grpo=field)), pair)
     carried = {"rollout_params": "older"} if lagging else {}
     optimizer = optax.sgd(0.5)
     state = create_state({"w": jnp.zeros(2)}, optimizer, carried)
@@ -196,7 +197,7 @@ def written(pair, texts: list[str], answers: list[str]):
 def test_rewards_are_verdicts_and_truncated_responses_are_graded_too(pair):
     texts = ["b=3+8=1.\n\n\\boxed{1}", "\\boxed{2}", "b=3+8=1.\n\n\\box", "\\boxed{7}"]
     trajectories, batch = written(pair, [*texts, "\\boxed{3}", "\\boxed{3}"], ["1", "7", "3"])
-    recipe = make_recipe(small(), pair)
+    recipe = make_recipe(read_config(small()), pair)
     (same_rows, rewards), metrics = recipe.training_inputs(trajectories, {}, batch, 2)
     assert same_rows is trajectories
     np.testing.assert_array_equal(rewards, [1, 0, 0, 1, 1, 1])
@@ -207,14 +208,14 @@ def test_rewards_are_verdicts_and_truncated_responses_are_graded_too(pair):
 
 
 def test_a_budget_cuts_responses_off(pair):
-    recipe = make_recipe(small(grpo={"max_total": 3}), pair)
+    recipe = make_recipe(read_config(small(grpo={"max_total": 3})), pair)
     width = 16
     prompt = pair.render("a=3,b=+8,c=*4?")
     prompts = np.zeros((1, width), np.int32)
     prompts[0, : len(prompt)] = prompt
     lengths, ids = np.array([len(prompt)], np.int32), np.zeros(1, np.int32)
     batch = PromptBatch(prompts, lengths, ids, (Example("0", "?", "", "4", ""),))
-    trajectories, record, metrics = recipe(start_student(pair, small()), batch, GROUP, 0)
+    trajectories, record, metrics = recipe(start_student(pair, small().seed), batch, GROUP, 0)
     assert trajectories.tokens_BxT.shape == (GROUP, width + 3)
     assert float(metrics["truncated"]) == 1 and float(metrics["tokens"]) == 3 * GROUP
     lines = recipe.lines(*jax.device_get((trajectories, record)), batch.examples * GROUP)
@@ -224,12 +225,12 @@ def test_a_budget_cuts_responses_off(pair):
 
 def test_the_penalty_is_towards_the_student_before_training():
     config = small()
-    alone = load_pair(config)
-    assert make_recipe(config, alone).pair.teacher_params is None
+    alone = load_pair(read_config(config))
+    assert make_recipe(read_config(config), alone).pair.teacher_params is None
     config.grpo.kl_weight = 0.1
-    recipe = make_recipe(config, alone)
+    recipe = make_recipe(read_config(config), alone)
     assert recipe.pair.teacher_config == alone.student_config
-    assert same(recipe.pair.teacher_params, start_student(alone, config))
+    assert same(recipe.pair.teacher_params, start_student(alone, config.seed))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_the_penalty_is_towards_the_student_before_training():
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair):
     with pytest.raises(ValueError, match=message):
-        make_recipe(small(**fields), pair)
+        make_recipe(read_config(small(**fields)), pair)
 
 
 def test_variants():

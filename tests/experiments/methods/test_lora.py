@@ -23,6 +23,7 @@ from distill.train.sharding import state_shardings
 from distill.train.state import create_state
 from distill.train.update import make_train_step
 from experiments.checkpoints.checkpoints import Checkpoints, abstract, restore_params
+from experiments.config.read import read_config
 from experiments.export import export, student_of
 from experiments.methods import make_method, make_recipe
 from experiments.methods.atesd import AtesdRecipe
@@ -249,35 +250,35 @@ def small(name: str = "opsd", arg: str = "smoke", **lora) -> ConfigDict:
 
 def test_adapters_start_from_the_seed_on_the_students_weights():
     config = small()
-    pair = load_pair(config)
-    params = start_student(pair, config)
+    pair = load_pair(read_config(config))
+    params = start_student(pair, config.seed)
     assert jax.tree.structure(params) == jax.tree.structure(models.abstract(pair.student_config))
     base = models.load_pretrained(pair.student_directory)[1]
     assert same(base_of(params), base_of(base)) and pair.student_config.lora.rank == 4
-    assert same(params, start_student(pair, config))
+    assert same(params, start_student(pair, config.seed))
     config.seed = 1
-    assert not same(params, start_student(pair, config))
+    assert not same(params, start_student(pair, config.seed))
 
 
 def test_each_field_changes_the_student():
-    plain = load_pair(small()).student_config
+    plain = load_pair(read_config(small())).student_config
     for field in ({"rank": 5}, {"alpha": 2.0}, {"targets": ("q",)}):
-        assert load_pair(small(**field)).student_config != plain
+        assert load_pair(read_config(small(**field))).student_config != plain
 
 
 def test_a_frozen_teacher_is_held_once(monkeypatch):
     monkeypatch.setattr(AtesdRecipe, "_read_probe", lambda self: None)
     config = small()
-    pair = load_pair(config)
-    recipe = make_recipe(config, pair)
+    pair = load_pair(read_config(config))
+    recipe = make_recipe(read_config(config), pair)
     assert recipe.pair.teacher_params is None
     assert recipe.pair.teacher_config == pair.student_config.replace(lora=None)
     for weights in ("ema", "live"):
         config.exposed.weights = weights
-        assert make_recipe(config, pair).pair.teacher_config == pair.student_config
+        assert make_recipe(read_config(config), pair).pair.teacher_config == pair.student_config
     config.student.lora.rank = 0
     config.exposed.weights = "frozen"
-    plain = make_recipe(config, load_pair(config)).pair
+    plain = make_recipe(read_config(config), load_pair(read_config(config))).pair
     assert plain.teacher_params is not None and plain.teacher_config == plain.student_config
 
 
@@ -292,8 +293,8 @@ def test_grpos_reference_policy_is_the_base_in_the_state(monkeypatch):
     config = small("grpo")
     config.synthesis.trajectories_per_prompt = 2
     config.grpo.kl_weight = 0.1
-    pair = load_pair(config)
-    recipe = make_recipe(config, pair)
+    pair = load_pair(read_config(config))
+    recipe = make_recipe(read_config(config), pair)
     assert recipe.pair.teacher_params is None
     state = create_state({"w": jnp.zeros(2)}, optax.sgd(1.0))
     recipe.train_step(optax.sgd(1.0))(state, None, (None, jnp.ones(4)))
@@ -310,14 +311,14 @@ def test_a_run_of_opsd_trains_adapters_and_exports_a_plain_model(tmp_path):
     log = [r for r in read_log(workdir / "metrics.jsonl") if r["kind"] == "train"]
     assert len(log) == 3 and all(np.isfinite(r["loss"]) and r["grad_norm"] > 0 for r in log)
 
-    pair = load_pair(config)
-    first = start_student(pair, config)
+    pair = load_pair(read_config(config))
+    first = start_student(pair, config.seed)
     trained, step = restore_params(workdir / "checkpoints", "final")
     assert step == 3 and same(base_of(trained), base_of(first))
     for name, x in named(trained).items():
         assert not is_adapter(name) or np.any(x != named(first)[name]), name
     # What a resumed run asks for is what lies there.
-    method = make_method(config, pair, workdir)
+    method = make_method(read_config(config), pair, workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         assert same(checkpoints.restore("final", method.abstract()).state.params, trained)
 

@@ -8,6 +8,7 @@ import pytest
 
 from configs import atesd, gkd, grpo, motab, opd, opsd, pretrain, sft, skd
 from distill.trajectories import Trajectories
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.methods.base import Base
 from experiments.methods.sft import Sft
@@ -35,8 +36,9 @@ def cut(module, parts: int):
 def test_a_batch_is_cut_into_as_many_parts(module):
     def trace(parts: int) -> str:
         config = cut(module, parts)
-        recipe = make_recipe(config, abstract_pair(config, None))
-        base = _Stated(config, recipe.pair, recipe)
+        tree = read_config(config)
+        recipe = make_recipe(tree, abstract_pair(tree, None))
+        base = _Stated(tree, recipe.pair, recipe)
         i, f = (jax.ShapeDtypeStruct((config.batch_size, 24), x) for x in (jnp.int32, jnp.float32))
         inputs = recipe.abstract_inputs(Trajectories(i, i, f, f, i, i))
         step = recipe.train_step(base.optimizer)
@@ -50,8 +52,8 @@ def test_a_batch_is_cut_into_as_many_parts(module):
 def test_supervised_training_has_parts_too():
     config = pretrain.get_config("student")
     config.optimizer.micro_batches = 5
-    pair = abstract_pair(config, None)
-    method = Sft(config, pair)
+    pair = abstract_pair(read_config(config), None)
+    method = Sft(read_config(config), pair)
     with pytest.raises(ValueError, match="micro_batches=5 does not divide"):
         method._train.lower(method.abstract(), jax.eval_shape(lambda: _rows(config)))
 

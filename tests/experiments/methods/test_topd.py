@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import topd as topd_config
+from experiments.config.read import read_config
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_method, make_recipe
@@ -42,7 +43,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small())
+    return load_pair(read_config(small()))
 
 
 def test_a_run_logs_what_windows_say(trained):
@@ -91,10 +92,10 @@ def test_resumed_after_any_step_a_run_ends_bit_identical(step, trained, tmp_path
 @pytest.mark.parametrize("arg", topd_config.VARIANTS)
 def test_every_variant_is_a_recipe_and_differs_where_it_says(arg, pair):
     config, plain = topd_config.get_config(arg), topd_config.get_config("")
-    recipe = make_recipe(config, pair)
+    recipe = make_recipe(read_config(config), pair)
     if arg == "opd":
         assert isinstance(recipe, DistillationRecipe)
-        assert recipe.signal == make_recipe(plain, pair).opd
+        assert recipe.signal == make_recipe(read_config(plain), pair).opd
         for name in ("student_temperature", "student_top_p", "max_total"):
             assert config.rollout[name] == plain.rollout[name]
         assert not {"windows", "transport", "guidance"} & set(config)
@@ -132,10 +133,10 @@ def test_students_write_the_same_whatever_is_looked_at(pair, tmp_path):
     ):
         config = small(name if name.endswith("smoke") else "smoke", **fields)
         with Workdir(tmp_path / name, config) as workdir:
-            method = make_method(config, pair, workdir)
+            method = make_method(read_config(config), pair, workdir)
         batch = next(method.batches)
         written.append(
-            jax.device_get(method.recipe(start_student(pair, config), batch, 1, 0)[0])
+            jax.device_get(method.recipe(start_student(pair, config.seed), batch, 1, 0)[0])
         )  # fmt: skip
     assert all(same(written[0], other) for other in written[1:])
 
@@ -144,13 +145,13 @@ def test_students_write_the_same_whatever_is_looked_at(pair, tmp_path):
 @pytest.mark.parametrize("slots", [0, 3])
 def test_slots_write_what_is_probed(slots, pair):
     config = small(synthesis={"slots": slots})
-    recipe = make_recipe(config, pair)
+    recipe = make_recipe(read_config(config), pair)
     batch = next(
         prompt_batches(
             load_source(config.data.train), pair.render, batch_size=ROWS, max_prompt_tokens=25
         )
     )
-    trajectories, record, _ = recipe(start_student(pair, config), batch, 1, 0)
+    trajectories, record, _ = recipe(start_student(pair, config.seed), batch, 1, 0)
     inputs, _ = recipe.training_inputs(trajectories, record, batch, 1)
     starts = inputs.probe.starts
     weights = np.take_along_axis(
@@ -191,7 +192,7 @@ def test_slots_write_what_is_probed(slots, pair):
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(fields, message, pair):
     with pytest.raises(ValueError, match=message):
-        make_recipe(small(**fields), pair)
+        make_recipe(read_config(small(**fields)), pair)
 
 
 def test_a_teacher_is_needed():
@@ -199,12 +200,12 @@ def test_a_teacher_is_needed():
     with config.unlocked():
         del config["teacher"]
     with pytest.raises(ValueError, match=r"method='topd' needs a teacher: set teacher\.path"):
-        make_recipe(config, load_pair(config))
+        make_recipe(read_config(config), load_pair(read_config(config)))
 
 
 def test_low_rows_that_do_not_divide_over_the_devices_are_refused(pair, monkeypatch):
     monkeypatch.setattr("experiments.methods.topd.batch_multiple", lambda mesh: 8)
     with pytest.raises(ValueError, match=r"windows\.low_rows=4 rows do not divide over the 8"):
-        make_recipe(small(), pair)
-    make_recipe(small(windows={"low_rows": 0}), pair)
-    make_recipe(small(guidance={"rule": "loss"}), pair)
+        make_recipe(read_config(small()), pair)
+    make_recipe(read_config(small(windows={"low_rows": 0})), pair)
+    make_recipe(read_config(small(guidance={"rule": "loss"})), pair)

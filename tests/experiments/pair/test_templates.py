@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from atesd.prompts import ExposedPrompts
 from configs import atesd, motab
+from experiments.config.read import read_config
 from experiments.evaluate import measure as measure_module
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
@@ -147,13 +148,13 @@ def test_motab_wants_one_prompt_for_both(template, monkeypatch):
     config = motab.get_config("smoke")
     config.prompt.template, config.prompt.system = template, "Brief."
     config.student.thinking, config.teacher.thinking = "off", "on"
-    pair = load_pair(config)
+    pair = load_pair(read_config(config))
     off, on = (pair.tokenizer.decode(render("1")) for render in (pair.render, pair.teacher_render))
     assert off == on + "<think></think>" == "system: Brief.\n<|im_end|>user: 1\nA:<think></think>"
     with pytest.raises(
         ValueError, match=r"(?s)same prompt.*student: .*<think></think>'.*teacher: "
     ):
-        make_recipe(config, pair)
+        make_recipe(read_config(config), pair)
     # Each is evaluated as it is asked by itself.
     asked = []
     monkeypatch.setattr(
@@ -163,7 +164,9 @@ def test_motab_wants_one_prompt_for_both(template, monkeypatch):
         measure_module.measure(config, pair, None, None, [], as_teacher=as_teacher)
     assert asked == [pair.render("1"), pair.teacher_render("1")]
     config.teacher.thinking = "off"
-    assert make_recipe(config, load_pair(config)).pair.render("1") == pair.render("1")
+    assert make_recipe(read_config(config), load_pair(read_config(config))).pair.render(
+        "1"
+    ) == pair.render("1")
 
 
 def test_prompts_that_look_alike_do_not_hide_that_one_model_thinks(tmp_path):
@@ -195,13 +198,15 @@ def test_atesds_student_and_teacher_may_differ(template):
     config = atesd.get_config("fixed-smoke")
     config.prompt.template, config.exposure.probe_size = template, 0
     config.student.thinking, config.exposure.thinking = "off", "on"
-    recipe = make_recipe(config, load_pair(config))
+    recipe = make_recipe(read_config(config), load_pair(read_config(config)))
     tokenizer = recipe.pair.tokenizer
     assert decode(tokenizer, recipe.pair.render("1")).endswith("A:<think></think>")
     row = recipe._prompts("1+1?", "It is 2.\n\\boxed{2}", "2")
     assert decode(tokenizer, row.tail).endswith("1+1?\nA:")
     config.exposure.thinking = "off"
-    row = make_recipe(config, load_pair(config))._prompts("1?", "\\boxed{1}", "1")
+    row = make_recipe(read_config(config), load_pair(read_config(config)))._prompts(
+        "1?", "\\boxed{1}", "1"
+    )
     assert decode(tokenizer, row.tail).endswith("1?\nA:<think></think>")
 
 

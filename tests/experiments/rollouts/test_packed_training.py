@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import motab as motab_config
 from experiments.compare.tokens import fit_batch_size
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
 from experiments.rollouts.synthesis import SYNTHESIS
@@ -42,7 +43,9 @@ def file(tmp_path_factory):
 
 def batches(file, **fields) -> TrajectoryBatches:
     config = small(**fields)
-    return TrajectoryBatches(config, make_recipe(config, load_pair(config)), file)
+    return TrajectoryBatches(
+        read_config(config), make_recipe(read_config(config), load_pair(read_config(config))), file
+    )
 
 
 def ids(batch) -> list[int]:
@@ -100,4 +103,4 @@ def test_rows_that_are_too_narrow_are_refused(file):
 
 def test_token_budgets_need_rows_apart(tmp_path):
     with pytest.raises(ValueError, match=r"synthesis\.pack_to=256 with tokens_per_update"):
-        fit_batch_size(small(pack_to=WIDTH), 1000.0, tmp_path)
+        fit_batch_size(read_config(small(pack_to=WIDTH)), 1000.0, tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from experiments.config.read import read_config
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.methods import make_recipe
@@ -37,11 +38,11 @@ def small(arm: str, arg: str = "", **synthesis) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def pair():
-    return load_pair(small("motab"))
+    return load_pair(read_config(small("motab")))
 
 
 def write(config, pair, path):
-    synthesise(config, pair, make_recipe(config, pair), path)
+    synthesise(read_config(config), pair, make_recipe(read_config(config), pair), path)
     return path.read_bytes().splitlines(keepends=True)
 
 
@@ -68,11 +69,14 @@ def test_a_file_holds_the_same_whatever_the_slots(whole, pair, slots, tmp_path):
 
 def test_a_file_holds_what_whole_batches_hold(whole, pair):
     config = small("motab")
-    recipe, copies = make_recipe(config, pair), config.synthesis.trajectories_per_prompt
+    recipe, copies = (
+        make_recipe(read_config(config), pair),
+        config.synthesis.trajectories_per_prompt,
+    )
     batches = prompt_batches(
         load_source(config.data.train), pair.render, batch_size=3, max_prompt_tokens=48, seed=0
     )
-    params, rows = start_student(pair, config), []
+    params, rows = start_student(pair, config.seed), []
     for round_ in range(2):
         batch = next(batches)
         trajectories, record, _ = jax.device_get(recipe(params, batch, copies, round_))
@@ -108,7 +112,7 @@ def test_a_line_that_was_changed_is_written_anew(whole, pair, tmp_path, caplog):
         path.write_bytes(b"".join([*whole[:number], line, *whole[number + 1 :]]))
         message = rf"file\.jsonl, line {number + 1}: it is torn or was changed\. Remove the line"
         with pytest.raises(ValueError, match=message):
-            TrajectoryBatches(config, make_recipe(config, pair), path)
+            TrajectoryBatches(read_config(config), make_recipe(read_config(config), pair), path)
         lines = write(config, pair, path)
         assert lines[:-1] == [*whole[:number], *whole[number + 1 :]]
         assert trained(lines) == trained(whole)
@@ -170,7 +174,9 @@ def test_training_does_not_depend_on_the_order_of_lines(whole, pair, tmp_path):
     config, streams = small("motab"), []
     for name, lines in (("a", whole), ("b", [whole[0], *whole[:0:-1]])):
         (tmp_path / name).write_bytes(b"".join(lines))
-        batches = TrajectoryBatches(config, make_recipe(config, pair), tmp_path / name)
+        batches = TrajectoryBatches(
+            read_config(config), make_recipe(read_config(config), pair), tmp_path / name
+        )
         streams.append([next(batches)["trajectories"] for _ in range(3)])
     jax.tree.map(np.testing.assert_array_equal, *streams)
 
@@ -187,7 +193,9 @@ def test_online_slots_change_nothing(arm, pair):
         copies = config.batch_size // 3
         written.append(
             jax.device_get(
-                make_recipe(config, pair)(start_student(pair, config), next(batches), copies, 4)
+                make_recipe(read_config(config), pair)(
+                    start_student(pair, config.seed), next(batches), copies, 4
+                )
             )
         )
     whole, through = written
@@ -207,9 +215,9 @@ def test_copies_need_not_divide_a_batch_offline(pair, tmp_path):
     assert sorted(map(len, by_prompt.values())) == [4, 4, 4]
     assert all(len(set(ids)) == 1 for ids in by_prompt.values())
     with pytest.raises(ValueError, match="batch_size=6 is not a multiple"):
-        make_recipe(small("motab", "online", trajectories_per_prompt=4), pair)
+        make_recipe(read_config(small("motab", "online", trajectories_per_prompt=4)), pair)
 
 
 def test_slots_that_cannot_be_are_refused(pair):
     with pytest.raises(ValueError, match=r"synthesis\.slots=-1"):
-        make_recipe(small("opd", slots=-1), pair)
+        make_recipe(read_config(small("opd", slots=-1)), pair)

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from configs import kd as kd_config
 from configs import sft as sft_config
 from experiments.checkpoints.checkpoints import restore_params
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
 from experiments.rollouts.synthesis import SYNTHESIS
@@ -52,7 +53,9 @@ def scores(workdir):
 def open_batches(file, **sections):
     config = small(**sections)
     config.synthesis.file = str(file)
-    return TrajectoryBatches(config, make_recipe(config, load_pair(config)), file)
+    return TrajectoryBatches(
+        read_config(config), make_recipe(read_config(config), load_pair(read_config(config))), file
+    )
 
 
 @pytest.mark.slow
@@ -110,7 +113,9 @@ def test_batches_of_any_size_give_the_same_scores(kept, tmp_path):
     shutil.copy(kept / SYNTHESIS, file)
     config = small()
     config.batch_size = 8  # the last of three holds 4
-    TrajectoryBatches(config, make_recipe(config, load_pair(config)), file)
+    TrajectoryBatches(
+        read_config(config), make_recipe(read_config(config), load_pair(read_config(config))), file
+    )
     for name in ("sampled_BxT", "ids_BxTxK", "tail_BxT"):
         ours, theirs = (
             np.concatenate([load_file(x)[name] for x in scores(w)]) for w in (tmp_path, kept)
@@ -135,9 +140,9 @@ def test_scores_of_something_else_are_refused(kept, sections, message):
             config[name].update(values)
         else:
             config[name] = values
-    recipe = make_recipe(config, load_pair(config))
+    recipe = make_recipe(read_config(config), load_pair(read_config(config)))
     with pytest.raises(ValueError, match=message):
-        TrajectoryBatches(config, recipe, kept / SYNTHESIS)
+        TrajectoryBatches(read_config(config), recipe, kept / SYNTHESIS)
 
 
 def test_scores_of_another_file_are_refused(kept, tmp_path):
