@@ -41,7 +41,7 @@ def no_probe(monkeypatch):
         ({"exposure": {"unit": "word"}}, r"exposure\.unit='word'"),
         ({"exposure": {"template": "{problem}"}}, r"exposure\.template='\{problem\}'"),
         ({"rollout": {"student_temperature": -1.0}}, r"rollout\.student_temperature=-1\.0"),
-        ({"rollout": {"student_top_p": 0.0}}, r"rollout\.student_top_p=0\.0 must be in \(0, 1\]"),
+        ({"rollout": {"student_top_p": 0.0}}, r"rollout\.student_top_p=0\.0 must lie in \(0, 1\]"),
         ({"rollout": {"student_top_k": -1}}, r"rollout\.student_top_k=-1"),
         ({"rollout": {"max_total": 0}}, r"rollout\.max_total=0 must be at least 1"),
         ({"synthesis": {"mode": "offline"}}, r"synthesis\.mode='offline' with method='atesd'"),

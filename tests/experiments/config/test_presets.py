@@ -19,6 +19,7 @@ from configs import atesd, motab, papers
 from distill.train.optimizer import OptimizerSettings, make_optimizer
 from distill.train.sharding import state_shardings
 from distill.train.state import create_state
+from experiments.config.read import read_config
 from experiments.data.catalogue import CATALOGUE
 from experiments.data.filters import Filter
 from experiments.pair.pair import lora_of
@@ -283,7 +284,8 @@ def test_atesd_is_set_as_published_and_opsd_s(size):
     assert len(lora_of(config.student).targets) == 7
     LossSettings(**config.loss)
     x = config.exposure
-    assert x.template == DEFAULT_TEMPLATE
+    assert x.template == "opsd"
+    assert read_config(config).exposure.message == DEFAULT_TEMPLATE
     ReferenceWidths(x.max_head, x.max_reasoning, x.max_answer, x.max_tail)
     said = named_in_source(papers.atesd_qwen3)
     assert {name.rpartition(".")[2] for name in ATESD_PAPER} - {"method"} <= said
