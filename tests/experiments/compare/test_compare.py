@@ -292,7 +292,7 @@ def test_measuring_the_best_checkpoint_loads_it(tmp_path):
     for name in ("test", "long"):
         config.data[name].size = 4
     config.evaluation.max_tokens, config.evaluation.batch_size = 24, 4
-    data = config.copy_and_resolve_references().data
+    data = read_config(config).data
     config = without_tests(config)
     params = start_student(load_pair(read_config(config)), config.seed)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:

@@ -45,17 +45,23 @@ def test_a_batch_is_cut_into_as_many_parts(module):
         return str(jax.make_jaxpr(step)(base.abstract(), recipe.pair.teacher_params, inputs))
 
     assert "8,4,24" in trace(4).replace(" ", "") and "8,4,24" not in trace(1).replace(" ", "")
-    with pytest.raises(ValueError, match="micro_batches=5 does not divide a batch of 32 rows"):
+    with pytest.raises(
+        ValueError, match=r"optimizer\.micro_batches=5 does not divide batch_size=32"
+    ):
         trace(5)
 
 
 def test_supervised_training_has_parts_too():
     config = pretrain.get_config("student")
+    config.optimizer.micro_batches = 4
+    tree = read_config(config)
+    method = Sft(tree, abstract_pair(tree, None))
+    rows = jax.eval_shape(lambda: _rows(config))
+    traced = str(jax.make_jaxpr(method._train)(method.abstract(), rows)).replace(" ", "")
+    assert f"4,8,{config.sft.max_tokens}" in traced or f"8,4,{config.sft.max_tokens}" in traced
     config.optimizer.micro_batches = 5
-    pair = abstract_pair(read_config(config), None)
-    method = Sft(read_config(config), pair)
     with pytest.raises(ValueError, match="micro_batches=5 does not divide"):
-        method._train.lower(method.abstract(), jax.eval_shape(lambda: _rows(config)))
+        read_config(config)
 
 
 def _rows(config) -> Trajectories:

@@ -14,6 +14,7 @@ from configs import atesd, motab
 from experiments.config.read import read_config
 from experiments.evaluate import measure as measure_module
 from experiments.methods import make_recipe
+from experiments.pair.model import Model
 from experiments.pair.pair import load_pair
 from experiments.tasks.chain_tokenizer import EOS, build_chain_tokenizer
 from experiments.tasks.example import Example
@@ -161,7 +162,8 @@ def test_motab_wants_one_prompt_for_both(template, monkeypatch):
         measure_module, "evaluate", lambda *_, render, **__: asked.append(render("1"))
     )
     for as_teacher in (False, True):
-        measure_module.measure(config, pair, None, None, [], as_teacher=as_teacher)
+        model = Model({}, pair.student_config)
+        measure_module.measure(read_config(config), pair, model, [], as_teacher=as_teacher)
     assert asked == [pair.render("1"), pair.teacher_render("1")]
     config.teacher.thinking = "off"
     assert make_recipe(read_config(config), load_pair(read_config(config))).pair.render(
