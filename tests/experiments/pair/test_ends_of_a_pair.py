@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from configs import motab
+from experiments.config.read import read_config
 from experiments.export import _generation_config
 from experiments.pair.pair import load_pair
 from models.embedded import model_directory
@@ -37,7 +38,7 @@ def test_both_models_end_a_text(config, tmp_path, student, teacher, ends):
             (tmp_path / role / "generation_config.json").write_text(
                 json.dumps({"eos_token_id": ids})
             )
-    assert list(load_pair(config).eos_ids) == ends
+    assert list(load_pair(read_config(config)).eos_ids) == ends
     run = json.loads(config.to_json_best_effort())
     assert _generation_config(run, tmp_path / "student")["eos_token_id"] == ends
     # Where the teacher is not at hand any more, the student's own are known.

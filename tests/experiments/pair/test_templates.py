@@ -180,18 +180,18 @@ def test_prompts_that_look_alike_do_not_hide_that_one_model_thinks(tmp_path):
     (teacher / "chat_template.jinja").write_text(own + switch)
     config = motab.get_config("smoke")
     config.teacher.path = str(teacher)
-    pair = load_pair(config)
+    pair = load_pair(read_config(config))
     assert pair.render("1") == pair.teacher_render("1")
     assert pair.thinking_switches == (False, True)
     with pytest.raises(
         ValueError,
         match=r"teacher's chat template has a switch .*the student's has none.*prompt\.template",
     ):
-        make_recipe(config, pair)
+        make_recipe(read_config(config), pair)
     # The teacher's directory names the one template, and both are told the same.
     config.prompt.template = str(teacher)
     config.student.thinking = config.teacher.thinking = "off"
-    pair = make_recipe(config, load_pair(config)).pair
+    pair = make_recipe(read_config(config), load_pair(read_config(config))).pair
     assert decode(pair.tokenizer, pair.render("1")).endswith("<think></think>")
     assert read_template(teacher) == own + switch
 
