@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from experiments.config.reading import shown
+from experiments.config.reading import as_json
 from experiments.config.sections import NO_ARCHITECTURE
 from models.config import ModelConfig
 
@@ -53,7 +53,7 @@ def describe(config: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
         if dataclasses.is_dataclass(value):
             yield from describe(value, f"{name}.")
         else:
-            yield name, shown(value), explained[field.name]
+            yield name, as_json(value), explained[field.name]
 
 
 def config_text(config: Any) -> str:

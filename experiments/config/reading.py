@@ -56,7 +56,8 @@ def plain_fields(given: Any, path: str) -> dict[str, Any]:
     """
     fields = given.to_dict() if hasattr(given, "to_dict") else given
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
-        raise ValueError(f"{path or 'config'}={given!r} must be a section with fields of its own.")
+        shown = f"{given!r:.100}"
+        raise ValueError(f"{path or 'config'}={shown} must be a section with fields of its own.")
     return dict(fields)
 
 
@@ -135,6 +136,6 @@ def _full_path(message: str, path: str) -> str:
     return message
 
 
-def shown(value: Any) -> str:
+def as_json(value: Any) -> str:
     """A field's value as JSON, tuples as lists."""
     return json.dumps(value)
