@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 import configs
 from experiments.checkpoints.files import NAMED
-from experiments.workdir.outcome import TEST_SETS
 from experiments.config import read
 from experiments.config.data_sections import DataSets
+from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import config_differences, plain
 
 # What two arms must share for their difference to be the method's.

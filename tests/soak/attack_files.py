@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from configs import kd
 from experiments import export, show
 from experiments.checkpoints.files import read_run
+from experiments.config.read import read_config
 from experiments.methods import make_recipe
 from experiments.pair.pair import load_pair
 from experiments.report import __main__ as report
@@ -317,11 +318,11 @@ def kept_files(directory: Path, chance: random.Random, kind: str) -> Iterator[At
     """Trajectories and teacher scores, read by those who train on them."""
     source = base(directory)
     made = config()
-    recipe = make_recipe(made, load_pair(made))
-    expected = next(TrajectoryBatches(made, recipe, source / SYNTHESIS))
+    recipe = make_recipe(read_config(made), load_pair(read_config(made)))
+    expected = next(TrajectoryBatches(read_config(made), recipe, source / SYNTHESIS))
 
     def train_on(file: Path) -> str:
-        found = next(TrajectoryBatches(made, recipe, file))
+        found = next(TrajectoryBatches(read_config(made), recipe, file))
         if [r["sample_id"] for r in found["records"]] != [
             r["sample_id"] for r in expected["records"]
         ]:

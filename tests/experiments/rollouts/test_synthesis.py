@@ -149,7 +149,7 @@ def test_files_that_were_put_together_otherwise_are_refused(whole, pair, tmp_pat
     config, path = small("motab"), tmp_path / "file.jsonl"
     path.write_bytes(b"".join(change(list(whole))))
     with pytest.raises(ValueError, match=message):
-        TrajectoryBatches(config, make_recipe(config, pair), path)
+        TrajectoryBatches(read_config(config), make_recipe(read_config(config), pair), path)
 
 
 def test_token_ids_of_another_tokenizer_are_refused(whole, pair, tmp_path):
@@ -158,13 +158,13 @@ def test_token_ids_of_another_tokenizer_are_refused(whole, pair, tmp_path):
     header["student"]["tokenizer"] = "0" * 24
     path.write_bytes(b"".join([json.dumps(header).encode() + b"\n", *whole[1:]]))
     with pytest.raises(ValueError, match=r"file\.jsonl was written with another tokenizer"):
-        TrajectoryBatches(config, make_recipe(config, pair), path)
+        TrajectoryBatches(read_config(config), make_recipe(read_config(config), pair), path)
 
 
 def test_a_file_that_changes_while_it_is_in_use_is_noticed(whole, pair, tmp_path):
     config, path = small("motab"), tmp_path / "file.jsonl"
     path.write_bytes(b"".join(whole))
-    batches = TrajectoryBatches(config, make_recipe(config, pair), path)
+    batches = TrajectoryBatches(read_config(config), make_recipe(read_config(config), pair), path)
     path.write_bytes(b"".join([whole[0], *whole[:0:-1]]))
     with pytest.raises(ValueError, match=r"file\.jsonl was changed while it was in use"):
         list(map(next, [batches] * 8))
