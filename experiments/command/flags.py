@@ -204,7 +204,7 @@ class _Parser(argparse.ArgumentParser):
         if arguments is None:
             arguments = sys.argv[1:]
         set_fields: list[str] = []
-        rest = [self._plain(argument) for argument in arguments]
+        rest = [self._plain(str(argument)) for argument in arguments]
         if self._config is not None:
             set_fields, rest = split_fields(rest)
         given, strays = self.parse_known_args(rest)
