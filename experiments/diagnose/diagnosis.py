@@ -51,7 +51,7 @@ from distill.roles import Role, role_key
 from experiments.data.batches import pad_rows, prompt_ids
 from experiments.diagnose.exposure_bias import compare_contexts
 from experiments.diagnose.position_curves import PositionCurve
-from experiments.diagnose.settings import DiagnosisSettings
+from experiments.diagnose.settings import DiagnosisOptions
 from experiments.tasks.example import Example
 from models import ModelConfig, generate
 from models.parameters import Params
@@ -68,7 +68,7 @@ def diagnose(
     teacher: tuple[Params, ModelConfig],
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    settings: DiagnosisSettings,
+    settings: DiagnosisOptions,
     *,
     vocab_size: int | None = None,
     eos: tuple[int, ...] | None = None,

@@ -16,7 +16,7 @@ _MODEL = "embedded:student, :teacher, :reader or a directory"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiagnosisSettings(SamplingFlags):
+class DiagnosisOptions(SamplingFlags):
     """How two models in memory are diagnosed; `batch_size` counts pairs of samples."""
 
     n: Annotated[Count, Flag("samples of each model per problem")] = 4
@@ -25,7 +25,7 @@ class DiagnosisSettings(SamplingFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairDiagnosis(DiagnosisSettings, PromptFlags):
+class PairDiagnosis(DiagnosisOptions, PromptFlags):
     """A whole diagnosis: of which pair, on what, and where its results go."""
 
     student: Annotated[str, Flag(_MODEL)]

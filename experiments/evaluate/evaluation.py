@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from distill.train.sharding import batch_multiple
 from experiments.data.batches import prompt_ids
 from experiments.evaluate.part import Part
-from experiments.evaluate.settings import EvaluationSettings
+from experiments.evaluate.settings import EvaluationOptions
 from experiments.evaluate.summary import summarize
 from experiments.grading import verdict
 from experiments.rollouts.engine import Engine, Request, key_data
@@ -31,7 +31,7 @@ def evaluate(
     config: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    settings: EvaluationSettings,
+    settings: EvaluationOptions,
     *,
     eos: tuple[int, ...] | None = None,
     render: Render | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.config.tree import Config
 from experiments.evaluate.evaluation import evaluate
-from experiments.evaluate.settings import EvaluationSettings
+from experiments.evaluate.settings import EvaluationOptions
 from experiments.machine.interruption import check
 from experiments.pair.model import Model
 from experiments.pair.pair import Pair
@@ -33,7 +33,7 @@ def measure(
       Interrupted: a signal asked the process to end.
     """
     e = config.evaluation
-    settings = EvaluationSettings(
+    settings = EvaluationOptions(
         n=e.samples if samples is None else samples,
         max_new_tokens=e.max_tokens,
         temperature=e.temperature,

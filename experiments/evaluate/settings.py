@@ -16,7 +16,7 @@ RESULTS, SAMPLES = "results.json", "samples.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationSettings(SamplingFlags):
+class EvaluationOptions(SamplingFlags):
     """How a model is evaluated on problems that are there."""
 
     n: Annotated[Count, Flag("samples per problem")] = 8
@@ -27,7 +27,7 @@ class EvaluationSettings(SamplingFlags):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelEvaluation(EvaluationSettings, PromptFlags):
+class ModelEvaluation(EvaluationOptions, PromptFlags):
     """A whole evaluation: of which model, on what, and where its results go."""
 
     model: Annotated[str, Flag("embedded:teacher, :student, :reader or a directory")]

@@ -13,7 +13,7 @@ from experiments.diagnose import diagnosis as module
 from experiments.diagnose.__main__ import main
 from experiments.diagnose.diagnosis import diagnose
 from experiments.diagnose.picture import draw
-from experiments.diagnose.settings import DiagnosisSettings
+from experiments.diagnose.settings import DiagnosisOptions
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer
 from models import Generation, ModelConfig, forward, init
@@ -49,7 +49,7 @@ STUDENT, TEACHER = model(0), model(1, CONFIG.replace(vocab_size=128, hidden_size
 def diagnosed(student=STUDENT, teacher=TEACHER, **options):
     settings = {"n": 2, "max_new_tokens": 8, "temperature": 1.0, "top_p": 1.0, "bin": 3}
     settings |= {"min_problems": 2, "batch_size": 8} | options
-    return diagnose(student, teacher, TOKENIZER, EXAMPLES, DiagnosisSettings(**settings))
+    return diagnose(student, teacher, TOKENIZER, EXAMPLES, DiagnosisOptions(**settings))
 
 
 def curves(results):

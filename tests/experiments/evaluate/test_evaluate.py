@@ -13,7 +13,7 @@ from experiments.evaluate import model_evaluation
 from experiments.evaluate.__main__ import main
 from experiments.evaluate.evaluation import evaluate
 from experiments.evaluate.part import Part
-from experiments.evaluate.settings import EvaluationSettings
+from experiments.evaluate.settings import EvaluationOptions
 from experiments.grading import grade
 from experiments.rollouts.engine import programs
 from experiments.tasks.chain import ChainSource
@@ -46,7 +46,7 @@ def params():
 
 
 def sampled(params, prompt_width=None, on_batch=None, part=None, **options):
-    settings = EvaluationSettings(
+    settings = EvaluationOptions(
         **({"n": 3, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0} | options)
     )
     return evaluate(
@@ -67,7 +67,7 @@ def test_batches_do_not_matter(params):
     assert len({r["text"] for r in whole}) == 21
     assert texts(sampled(params, seed=1)[1]) != texts(whole)
     # The problem's place and the sample's number are its identity.
-    settings = EvaluationSettings(n=3, max_new_tokens=12, temperature=1.0, top_p=1.0)
+    settings = EvaluationOptions(n=3, max_new_tokens=12, temperature=1.0, top_p=1.0)
     _, fewer = evaluate(params, CONFIG, TOKENIZER, EXAMPLES[:2], settings)
     assert texts(fewer) == texts(whole)[:6]
 
@@ -130,7 +130,7 @@ def test_summary_follows_from_the_samples(monkeypatch):
     responses[3] = "b=1.\n\n" * 6
     fake, calls = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
-    settings = EvaluationSettings(n=4, max_new_tokens=30, batch_size=6)
+    settings = EvaluationOptions(n=4, max_new_tokens=30, batch_size=6)
     summary, records = evaluate(None, CONFIG, TOKENIZER, EXAMPLES[:5], settings)
     assert [i for done in calls for i in done[::-1]] == list(range(20))
     assert calls[0] == [5, 4, 3, 2, 1, 0]
@@ -178,7 +178,7 @@ def test_scores_by_group_and_by_data_set(monkeypatch):
     responses = [f"\\boxed{{{2 - v}}}" for verdicts in right for v in verdicts]
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
-    settings = EvaluationSettings(n=2, max_new_tokens=30, batch_size=3)
+    settings = EvaluationOptions(n=2, max_new_tokens=30, batch_size=3)
     summary, records = evaluate(None, CONFIG, TOKENIZER, examples, settings)
     assert [r["group"] for r in records[::2]] == ["2", "1", "1", "2", ""]
     assert summary["accuracy"] == 0.5
@@ -201,7 +201,7 @@ def test_thinking_that_the_prompt_began_is_not_an_answer(monkeypatch):
     tokenizer = build_chain_tokenizer()
     tokenizer.chat_template = "{{ messages[0].content }}<think>\n"
     examples = [dataclasses.replace(e, answer="1") for e in EXAMPLES[:3]]
-    settings = EvaluationSettings(n=1, max_new_tokens=60)
+    settings = EvaluationOptions(n=1, max_new_tokens=60)
     responses = ["\\boxed{1}", "\\boxed{2}</think>\\boxed{1}", "so</think>\\boxed{2}"]
     for wrapped, expected in ((tokenizer, [False, True, False]), (TOKENIZER, [True, True, False])):
         fake, _ = scripted(responses)
@@ -217,7 +217,7 @@ def test_multiple_choice_is_graded_by_letter(monkeypatch):
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
     _, records = evaluate(
-        None, CONFIG, TOKENIZER, [example], EvaluationSettings(n=5, max_new_tokens=60)
+        None, CONFIG, TOKENIZER, [example], EvaluationOptions(n=5, max_new_tokens=60)
     )
     assert [r["right"] for r in records] == [True, True, True, False, False]
 
@@ -232,7 +232,7 @@ def test_progress_is_told_as_samples_end(params):
 
 def test_bad_requests_are_named(params):
     with pytest.raises(ValueError, match="no problems"):
-        evaluate(params, CONFIG, TOKENIZER, [], EvaluationSettings(n=1, max_new_tokens=4))
+        evaluate(params, CONFIG, TOKENIZER, [], EvaluationOptions(n=1, max_new_tokens=4))
     with pytest.raises(ValueError, match="n=0"):
         sampled(params, n=0)
     with pytest.raises(ValueError, match=r"256 positions.*max_new_tokens"):
@@ -241,7 +241,7 @@ def test_bad_requests_are_named(params):
         sampled(params, prompt_width=5)
     foreign = Example("a.jsonl:1", "é?", "", "1", "a")
     with pytest.raises(ValueError, match="cannot write"):
-        evaluate(params, CONFIG, TOKENIZER, [foreign], EvaluationSettings(max_new_tokens=4))
+        evaluate(params, CONFIG, TOKENIZER, [foreign], EvaluationOptions(max_new_tokens=4))
 
 
 @pytest.fixture(scope="module")
