@@ -23,7 +23,7 @@ def local_path(name: str | os.PathLike[str], what: str = "path") -> Path:
     text = os.fspath(name)
     if _SCHEME.match(text):
         raise ValueError(
-            f"{what}={text}: only local paths are read and written, not {text.partition(':')[0]}://. "
-            "Mount the bucket, or copy from and to it."
+            f"{what}={text}: only local paths are read and written, not "
+            f"{text.partition(':')[0]}://. Mount the bucket, or copy from and to it."
         )
     return Path(text).expanduser()

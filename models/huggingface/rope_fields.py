@@ -122,8 +122,8 @@ def _original_positions(fields: Fields, whole: Fields, max_positions: int) -> in
 
 
 def _yarn(fields: Fields, original: int, max_positions: int) -> YarnRopeScaling:
-    # As transformers 5 has it: null and 0 stand for defaults, `attention_factor` wins over `mscale`,
-    # and that only counts together with `mscale_all_dim`.
+    # As transformers 5 has it: null and 0 stand for defaults, `attention_factor` wins over
+    # `mscale`, and that only counts together with `mscale_all_dim`.
     factor = fields.number("factor") if fields.given("factor") else max_positions / original
     fields.pin("extrapolation_factor", (1,))
     magnitude = None
@@ -149,8 +149,9 @@ def _say_what_attn_factor_does(fields: Fields, factor: float, magnitude: float |
     theirs = yarn_magnitude(factor) * fields.number("attn_factor")
     if abs(ours - theirs) > 1e-6:
         warnings.warn(
-            f"{fields.source}: field '{fields.prefix}attn_factor' is {fields.values['attn_factor']}, "
-            "which is read by vLLM and SGLang but not by transformers. As in transformers, queries "
+            f"{fields.source}: field '{fields.prefix}attn_factor' is "
+            f"{fields.values['attn_factor']}, which is read by vLLM and SGLang "
+            "but not by transformers. As in transformers, queries "
             f"and keys are multiplied by {ours:.6g}; for the {theirs:.6g} of those servers write "
             f"'attention_factor': {theirs:.6g} in its place.",
             stacklevel=2,

@@ -2,8 +2,8 @@
 
 Known are three kinds: `MAPPED` ones are read; `PINNED` ones change what is computed, except at the
 values listed; all others do nothing in a dense decoder, whatever they hold. Any other field raises,
-unless it is null, which says that it is not set: a field that nothing reads is how a port goes wrong
-in silence.
+unless it is null, which says that it is not set: a field that nothing reads is how a port goes
+wrong in silence.
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ _BOOKKEEPING = """
     _experts_implementation _flash_attn_2_enabled _from_model_config _name_or_path architectures
     attn_implementation axolotl_version base_model base_model_name_or_path bf16 classifier_dropout
     datasets decoder_sparse_step description finetuning_task flash_attention fp16 fp32
-    gradient_checkpointing id2label ignore_index initializer_factor initializer_range initializer_std
-    is_decoder is_llama_config keys_to_ignore_at_inference label2id label_smoothing language
-    library_name license logits_to_keep loss_type max_seq_len max_seq_length max_sequence_length
+    gradient_checkpointing id2label ignore_index initializer_factor initializer_range
+    initializer_std is_decoder is_llama_config keys_to_ignore_at_inference label2id label_smoothing
+    language library_name license logits_to_keep loss_type max_seq_len max_seq_length
+    max_sequence_length
     model_max_length model_name moe_intermediate_size name name_or_path neftune_noise_alpha
     norm_topk_prob num_labels num_logits_to_keep output_attentions output_hidden_states
     pad_vocab_size_multiple padding_side peft_version pipeline_tag prefix problem_type

@@ -19,8 +19,9 @@ THINKING = ("default", "on", "off")
 _SWITCHES = ("enable_thinking", "thinking")
 # What Jinja calls the code that it makes of a text.
 _COMPILED = "<template>"
-# What one rendering may run, in lines of the template and in seconds of this thread, and write beyond
-# what is said, in characters. Those of released models run some hundred lines, in a millisecond.
+# What one rendering may run, in lines of the template and in seconds of this thread, and write
+# beyond what is said, in characters. Those of released models run some hundred lines, in a
+# millisecond.
 MAX_LINES, MAX_SECONDS, MAX_CHARACTERS = 200_000, 2.0, 1_000_000
 # The largest number that one may name: larger ones are lengths of something that fills the memory.
 _MAX_NUMBER = 10**7
@@ -34,8 +35,8 @@ def chat_text(
     """A conversation in the tokenizer's chat template, up to where the assistant's turn begins.
 
     The text holds all special tokens: `encode` adds none, so that none is doubled. A template is a
-    program from elsewhere: transformers runs it in Jinja's sandbox, and here it may run for `MAX_LINES`
-    and `MAX_SECONDS`.
+    program from elsewhere: transformers runs it in Jinja's sandbox, and here it may run for
+    `MAX_LINES` and `MAX_SECONDS`.
 
     Args:
       messages: `role` and `content` each.
@@ -81,8 +82,8 @@ def chat_text(
         if message["role"] != "assistant" and message["content"].strip() not in text:
             raise ValueError(
                 f"{_name(tokenizer)} leaves out what the {message['role']} says: "
-                f"{message['content']!r:.200} is not in {text!r:.200}. Name a template that holds it "
-                "in prompt.template, or turn chat off."
+                f"{message['content']!r:.200} is not in {text!r:.200}. Name a template that "
+                "holds it in prompt.template, or turn chat off."
             )
     return text
 
@@ -145,8 +146,8 @@ def _guarded(tokenizer: PreTrainedTokenizerBase, render: Callable[[], Any]) -> s
         at = f"line {line}, " if isinstance(line, int) else ""
         problem = f"{at}{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     raise ValueError(
-        f"{_name(tokenizer)} cannot be rendered: {problem}. Name another one in prompt.template, or "
-        "turn chat off and write the whole prompt in the format."
+        f"{_name(tokenizer)} cannot be rendered: {problem}. Name another one in "
+        "prompt.template, or turn chat off and write the whole prompt in the format."
     )
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face directories: the bytes of every token, prompts, end-of-sequence ids."""
+"""Tokenizers of Hugging Face directories: bytes of tokens, prompts, end-of-sequence ids."""
 
 from __future__ import annotations
 
@@ -275,8 +275,8 @@ def encode_response(
 def eos_ids(tokenizer: PreTrainedTokenizerBase, model_dir: str | os.PathLike) -> tuple[int, ...]:
     """Ids that end a text: the tokenizer's, which SFT teaches, and then the generation config's.
 
-    The generation config is `eos_token_id` of generation_config.json, or of config.json where there is
-    no such file, as in transformers and vLLM.
+    The generation config is `eos_token_id` of generation_config.json, or of config.json where there
+    is no such file, as in transformers and vLLM.
 
     Raises:
       ValueError: neither names one, or a file names what is no id of the tokenizer.

@@ -47,8 +47,8 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     whole = (directory / TOKENIZER).exists()
     if not whole and not all((directory / name).exists() for name in (VOCABULARY, MERGES)):
         raise FileNotFoundError(
-            f"{directory} holds neither {TOKENIZER} nor {VOCABULARY} and {MERGES}; copy the tokenizer "
-            "files of the model into it. Other formats are not read: transformers' "
+            f"{directory} holds neither {TOKENIZER} nor {VOCABULARY} and {MERGES}; copy the "
+            "tokenizer files of the model into it. Other formats are not read: transformers' "
             "AutoTokenizer.from_pretrained(...).save_pretrained(...) converts them."
         )
     templates = (directory / "additional_chat_templates").glob("*.jinja")
@@ -114,8 +114,8 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None
     texts = list(found.values()) if isinstance(found, dict) else [found or ""]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(
-            f"{file}: chat_template must be a text, or a list of objects with 'name' and 'template', "
-            f"not {found!r:.200}."
+            f"{file}: chat_template must be a text, or a list of objects with 'name' and "
+            f"'template', not {found!r:.200}."
         )
 
 
