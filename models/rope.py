@@ -41,6 +41,12 @@ class Llama3RopeScaling:
 
     Wavelengths beyond the original context are stretched by `factor`, short ones are kept, and
     those between are interpolated linearly in the number of turns per original context.
+
+    Attributes:
+      factor: how many times longer the context becomes.
+      low_freq_factor: turns per original context up to which a wavelength is stretched.
+      high_freq_factor: turns per original context from which it is kept.
+      original_max_position_embeddings: the context before, in tokens.
     """
 
     rope_type: ClassVar[str] = "llama3"

@@ -39,7 +39,7 @@ def test_a_batch_is_cut_into_as_many_parts(module):
     def trace(parts: int) -> str:
         config = cut(module, parts)
         tree = read_config(config)
-        recipe = make_recipe(read_config(tree), abstract_pair(read_config(tree), None))
+        recipe = make_recipe(tree, abstract_pair(tree, None))
         base = _Stated(tree, recipe.pair, recipe)
         i, f = (jax.ShapeDtypeStruct((config.batch_size, 24), x) for x in (jnp.int32, jnp.float32))
         inputs = recipe.abstract_inputs(Trajectories(i, i, f, f, i, i))
@@ -57,7 +57,7 @@ def test_supervised_training_has_parts_too():
     config = pretrain.get_config("student")
     config.optimizer.micro_batches = 4
     tree = read_config(config)
-    method = Sft(read_config(tree), abstract_pair(read_config(tree), None))
+    method = Sft(tree, abstract_pair(tree, None))
     rows = jax.eval_shape(lambda: _rows(config))
     traced = str(jax.make_jaxpr(method._train)(method.abstract(), rows)).replace(" ", "")
     assert f"4,8,{config.sft.max_tokens}" in traced or f"8,4,{config.sft.max_tokens}" in traced
