@@ -3,8 +3,8 @@
     python -m experiments.export --workdir DIR --out DIR --dtype bfloat16
 
 The directory holds what transformers and inference servers look for: weights in one or several
-safetensors files, tokenizer, chat template, generation config, and a model card. It appears at once,
-when all of it is written.
+safetensors files, tokenizer, chat template, generation config, and a model card. It appears when all
+of it is written.
 """
 
 from __future__ import annotations
@@ -47,16 +47,17 @@ def export(
 ) -> int:
     """Writes the student of a run to `out`, adapters merged, with its tokenizer and a model card.
 
-    The chat template is the run's (`prompt.template`), else the student's own. The generation config
-    is the student's own, or has the run's evaluation sampling; its ends of a text are those that the
-    run trained and stopped at.
+    The chat template is the run's (`prompt.template`), else the student's own. The generation
+    config is the student's own, or has the run's evaluation sampling. Its ends of a text are those
+    that the run trained and stopped at.
 
     Only reads the workdir, and so may be called while the run goes on. `out` appears when it is
     complete, and not at all otherwise.
 
     Args:
       checkpoint: "final" (the latest), "best" by validation accuracy, or a step.
-      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; as trained by default.
+      dtype: what the parameters are cast to, as "bfloat16" or `jnp.bfloat16`; by default they
+        stay as trained.
       max_shard_bytes: weights beyond it are split over several files.
 
     Returns:

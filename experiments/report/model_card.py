@@ -39,6 +39,7 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     run = without_folders(run)
+    method = run.get("method", "unknown")
     base, teacher = ((run.get(role) or {}).get("path") for role in ("student", "teacher"))
     facts: dict[str, Any] = {"base_model": base, "base_model_relation": "finetune"} if base else {}
     facts |= _license(student)
@@ -55,7 +56,7 @@ def model_card(
         "",
         "# A distilled student",
         "",
-        f"Step {step} of a run of `experiments.run` with the method `{run.get('method', 'unknown')}`"
+        f"Step {step} of a run of `experiments.run` with the method `{method}`"
         + (f", started from `{base}`" if base else "")
         + (f", taught by `{teacher}`" if teacher else "")
         + ".",

@@ -1,4 +1,4 @@
-"""config.json as others publish it: fields that do nothing are read over, the rest is understood."""
+"""config.json as others publish it: what does nothing is read over, the rest is understood."""
 
 import warnings
 

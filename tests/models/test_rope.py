@@ -1,4 +1,4 @@
-"""Rotary positions against the papers' formulas in NumPy, and against transformers' module, live."""
+"""Rotary positions against the papers' formulas in NumPy, and against transformers, live."""
 
 import jax
 import jax.numpy as jnp
@@ -15,41 +15,62 @@ from models.rope import rope, rope_frequencies
 YARNS = {
     "qwen3": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
     "explicit": {
-        "rope_type": "yarn", "factor": 2.5, "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "factor": 2.5,
+        "original_max_position_embeddings": 4096,
         "attention_factor": 0.9,
     },
     "betas": {
-        "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 2048,
-        "beta_fast": 20, "beta_slow": 3,
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 2048,
+        "beta_fast": 20,
+        "beta_slow": 3,
     },
     "not truncated": {
-        "rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
         "truncate": False,
     },
     "mscale": {
-        "rope_type": "yarn", "factor": 40.0, "original_max_position_embeddings": 4096,
-        "mscale": 1.0, "mscale_all_dim": 0.8,
+        "rope_type": "yarn",
+        "factor": 40.0,
+        "original_max_position_embeddings": 4096,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.8,
     },
     "a ramp of no width": {
-        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4,
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 4,
     },
     "linear": {"rope_type": "linear", "factor": 4.0},
     "llama3": {
-        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     },
     "default": {"rope_type": "default"},
-}  # fmt: skip
+}
 LENGTHS = (1, 100, 4_096, 32_768, 131_072)
 
 
 def values(scaling, theta=1e6, head_dim=128):
     return {
-        "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1,
-        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": head_dim, "vocab_size": 8,
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "head_dim": head_dim,
+        "vocab_size": 8,
         "max_position_embeddings": 131072,
         "rope_parameters": {**scaling, "rope_theta": theta},
-    }  # fmt: skip
+    }
 
 
 def rotated(config: ModelConfig, positions: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 from experiments.report.model_card import model_card, without_folders
 from models.embedded import EMBEDDED
 
-HUB = "/home/me/.cache/huggingface/hub/models--Qwen--Qwen3-0.6B/snapshots/c1899de289a04d12100db370d81485cdf75e47ca"
+CACHE = "/home/me/.cache/huggingface/hub"
+HUB = f"{CACHE}/models--Qwen--Qwen3-0.6B/snapshots/c1899de289a04d12100db370d81485cdf75e47ca"
 
 
 def head(card):

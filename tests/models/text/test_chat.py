@@ -1,4 +1,4 @@
-"""Chat templates that fail, run on or leave something out; those that do not are in test_templates."""
+"""Chat templates that fail, run on or leave something out; test_templates has those that do not."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What ends a text: the tokenizer's token, which SFT teaches, and those of the generation config."""
+"""What ends a text: the tokenizer's token, which SFT teaches, and the generation config's."""
 
 import json
 import shutil

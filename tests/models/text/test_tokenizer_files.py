@@ -69,8 +69,12 @@ def test_the_class_that_is_named_builds_it(tmp_path):
     for name in ("GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"):
         tokenizer = load_tokenizer(small_parts(tmp_path, tokenizer_class=name))
         assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "abc 12")) == [
-            "ab", "c", "Ġ", "1", "2",
-        ]  # fmt: skip
+            "ab",
+            "c",
+            "Ġ",
+            "1",
+            "2",
+        ]
         assert tokenizer.eos_token_id == 257
     for name in ("LlamaTokenizer", "PreTrainedTokenizerFast", None, 5, ["Qwen2Tokenizer"]):
         with pytest.raises(ValueError, match="names a tokenizer_class that does"):
@@ -138,5 +142,6 @@ def test_what_is_no_file_is_not_read(name, target, tmp_path):
 
 
 def test_transformers_is_imported_when_a_tokenizer_is_read():
-    program = "import sys, models, models.text; assert not {'transformers', 'tokenizers'} & set(sys.modules)"
+    heavy = "{'transformers', 'tokenizers'}"
+    program = f"import sys, models, models.text; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
