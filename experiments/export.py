@@ -3,8 +3,8 @@
     python -m experiments.export --workdir DIR --out DIR --dtype bfloat16
 
 The directory holds what transformers and inference servers look for: weights in one or several
-safetensors files, tokenizer, chat template, generation config, and a model card. It appears when all
-of it is written.
+safetensors files, tokenizer, chat template, generation config, and a model card. It appears when
+all of it is written.
 """
 
 from __future__ import annotations
