@@ -10,7 +10,6 @@ has these arms alone. Nothing else of the document changes.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,8 @@ from typing import Annotated, Any
 from experiments.command.command import command
 from experiments.command.flags import Flag
 from experiments.compare.table.markdown import NONE, aligned, duration, estimate, remarks
+from experiments.workdir.files import as_object, read_object, write_atomic
 from experiments.workdir.outcome import TEST_SETS
-from experiments.workdir.workdir import write_atomic
 
 _PART = re.compile(
     r"(<!-- study (\S+?)(?:: ([\w, -]+))? -->\n).*?(<!-- end of study -->)", re.DOTALL
@@ -44,7 +43,9 @@ def collect(text: str, home: Path) -> str:
 
     def part(match: re.Match[str]) -> str:
         begin, directory, names, end = match.groups()
-        table = json.loads((home / directory / TABLE).read_text(encoding="utf-8"))
+        file = home / directory / TABLE
+        table = read_object(file)
+        as_object(table.get("arms"), f"{file}: arms")
         arms = names.split(", ") if names else list(table["arms"])
         if unknown := [arm for arm in arms if arm not in table["arms"]]:
             raise ValueError(f"{directory} has no arm {', '.join(unknown)}.")

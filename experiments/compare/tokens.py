@@ -22,9 +22,11 @@ from experiments.data.sources import load_source
 from experiments.methods import make_recipe
 from experiments.methods.sft import Sft
 from experiments.pair.pair import load_pair, start_student
-from experiments.workdir.workdir import write_atomic
+from experiments.workdir.files import read_object, write_atomic
+from experiments.workdir.logs import is_number
 
 FILE = "batch.json"
+_ADVICE = "Remove it; it is then measured anew."
 # Trajectories that are measured, at least.
 MEASURED = 256
 
@@ -44,11 +46,22 @@ class BatchSize:
 
 
 def read_batch_size(directory: Path) -> BatchSize | None:
-    """What was measured for the arm that lives in `directory`."""
+    """What was measured for the arm that lives in `directory`.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     try:
-        return BatchSize(**json.loads((directory / FILE).read_text(encoding="utf-8")))
+        fields = read_object(directory / FILE, _ADVICE)
     except FileNotFoundError:
         return None
+    names = {field.name for field in dataclasses.fields(BatchSize)}
+    size, tokens = fields.get("batch_size"), fields.get("tokens_per_trajectory")
+    if not set(fields) <= names or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{directory / FILE} holds no batch_size. {_ADVICE}")
+    if tokens is not None and not is_number(tokens):
+        raise ValueError(f"{directory / FILE}: tokens_per_trajectory={tokens!r}. {_ADVICE}")
+    return BatchSize(size, tokens)
 
 
 def fit_batch_size(config: Config, tokens_per_update: float, directory: Path) -> BatchSize:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.workdir.workdir import plain, write_atomic
+from experiments.workdir.files import plain, read_regular, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,16 @@ class Part:
         self.path = path
         self.known: dict[int, dict[str, Any]] = {}
         header = json.dumps(plain(made_of), sort_keys=True).encode() + b"\n"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = read_regular(path).splitlines(keepends=True) if path.exists() else []
         if lines and lines[0] != header:
             log.warning("%s is of another evaluation: beginning anew.", path)
         elif lines:
             for line in lines[1:]:
                 try:
-                    place, record = json.loads(line)
-                    self.known[int(place)] = dict(record)
-                except (ValueError, TypeError):  # torn by a kill
+                    place, record, crc = json.loads(line)
+                    if _line((place, record)) == line and crc is not None:
+                        self.known[int(place)] = dict(record)
+                except (ValueError, TypeError, RecursionError):  # torn by a kill, or changed
                     continue
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, header + b"".join(map(_line, self.known.items())))
@@ -54,4 +56,6 @@ class Part:
 
 
 def _line(item: tuple[int, Mapping[str, Any]]) -> bytes:
-    return json.dumps([item[0], plain(item[1])]).encode() + b"\n"
+    """A record with its place and a checksum."""
+    text = json.dumps([item[0], plain(item[1])])
+    return f"{text[:-1]}, {zlib.crc32(text.encode())}]\n".encode()

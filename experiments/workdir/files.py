@@ -73,10 +73,11 @@ def read_regular(path: str | os.PathLike[str], most: int | None = None) -> bytes
     """
     # Without O_NONBLOCK a FIFO would wait for a writer.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise ValueError(f"{path} is not a regular file.")
     with open(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError(f"{path} is not a regular file.")
         if most is not None and about.st_size > most:
             raise ValueError(f"{path} has {about.st_size} bytes, more than the {most} allowed.")
         return file.read()

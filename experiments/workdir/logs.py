@@ -114,6 +114,7 @@ class Log:
         if mark is not None and self.fits(mark):
             content = _content(self.path)
             if len(content) > mark["bytes"]:
+                collections.deque(_lines(self.path), maxlen=0)  # says what cannot be read
                 write_atomic(self.path, content[: mark["bytes"]])
             return ""
         lines = list(_lines(self.path)) if self.path.exists() else []

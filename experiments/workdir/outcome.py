@@ -19,13 +19,16 @@ SOURCES = ("student", "flawed", "revision", "teacher")
 _ADVICE = "Remove the file; the command that wrote it then makes it anew from what else is there."
 
 
-def read_results(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def read_results(path: str | os.PathLike[str], name: str = RESULTS) -> dict[str, Any] | None:
     """The results in a directory of a run or an evaluation, or None while there are none.
 
+    Args:
+      name: of the file, where it is another of the same form.
+
     Raises:
-      ValueError: results.json is damaged; names the file and the field.
+      ValueError: the file is damaged; names the file and the field.
     """
-    file = local_path(path, "workdir") / RESULTS
+    file = local_path(path, "workdir") / name
     try:
         results = read_object(file, _ADVICE)
     except (FileNotFoundError, NotADirectoryError):

@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax
+
 from experiments.command.command import EXPECTED
 
 # A try that takes longer does not survive.
@@ -118,6 +120,9 @@ def run_attacks(directory: Path, seed: int, only: str = "") -> list[str]:
     """
     from . import attack_files, attack_inputs
 
+    # A run is started again and again.
+    jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     chance = random.Random(seed)
     counts: dict[str, collections.Counter] = {}
     wrong, began = [], time.monotonic()

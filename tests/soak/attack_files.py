@@ -27,7 +27,14 @@ from experiments.workdir.workdir import Workdir
 from .attack import SAID, SAME, Attack, Wrong
 
 STEPS = 2
-_CLOCK = ("seconds", "wall_seconds", "compile_seconds", "train_seconds", "incomplete_logs")
+_CLOCK = (
+    "seconds",
+    "wall_seconds",
+    "compile_seconds",
+    "train_seconds",
+    "incomplete_logs",
+    "commit",
+)
 Change = Callable[[Path], None]
 
 
@@ -35,10 +42,10 @@ def config(seed: int = 0) -> ConfigDict:
     """Offline distillation on kept teacher scores, in seconds: every kind of file is written."""
     made = kd.get_config("smoke")
     made.seed, made.steps, made.batch_size = seed, STEPS, 4
-    made.data.train.size, made.data.validation.size, made.data.test.size = 8, 4, 4
+    made.data.train.size, made.data.validation.size, made.data.test.size = 8, 2, 2
     made.data.long.name = ""
-    made.rollout.max_total = made.evaluation.max_tokens = 48
-    made.evaluation.batch_size = 4
+    made.rollout.max_total = made.evaluation.max_tokens = 32
+    made.evaluation.batch_size = 2
     made.synthesis.trajectories = 8
     made.checkpoint.every, made.samples.every = 1, 1
     return made
@@ -53,7 +60,7 @@ def base(directory: Path, seed: int = 0) -> Path:
 
 
 def timeless(value: Any) -> Any:
-    """Results without what the clock says."""
+    """Results without what the clock and the checkout say."""
     if isinstance(value, dict):
         return {name: timeless(x) for name, x in value.items() if name not in _CLOCK}
     return value

@@ -272,8 +272,9 @@ def grading(_: Path, chance: random.Random, kind: str) -> Iterator[Attack]:
         r"\begin{matrix}" * 300, "0/0", "1e999999999", r"\text{" * 1000, ",".join(["1"] * 20_000),
         "\n".join(["4"] * 5000), "nan", r"\infty - \infty", " " * 50_000,
     ]  # fmt: skip
-    for bomb in bombs:
-        for response, answer in ((rf"\boxed{{{bomb}}}", "4"), (r"\boxed{4}", bomb), (bomb, bomb)):
+    # Each may take the whole time limit, and a new worker.
+    for bomb in chance.sample(bombs, 14):
+        for response, answer in ((rf"\boxed{{{bomb}}}", "4"), (r"\boxed{4}", bomb)):
 
             def do(_: Path, response: str = response, answer: str = answer) -> str:
                 if grade(response, answer) and answer == "4":

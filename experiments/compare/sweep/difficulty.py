@@ -12,7 +12,8 @@ from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
 from experiments.pair.model import Model
 from experiments.pair.pair import load_pair, start_student
-from experiments.workdir.workdir import write_atomic
+from experiments.workdir.files import read_object, write_atomic
+from experiments.workdir.logs import is_number
 
 TERCILES = ("easy", "medium", "hard")
 FILE = "difficulty.json"
@@ -24,10 +25,17 @@ def success_shares(config: Config, workdir: Path) -> dict[str, float]:
     """The initial student's share of right answers, of `SAMPLES`, by problem of `data.test`.
 
     Measured once: kept in the workdir.
+
+    Raises:
+      ValueError: the file in the workdir is damaged.
     """
     path = workdir / FILE
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        advice = "Remove it; it is then measured anew."
+        shares = read_object(path, advice)
+        if not all(is_number(share) for share in shares.values()):
+            raise ValueError(f"{path} must hold a number for every problem. {advice}")
+        return {problem: float(share) for problem, share in shares.items()}
     pair, test = load_pair(config), config.data.test
     assert test is not None
     examples = list(load_source(test.spec, needs_answer=True))

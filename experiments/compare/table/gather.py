@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ def read_runs(study: Any, workdir: Path) -> dict[str, list[Finished]]:
             if study.checkpoint == "best":
                 if not (directory / BEST).exists():
                     continue
-                results |= json.loads((directory / BEST).read_text(encoding="utf-8"))
+                results |= read_results(directory, BEST) or {}
             run = Finished(directory, read_config(directory), results, arm, seed)
             runs.setdefault(arm, []).append(run)
     return runs

@@ -14,7 +14,7 @@ from experiments.compare.table.markdown import make_markdown
 from experiments.compare.table.pictures import write_pictures
 from experiments.compare.table.study import make_table
 from experiments.machine.environment import environment
-from experiments.workdir.workdir import RESULTS, plain, write_atomic
+from experiments.workdir.workdir import RESULTS, plain, read_results, write_atomic
 
 
 def write_report(
@@ -28,7 +28,8 @@ def write_report(
       seconds: how long this call took.
     """
     study = plan.study
-    results = [json.loads(path.read_text()) for path in sorted(workdir.glob(f"*/*/{RESULTS}"))]
+    found = (read_results(path.parent) for path in sorted(workdir.glob(f"*/*/{RESULTS}")))
+    results = [one for one in found if one is not None]
     table = {
         "study": {
             "title": study.title,

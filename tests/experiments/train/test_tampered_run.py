@@ -14,8 +14,8 @@ from experiments.workdir.workdir import read_log
 from .test_run import same_params, small
 
 STEPS = 4
-# What a run measures of the clock.
-CLOCK = ("seconds", "wall_seconds", "compile_seconds", "train_seconds", "incomplete_logs")
+# What a run measures of the clock and the checkout.
+CLOCK = ("seconds", "wall_seconds", "compile_seconds", "train_seconds", "incomplete_logs", "commit")
 
 
 def config(**fields):
@@ -30,7 +30,7 @@ def config(**fields):
 
 
 def timeless(value):
-    """Results without what the clock says."""
+    """Results without what the clock and the checkout say."""
     if isinstance(value, dict):
         return {name: timeless(x) for name, x in value.items() if name not in CLOCK}
     return value
