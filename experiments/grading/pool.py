@@ -43,26 +43,25 @@ class Outcome(enum.Enum):
 
 
 class Worker:
-    """One grading process that has passed its test.
-
-    Raises:
-      GradingError: it does not start or fails the test; with what it wrote to its standard error.
-    """
+    """One grading process. It starts in the background; `await_start` waits until it may be asked."""
 
     def __init__(self) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
-        self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._replies = Replies()
         self._process = _launch(self._errors)
         threading.Thread(
             target=_read, args=(self._process.stdout, self._replies), daemon=True
         ).start()
-        try:
-            first = self._replies.get(timeout=START_SECONDS)
-        except queue.Empty:
-            first = b"nothing"
-        if first is None or not _is_ready(first):
+
+    def await_start(self) -> None:
+        """Waits until the process has passed its test. An interrupt here does no harm.
+
+        Raises:
+          GradingError: it does not start or fails the test; with what it wrote to its standard error.
+        """
+        if not self._replies.begun.wait(START_SECONDS) or not self._replies.ready:
             self.stop()
-            raise GradingError(self._why(first))
+            raise GradingError(self._why())
 
     def ask(self, prediction: str, answer: str, seconds: float) -> Outcome | None:
         """The outcome; None where the process has died without using its time up.
@@ -78,7 +77,7 @@ class Worker:
             unsent = memoryview(json.dumps(request).encode() + b"\n")
             while unsent:  # a signal may cut a write short
                 unsent = unsent[self._process.stdin.write(unsent) :]
-            line = self._replies.get(timeout=patience)
+            line = self._replies.lines.get(timeout=patience)
         except (BrokenPipeError, OSError, ValueError):
             return None
         except queue.Empty:
@@ -109,15 +108,37 @@ class Worker:
         assert self._process.stdin is not None
         self._process.stdin.close()
 
-    def _why(self, first: bytes | None) -> str:
+    def _why(self) -> str:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip()
-        state = "ended at once" if first is None else "did not answer"
+        state = "ended at once" if self._replies.begun.is_set() else "did not answer"
         return (
             f"The grading process {state} (exit status {self._process.returncode}), so no answer can "
-            "be compared. Check that math-verify and the antlr4 runtime it names work in this "
+            "be compared. Check that sympy, latex2sympy2_extended and the antlr4 runtime work in this "
             f"environment. It said:\n{said[-_ERROR_CHARACTERS:] or '(nothing)'}"
         )
+
+
+class Replies:
+    """What a process says.
+
+    Attributes:
+      begun: set when it has said its first line, or has ended.
+      ready: whether that line says that it may be asked.
+      lines: what it says then; None at the end.
+    """
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.ready = False
+        self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def add(self, line: bytes | None) -> None:
+        if self.begun.is_set():
+            self.lines.put(line)
+            return
+        self.ready = line is not None and _is_ready(line)
+        self.begun.set()
 
 
 _OUTCOMES = {True: Outcome.EQUAL, False: Outcome.UNEQUAL, None: Outcome.UNDECIDED}
@@ -146,15 +167,16 @@ def _launch(errors: IO[bytes]) -> subprocess.Popen[bytes]:
         raise GradingError(f"The grading process cannot be started: {error}.") from error
 
 
-def _read(replies: IO[bytes], into: queue.SimpleQueue[bytes | None]) -> None:
+def _read(said: IO[bytes], replies: Replies) -> None:
     """Hands on lines, and None at the end. Holds no reference to the worker, which may so be freed."""
-    with contextlib.suppress(OSError, ValueError), replies:
+    with contextlib.suppress(OSError, ValueError), said:
         rest = b""
-        while chunk := replies.read(65536):
+        while chunk := said.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                into.put(line)
-    into.put(None)
+                replies.add(line)
+    replies.add(None)
+    replies.lines.put(None)
 
 
 def _is_ready(line: bytes) -> bool:
@@ -169,6 +191,7 @@ class Slot:
 
     The worker is taken out while it works and put back when its reply has come. So whatever
     interrupts a request, at whatever moment, leaves no worker behind whose next reply is an old one.
+    One that is still starting stays.
     """
 
     def __init__(self) -> None:
@@ -179,14 +202,11 @@ class Slot:
     def ask(self, prediction: str, answer: str, seconds: float) -> Outcome:
         with self.lock:
             for _ in range(2):  # a worker that something else has killed is replaced
-                worker, self.worker = self.worker, None
+                worker = self._take()
                 try:
-                    if worker is None or not worker.alive:
-                        worker = Worker()
                     outcome = worker.ask(prediction, answer, seconds)
                 except BaseException:
-                    if worker is not None:
-                        worker.stop()
+                    worker.stop()
                     raise
                 if outcome in (Outcome.EQUAL, Outcome.UNEQUAL) and self.worker is None:
                     self.worker = worker
@@ -198,8 +218,20 @@ class Slot:
 
     def start(self) -> None:
         with self.lock:
-            if self.worker is None or not self.worker.alive:
-                self.worker = Worker()
+            self.worker = self._take()
+
+    def _take(self) -> Worker:
+        """A worker that may be asked, and is no longer in its place."""
+        if self.worker is None or not self.worker.alive:
+            self.worker = Worker()
+        worker = self.worker
+        try:
+            worker.await_start()
+        except GradingError:
+            self.worker = None
+            raise
+        self.worker = None
+        return worker
 
 
 class Pool:
