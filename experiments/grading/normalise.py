@@ -20,6 +20,7 @@ _SIZES = re.compile(
     r"|scriptstyle|limits|nolimits)(?![A-Za-z])|\\[hv]?phantom\s*(?:\{[^{}]*\}|-|\d)"
     r"|\\[hv]space\*?\s*\{[^{}]*\}|\\(?:label|tag)\s*\{[^{}]*\}"
 )
+_SPACE = re.compile(r"\s+")
 _SPACES = re.compile(
     r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\\(?:thin|med|thick)space(?![A-Za-z])"
 )
@@ -85,13 +86,12 @@ _COMMAS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)(?!,\d)")
 @functools.lru_cache(maxsize=20_000)
 def normalise(answer: str) -> str:
     """The one form of an answer. Idempotent on what it returns, and never empty for what is not."""
-    text = _unwrapped(answer)
+    text = _SPACE.sub(" ", _unwrapped(answer))
     text = _THOUSANDS.sub("", text)
-    text = to_latex(text)
-    text = _unwrapped(text)
+    text = _unwrapped(_SPACE.sub(" ", to_latex(text)))
     text = _THOUSANDS.sub("", text).replace("\\!", "")
     text = _SIZES.sub("", text)
-    text = _SPACES.sub(" ", text)
+    text = _SPACE.sub(" ", _SPACES.sub(" ", text))
     for pattern, new in _SYNONYMS:
         text = pattern.sub(new, text)
     text = _CASES.sub(lambda m: m[2].replace("&", "").replace("\\\\", ", "), text)

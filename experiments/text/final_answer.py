@@ -37,7 +37,7 @@ _FILLER = re.compile(
     re.IGNORECASE,
 )
 _SAID_BEFORE = re.compile(
-    r"(?:^|[\s*])(\S{1,60}?)[*]*\s+is\s+(?:the|our|my)\s+(?:final\s+|correct\s+)?answer\b",
+    r"(?:^|[\s*])(\S{1,60}?)[*]{0,3}\s+is\s+(?:the|our|my)\s+(?:final\s+|correct\s+)?answer\b",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"(?:A|[A-Za-z][A-Za-z' ]{0,40})[*_]*\s*[:=][*_]*\s*(?=\S)")
@@ -188,7 +188,7 @@ def _alone(tail: str) -> str | None:
     if display and not _MONEY.match(display[1]) and _single(display[1]):
         return display[1]
     line = re.sub(r"^(?:[-*>#\u2022]+\s+|\*\*|__)", "", line).strip("*_` ")
-    label = _LABEL.match(line)
+    label = _LABEL.match(line) if _single(line) or ":" in line else None
     for value in (line, line[label.end() :] if label else ""):
         value = value.strip("*_` ").removesuffix(".").strip("*_` ")
         if value and _single(value) and _is_value(value):

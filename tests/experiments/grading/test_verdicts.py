@@ -12,8 +12,8 @@ from experiments.data.sources import load_source
 from experiments.grading import grade, grade_choice, last_boxed, verdicts
 from experiments.tasks.chain import ChainSource
 
-from ..real_files import DATA
-from .labelled_solutions import BOXED
+from ...real_files import DATA
+from .labelled_answers import BOXED
 
 MATH500 = DATA / "math500" / "test.jsonl"
 
