@@ -47,7 +47,7 @@ setup(
         "grain>=0.2.18",
         "jax>=0.10",
         "jinja2>=3.1.6",
-        "math-verify>=0.9",
+        "latex2sympy2_extended>=1.11",  # the parser of math-verify
         "matplotlib>=3.9",
         "ml_collections>=1.1",
         "numpy>=2.0",
@@ -57,6 +57,7 @@ setup(
         "rich>=13.0",
         "safetensors>=0.5",
         "scipy>=1.15",
+        "sympy>=1.13",
         "transformers>=5.0",
     ],
     extras_require={

@@ -3,7 +3,7 @@
     python -m experiments.run --config configs/rft.py
     python -m experiments.run --config configs/rft.py:smoke      the same code in seconds
 
-The initial student answers every prompt four times, once and for all; what math-verify grades as
+The initial student answers every prompt four times, once and for all; what is graded as
 wrong trains nothing. The teacher is only measured, for the table. The baseline "RFT" of MOTAB
 (2605.19433): 51.65 on average with Qwen3-4B, where SFT has 52.77 and MOTAB 66.64; 5.83, 12.08 and
 64.2 (AIME24, AIME25, MATH500) with Qwen3-1.7B.

@@ -21,6 +21,7 @@ from experiments.evaluate.part import Part
 from experiments.evaluate.picture import write_picture
 from experiments.evaluate.settings import RESULTS, SAMPLES, ModelEvaluation
 from experiments.evaluate.summary import results_table
+from experiments.grading import POOL
 from experiments.machine.environment import environment
 from experiments.machine.interruption import check
 from experiments.rollouts.synthesis import fingerprint
@@ -39,6 +40,7 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
 
     Raises:
       FileNotFoundError: there is no such model, template or data set.
+      GradingError: answers cannot be compared on this machine.
       ValueError: a file is malformed, or texts exceed the model's positions.
     """
     # Whatever can be wrong with cheap things comes before the weights are read.
@@ -48,6 +50,7 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
     first = render(examples[0].problem)
     data = ", ".join(settings.data)
     title = f"{settings.model} on {data}"
+    POOL.start()  # a grader that cannot work is noticed before anything is sampled
     config, params = load_pretrained(directory, settings.dtype)
     said = plain({**dataclasses.asdict(settings), "data": data, "out": None})
     del said["out"]
