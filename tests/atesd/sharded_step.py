@@ -127,6 +127,8 @@ def main(names: list[str]) -> None:
             where = f"{name}, step {k}: "
             trees = [(x.params, x.opt_state, x.method_state["teacher_params"]) for x in (b, a)]
             worst = assert_close(*trees, where)
+            if parts:  # the controller's features are differences: test_micro_batches has them
+                continue
             controllers = (undifferenced(x.method_state["controller"]) for x in (b, a))
             assert_close(*controllers, where)
             # Differences of what is nearly equal; the controller's arrays [G] of them were compared.
