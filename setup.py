@@ -33,8 +33,9 @@ setup(
     packages=find_packages(
         include=[f"{room}{rest}" for room in ROOMS for rest in ("", ".*")],
     ),
-    # An editable installation stands on the path as a whole. A finder of its own would be asked after the
-    # path, and a folder `models/` without an `__init__.py` beside a script would be found first.
+    # An editable installation stands on the path as a whole. A finder of its own would be asked
+    # after the path, and a folder `models/` without an `__init__.py` beside a script would be found
+    # first.
     options={"editable_wheel": {"mode": "compat"}},
     package_data={
         **{room: ["py.typed"] for room in ROOMS if room != "configs"},

@@ -38,8 +38,8 @@ def shared() -> dict:
             "rules": rules(),
         },
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
-        # The user's message and, in a chat, a system message; `template` is a .jinja file, or a model's
-        # directory, in place of both models' own chat templates.
+        # The user's message and, in a chat, a system message; `template` is a .jinja file, or a
+        # model's directory, in place of both models' own chat templates.
         "prompt": {
             "format": "{problem}",
             "system": "",
@@ -86,7 +86,8 @@ def shared() -> dict:
 def observation() -> dict:
     """Who is told besides the workdir's files, and which updates are traced: none, by default."""
     return {
-        # wandb: "off", "offline" or "online". Needs the extra [tracking]: see experiments/workdir/tracking.py.
+        # wandb: "off", "offline" or "online". Needs the extra [tracking]: see
+        # experiments/workdir/tracking.py.
         "tracking": {"tensorboard": False, "wandb": "off", "project": "motab", "name": ""},
         # Of `steps` updates from `first` on: see experiments/machine/profiler.py. 0 is off.
         "profile": {"first": 3, "steps": 0},
@@ -108,10 +109,10 @@ def _data(name: str, size: int) -> dict:
     """A data set: a split of the embedded task, a known name, hub:OWNER/NAME, or a path.
 
     `path` is a local copy of a known set; `fields` names the fields of records where they are not
-    found by themselves; `answer` is how a response's final answer is found, `boxed`, or `flexible` where
-    the prompt asks for no box; `on_error` may `skip` bad records; `filter` has the fields of
-    `experiments.data.filters.Filter`. The steps are the embedded task's difficulty, 0 standing for 2
-    to 5. See docs/data.md.
+    found by themselves; `answer` is how a response's final answer is found, `boxed`, or `flexible`
+    where the prompt asks for no box; `on_error` may `skip` bad records; `filter` has the fields of
+    `experiments.data.filters.Filter`. The steps are the embedded task's difficulty, 0 standing for
+    2 to 5. See docs/data.md.
     """
     fields = ("problem", "answer", "reference", "id", "source", "group", "choices")
     task = {"seed": 0, "min_steps": 0, "max_steps": 0}
@@ -139,8 +140,8 @@ def _data(name: str, size: int) -> dict:
     }
 
 
-# Trajectories written at the same time: one that has ended makes room for the next. 0 are as many as a
-# batch has. Changes speed, not results.
+# Trajectories written at the same time: one that has ended makes room for the next. 0 are as many
+# as a batch has. Changes speed, not results.
 _SLOTS = 0
 
 
@@ -166,8 +167,8 @@ def offline(copies: int = 2) -> dict:
         # Offline: tokens of a row that trajectories are packed into; 0: a row for each. Packed, a
         # batch has `batch_size` such rows.
         "pack_to": 0,
-        # Offline: whether the teacher's scores are computed once and kept beside the file, as a loss
-        # with signal.support="top_k" and signal.top_k_of="teacher" allows.
+        # Offline: whether the teacher's scores are computed once and kept beside the file, as a
+        # loss with signal.support="top_k" and signal.top_k_of="teacher" allows.
         "cache_teacher": False,
         "slots": _SLOTS,
     }

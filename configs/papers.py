@@ -1,12 +1,13 @@
 """The papers' own settings, for whoever has the machines: models, data, budgets, optimizer.
 
-Models are directories below `checkpoints`; data sets are known by name (docs/data.md), and `data.*.path` names a
-copy on disk. docs/presets.md says what the papers leave open, and what each setting weighs on a mesh.
+Models are directories below `checkpoints`; data sets are known by name (docs/data.md), and
+`data.*.path` names a copy on disk. docs/presets.md says what the papers leave open, and what each
+setting weighs on a mesh.
 
-MOTAB (2605.19433), Qwen3-4B taught by Qwen3-32B, mean over 11 columns: 66.64; AIME24 pass@1 34.17. SFT
-52.77, RFT 51.65, ImitKD 55.02, SKD 59.37. ATESD (2605.11458), Average@12 on AIME24, AIME25, HMMT Feb 25
-and their mean: 1.7B 59.17, 44.72, 29.17, 44.35; 4B 78.06, 71.39, 47.50, 65.65; 8B 80.56, 72.50,
-48.33, 67.13. None of these has been repeated with this code.
+MOTAB (2605.19433), Qwen3-4B taught by Qwen3-32B, mean over 11 columns: 66.64; AIME24 pass@1 34.17.
+SFT 52.77, RFT 51.65, ImitKD 55.02, SKD 59.37. ATESD (2605.11458), Average@12 on AIME24, AIME25,
+HMMT Feb 25 and their mean: 1.7B 59.17, 44.72, 29.17, 44.35; 4B 78.06, 71.39, 47.50, 65.65; 8B
+80.56, 72.50, 48.33, 67.13. None of these has been repeated with this code.
 """
 
 import ml_collections

@@ -19,8 +19,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Nothing is timed, and most of a test's time is compilation: level 0 saves a third of all. Programs as
-# users have them run in `.ci/run` outside of the suite.
+# Nothing is timed, and most of a test's time is compilation: level 0 saves a third of all. Programs
+# as users have them run in `.ci/run` outside of the suite.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax  # noqa: E402 - reads the environment

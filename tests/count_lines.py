@@ -1,7 +1,7 @@
 """Lines of Python by kind: `python -m tests.count_lines models distill motab atesd topd`.
 
-A comment's lines are those that hold nothing else; code is what is left without imports, docstrings,
-comments and blank lines.
+A comment's lines are those that hold nothing else; code is what is left without imports,
+docstrings, comments and blank lines.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def flags_of(devices: int) -> str:
 def environment_of(devices: int) -> dict[str, str]:
     """What such a process starts with. Its own directory holds `tests/models`: ours comes before.
 
-    A fake device waits in a thread for each of its collectives that nothing orders: there may be more
-    than threads on a machine of few cores, hence NPROC.
+    A fake device waits in a thread for each of its collectives that nothing orders: there may be
+    more than threads on a machine of few cores, hence NPROC.
     """
     return {
         **os.environ,

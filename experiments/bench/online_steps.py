@@ -51,8 +51,8 @@ def time_steps(
     """Seconds per step of every round, by method.
 
     Args:
-      configs: by method, of online runs; read here, with so many updates that the learning rate's end
-        does not come in sight.
+      configs: by method, of online runs; read here, with so many updates that the learning rate's
+        end does not come in sight.
       make_recipe: of a config and its pair.
       warm_up: steps before the first round, in which all programs are compiled.
       steps: of a round.

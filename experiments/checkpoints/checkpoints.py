@@ -1,9 +1,9 @@
 """Checkpoints of a run: the state on the devices and the little that lives on the host.
 
 A checkpoint is one orbax directory named by its step. It is written in the background and appears
-under its name only when whole, so a kill leaves the one before in force. It carries checksums of its arrays
-and of what lies beside them. What later turns out unreadable, or not what was written, is put aside
-as `STEP.corrupt`, with a warning, and the one before is used.
+under its name only when whole, so a kill leaves the one before in force. It carries checksums of
+its arrays and of what lies beside them. What later turns out unreadable, or not what was written,
+is put aside as `STEP.corrupt`, with a warning, and the one before is used.
 """
 
 from __future__ import annotations

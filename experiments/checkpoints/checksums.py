@@ -20,8 +20,8 @@ Sums = dict[str, list[int]]
 def checksums(tree: Any) -> Sums:
     """Two 32-bit sums for every array of a pytree, by the dotted path that leads to it.
 
-    Entries are taken as unsigned integers, times a factor that depends on their place; as it is odd,
-    a single flipped bit always tells, and other damage goes unseen once in 2^64.
+    Entries are taken as unsigned integers, times a factor that depends on their place; as it is
+    odd, a single flipped bit always tells, and other damage goes unseen once in 2^64.
     """
     # A program runs on one set of devices; a state may have arrays on all, and some on one.
     by_place: dict[Any, dict[str, Any]] = collections.defaultdict(dict)

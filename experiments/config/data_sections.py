@@ -88,7 +88,8 @@ class DataSettings:
       split: of the hub's data set, or of a folder.
       size: how many examples at most, from the first; 0 for all.
       fields: what the records call their fields.
-      answer: how a response's final answer is found: `boxed`, or `flexible` where no box is asked for.
+      answer: how a response's final answer is found: `boxed`, or `flexible` where no box is asked
+        for.
       on_error: `raise`, or `skip` records that cannot be used.
       filter: which examples are kept.
       seed: generated tasks: another seed gives other problems.

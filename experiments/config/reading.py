@@ -17,8 +17,8 @@ SectionT = TypeVar("SectionT")
 def read_section(kind: type[SectionT], given: Mapping[str, Any], path: str = "") -> SectionT:
     """An instance of the dataclass `kind`, sections within it read likewise.
 
-    A class may have a class method `check_given(given, path)`, which sees what is given before it is
-    read. Lists become tuples.
+    A class may have a class method `check_given(given, path)`, which sees what is given before it
+    is read. Lists become tuples.
 
     Args:
       given: a mapping, such as a ConfigDict.

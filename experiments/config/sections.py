@@ -162,7 +162,8 @@ class MeshSettings:
     """Devices along each axis of the mesh.
 
     Attributes:
-      data: devices along which a batch is split and parameters are whole; -1 takes all that are left.
+      data: devices along which a batch is split and parameters are whole; -1 takes all that are
+        left.
       fsdp: devices along which both a batch and the parameters are split; -1 as for `data`.
       tensor: devices along which matrices are split and a batch is whole; -1 as for `data`.
     """
@@ -193,8 +194,8 @@ class PromptSettings:
       format: the user's message, with `{problem}` in it.
       system: the system message of a chat; empty for none.
       chat: whether the message is wrapped in the model's chat template.
-      template: a .jinja file, or the directory of a model that has one, in place of both models' own
-        chat templates; empty for theirs.
+      template: a .jinja file, or the directory of a model that has one, in place of both models'
+        own chat templates; empty for theirs.
       max_tokens: most tokens of a prompt.
     """
 

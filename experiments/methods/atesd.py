@@ -8,8 +8,8 @@ the divergence to a teacher that also sees a part of the reference.
     rollout     the student's sampling: `student_temperature`, `student_top_p`, `student_top_k`,
                 `max_total`
 
-Without a `teacher` section the frozen teacher is the student before training; where that has adapters
-(`student.lora`) it is their base, held once.
+Without a `teacher` section the frozen teacher is the student before training; where that has
+adapters (`student.lora`) it is their base, held once.
 """
 
 from __future__ import annotations

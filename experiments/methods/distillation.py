@@ -2,12 +2,12 @@
 
 `rollout` in a config says who writes (`policy`) and what response tokens train for (`loss`):
 
-    teacher   teacher's traces; with likelihood, SFT on them
-    rft       the student's own samples, kept where the answer is right (offline)
-    imitkd    a step is the teacher's with probability `teacher_share`, else the student's
-    skd       the student's steps, rewritten by the teacher unless pbar_T > skd_beta pbar_S
-    student   the student's own samples: on-policy distillation, OPD (online)
-    gkd       a sample is the student's with probability `on_policy_share`, else the teacher's (online)
+    teacher   teacher's traces; with likelihood, SFT on them rft       the student's own samples,
+    kept where the answer is right (offline) imitkd    a step is the teacher's with probability
+    `teacher_share`, else the student's skd       the student's steps, rewritten by the teacher
+    unless pbar_T > skd_beta pbar_S student   the student's own samples: on-policy distillation, OPD
+    (online) gkd       a sample is the student's with probability `on_policy_share`, else the
+    teacher's (online)
 
 Offline (`synthesis.mode`), `trajectories_per_prompt` texts of a prompt are sampled once, with the
 initial weights, and are the same in every epoch, as in a data set. Online a prompt gets fresh ones
@@ -82,9 +82,13 @@ class DistillationRecipe(Recipe):
 
         def loss_fn(params: Params, teacher_params: Any, trajectories: Trajectories) -> LossSums:
             return trajectory_loss(
-                params, self.pair.student_config, trajectories, teacher_params,
-                self.pair.teacher_config, self.signal,
-            )  # fmt: skip
+                params,
+                self.pair.student_config,
+                trajectories,
+                teacher_params,
+                self.pair.teacher_config,
+                self.signal,
+            )
 
         return distill.train.update.make_train_step(
             loss_fn, optimizer, self.pair.student_config, self.config.optimizer.micro_batches

@@ -4,11 +4,11 @@
 `synthesis.trajectories_per_prompt` responses to a prompt; `batch_size` counts responses. The reward
 is 1 where the final answer is right (`experiments.grading.grade`) and 0 elsewhere; a truncated
 response is graded like any other. With `synthesis.sync_every` above 1 older weights write the text,
-the ratio leaves 1, and clipping acts. Where it is 1 the surrogate's value is the mean advantage, which
-is 0 whatever the policy does: follow `reward`, not `loss`.
+the ratio leaves 1, and clipping acts. Where it is 1 the surrogate's value is the mean advantage,
+which is 0 whatever the policy does: follow `reward`, not `loss`.
 
-No teacher is needed. With `grpo.kl_weight` above 0 the frozen reference policy of the penalty is the
-student before training, as in the paper, or the model of a `teacher` section.
+No teacher is needed. With `grpo.kl_weight` above 0 the frozen reference policy of the penalty is
+the student before training, as in the paper, or the model of a `teacher` section.
 """
 
 from __future__ import annotations

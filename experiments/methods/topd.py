@@ -1,10 +1,10 @@
 """TOPD as a recipe: the student's own rollouts, a look into their near futures, and a guided loss.
 
-    rollout    the student's sampling: fields of `experiments.config.method_sections.RolloutSettings`
-    signal     the OPD loss: fields of `distill.losses.signal.Signal`
-    windows    the fields of `topd.WindowSettings`: where windows open, and how they are written
-    transport  the fields of `topd.TransportSettings`: how far two windows are apart
-    guidance   the fields of `topd.GuidanceSettings`: what windows do to the loss
+    rollout    the student's sampling: fields of
+    `experiments.config.method_sections.RolloutSettings` signal     the OPD loss: fields of
+    `distill.losses.signal.Signal` windows    the fields of `topd.WindowSettings`: where windows
+    open, and how they are written transport  the fields of `topd.TransportSettings`: how far two
+    windows are apart guidance   the fields of `topd.GuidanceSettings`: what windows do to the loss
 
 With `synthesis.sync_every` above 1, windows are those of the rollout's weights.
 """
@@ -66,9 +66,12 @@ class TopdRecipe(OwnSamples):
         """Rollouts, and the probe of the same weights in their record."""
         trajectories, record, metrics = super().__call__(student_params, batch, copies, round_)
         probe = self._probe(
-            student_params, self.pair.teacher_params, trajectories,
-            self.sample_ids(batch, copies), self._key(round_),
-        )  # fmt: skip
+            student_params,
+            self.pair.teacher_params,
+            trajectories,
+            self.sample_ids(batch, copies),
+            self._key(round_),
+        )
         return trajectories, {**record, "probe": probe}, metrics
 
     def training_inputs(

@@ -81,8 +81,9 @@ class Pair:
         """For methods that compare both models behind one prompt.
 
         Raises:
-          ValueError: the models' own renderings of a problem differ, both are shown; or they are alike
-            although one model alone can be told to think, so that it may expect to begin with it.
+          ValueError: the models' own renderings of a problem differ, both are shown; or they are
+            alike although one model alone can be told to think, so that it may expect to begin with
+            it.
         """
         student, teacher = self.render(_PROBE), self.teacher_render(_PROBE)
         if student != teacher:
@@ -120,8 +121,8 @@ def load_pair(config: Config) -> Pair:
 
     Raises:
       FileNotFoundError: a directory or a file in it is missing.
-      ValueError: the tokenizers differ, a checkpoint is not supported, or texts could be longer than a
-        model's context.
+      ValueError: the tokenizers differ, a checkpoint is not supported, or texts could be longer
+        than a model's context.
     """
     mesh = make_mesh(config.mesh.sizes)
     directory = _student_directory(config.student)

@@ -23,7 +23,8 @@ from models.decoding.slots import Slots, run, whole_batch
 from models.parameters import Params
 from models.text.tokenizer import token_bytes
 
-# (student_params, teacher_params, prompts, lengths, sample_ids, key) to trajectories and [B] arrays.
+# (student_params, teacher_params, prompts, lengths, sample_ids, key) to trajectories and [B]
+# arrays.
 PolicyRollout = Callable[..., tuple[Trajectories, dict[str, jax.Array]]]
 
 STUDENT, TEACHER = (Source.STUDENT,), (Source.TEACHER,)

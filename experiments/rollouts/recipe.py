@@ -145,9 +145,12 @@ class Recipe(abc.ABC):
         """What `__call__` writes, a row at a time; a request's payload is its row's example."""
         key = key_data(self._key(round_))
         prompts = zip(
-            batch.prompts_BxP, batch.prompt_lengths_B, batch.sample_ids_B, batch.examples,
+            batch.prompts_BxP,
+            batch.prompt_lengths_B,
+            batch.sample_ids_B,
+            batch.examples,
             strict=True,
-        )  # fmt: skip
+        )
         for prompt, length, sample_id, example in prompts:
             tokens = tuple(map(int, prompt[:length]))
             for copy in range(copies):

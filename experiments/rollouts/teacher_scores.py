@@ -1,8 +1,8 @@
 """Teacher scores of a file of trajectories, computed once and kept beside it.
 
-`FILE.teacher/00000.safetensors` and so on hold the scores of a batch of trajectories each, one after
-the other, in the order in which `TrajectoryBatches` numbers them. Every one says what it was made of, and
-has a checksum: one that a disk changed, or that was renamed, is computed anew.
+`FILE.teacher/00000.safetensors` and so on hold the scores of a batch of trajectories each, one
+after the other, in the order in which `TrajectoryBatches` numbers them. Every one says what it was
+made of, and has a checksum: one that a disk changed, or that was renamed, is computed anew.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class TrajectoryBatches:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it was written with another prompt or other settings, or `pack_to` is too small; or
-        teacher scores cannot be kept, see `KeptScores`.
+      ValueError: it was written with another prompt or other settings, or `pack_to` is too small;
+        or teacher scores cannot be kept, see `KeptScores`.
     """
 
     def __init__(self, config: WritingConfig, recipe: Recipe, path: Path):

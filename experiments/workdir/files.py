@@ -1,7 +1,7 @@
 """Files written whole or not at all, and JSON files read with errors that name them.
 
-What is read or replaced is a regular file: of a FIFO or a device a message says so, and no link that
-lies where a file is written is followed.
+What is read or replaced is a regular file: of a FIFO or a device a message says so, and no link
+that lies where a file is written is followed.
 """
 
 from __future__ import annotations

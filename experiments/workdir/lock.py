@@ -1,9 +1,9 @@
 """One writer at a time in a directory, be it that its `lock` is deleted or replaced.
 
 Two things are locked. The directory itself, which cannot be deleted while it is in use without the
-run's files going too; and a file `lock` in it, which says who writes, and which serves alone on file
-systems that lock no directories (NFS). `filelock` locks a file of its own: once that is deleted it
-lets a second writer in.
+run's files going too; and a file `lock` in it, which says who writes, and which serves alone on
+file systems that lock no directories (NFS). `filelock` locks a file of its own: once that is
+deleted it lets a second writer in.
 """
 
 from __future__ import annotations

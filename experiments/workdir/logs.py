@@ -1,7 +1,7 @@
 """A run's growing logs: JSON lines that are added, marked at a checkpoint, and cut back to it.
 
-A mark is a log's length and digest. A checkpoint carries the marks of its step, so that a resumed run
-knows whether a log is what was written up to there, and says where it is not.
+A mark is a log's length and digest. A checkpoint carries the marks of its step, so that a resumed
+run knows whether a log is what was written up to there, and says where it is not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a run left in its workdir, read once: for reports, comparisons and the terminal.
 
-`results.json` of a run holds a score (as `experiments.evaluate.summary.summarize` makes it) for each of
-`before`, `after` and `teacher`, and under `long` the same on longer problems. The `--out` directory of
-`experiments.evaluate` holds a `results.json` that is one such score, and its `settings`.
+`results.json` of a run holds a score (as `experiments.evaluate.summary.summarize` makes it) for
+each of `before`, `after` and `teacher`, and under `long` the same on longer problems. The `--out`
+directory of `experiments.evaluate` holds a `results.json` that is one such score, and its
+`settings`.
 """
 
 from __future__ import annotations

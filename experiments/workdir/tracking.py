@@ -1,8 +1,10 @@
 """TensorBoard and Weights & Biases beside metrics.jsonl, which stays the truth.
 
 When a run starts or goes on, what its log holds is told anew, so that a resumed run has every point
-once: TensorBoard's files and an offline W&B run are written afresh, and an online W&B run is not told
-again what it has (resumed steps are bit for bit the same). The packages come with the extra [tracking].
+once: TensorBoard's files and an offline W&B run are written afresh, and an online W&B run is not
+  told
+again what it has (resumed steps are bit for bit the same). The packages come with the extra
+[tracking].
 """
 
 from __future__ import annotations

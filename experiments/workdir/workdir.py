@@ -1,13 +1,11 @@
 """A run's directory: its config, its growing logs, its results, and the lock that guards them.
 
-    config.json         the run's config
-    metrics.jsonl       one line per logged step
-    trajectories.jsonl  a readable sample of what was trained on
-    samples/            every graded sample of an evaluation, a file each
-    results.json        the outcome
-    checkpoints/        see `experiments.checkpoints.checkpoints`
-    report.png          see `experiments.report.picture`
-    tensorboard/, wandb/  see `experiments.workdir.tracking`; profile/, see `experiments.machine.profiler`
+    config.json         the run's config metrics.jsonl       one line per logged step
+    trajectories.jsonl  a readable sample of what was trained on samples/            every graded
+    sample of an evaluation, a file each results.json        the outcome checkpoints/        see
+    `experiments.checkpoints.checkpoints` report.png          see `experiments.report.picture`
+    tensorboard/, wandb/  see `experiments.workdir.tracking`; profile/, see
+    `experiments.machine.profiler`
 
 Every line of a `.jsonl` file is strict JSON: a number that is not finite is written as the string
 "nan", "inf" or "-inf", which `float()` reads back.
@@ -83,8 +81,8 @@ class Workdir:
       tracker: is told what is logged, once it is on disk; None for nobody.
 
     Raises:
-      ValueError: the directory holds a run of another config (each differing field is named), or the
-        remains of a run without its config; or the path has a scheme.
+      ValueError: the directory holds a run of another config (each differing field is named), or
+        the remains of a run without its config; or the path has a scheme.
       RuntimeError: another process, or another `Workdir` of this one, is writing here.
       TypeError: a field of the config is not JSON.
       OSError: the file system refused.

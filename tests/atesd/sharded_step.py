@@ -131,7 +131,8 @@ def main(names: list[str]) -> None:
                 continue
             controllers = (undifferenced(x.method_state["controller"]) for x in (b, a))
             assert_close(*controllers, where)
-            # Differences of what is nearly equal; the controller's arrays [G] of them were compared.
+            # Differences of what is nearly equal; the controller's arrays [G] of them were
+            # compared.
             differences = {x for x in m if x.startswith(("gain", "decision_reward"))}
             assert_close(*({x: y[x] for x in y if x not in differences} for y in (n, m)), where)
         print(f"{name}: {worst:.1e}")

@@ -1,10 +1,10 @@
 """Interrupts and damages real runs: `python -m tests.soak --kills 50 --terms 10 [--directory DIR]`.
 
-`--attack` instead tries hostile files, configs, data, models, arguments and answers, in a few minutes, and
-prints the table of docs/reliability.md.
+`--attack` instead tries hostile files, configs, data, models, arguments and answers, in a few
+minutes, and prints the table of docs/reliability.md.
 
-Ends with 0 where all of them went on to the very end of an uninterrupted run: same bits in parameters
-and optimiser, same data, same metrics, same samples.
+Ends with 0 where all of them went on to the very end of an uninterrupted run: same bits in
+parameters and optimiser, same data, same metrics, same samples.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Hostile input by the classes of docs/reliability.md: `python -m tests.soak --attack [--seed 0]`.
 
-Every try has a directory of its own, goes through a function or command that users call, and survives
-if it ends as an undisturbed one does, if it goes on and names the file that is not what it was, or if it
-is refused with the file, field or argument named. Anything else, as a trace or a result that differs
-without a word, does not.
+Every try has a directory of its own, goes through a function or command that users call, and
+survives if it ends as an undisturbed one does, if it goes on and names the file that is not what it
+was, or if it is refused with the file, field or argument named. Anything else, as a trace or a
+result that differs without a word, does not.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Attack:
     Attributes:
       kind: its row in the table.
       name: what is done.
-      do: does it in a fresh directory and returns SAME, or SAID where it went on with a warning. It may
-        raise what a user's input may be to blame for.
+      do: does it in a fresh directory and returns SAME, or SAID where it went on with a warning. It
+        may raise what a user's input may be to blame for.
       names: of which a refusal or a warning has to say one.
     """
 

@@ -71,7 +71,8 @@ def test_windows_above_the_running_threshold_are_guided():
         )
         (_, sums), _ = tp.guided(LOSS)(before.params, batch.trajectories, probe, guided)
         assert metrics["loss"] == pytest.approx(float(sums.mean), rel=1e-5)
-    # The first batch has three low-loss positions: too few. Then some windows pass, and some do not.
+    # The first batch has three low-loss positions: too few. Then some windows pass, and some do
+    # not.
     assert history[0][2]["guided_windows"] == 0 == history[0][2]["trajectory"]
     assert all(0 < m["high"] < 1 for _, _, m in history[1:])
     assert int(state.method_state["near_future"].low.count) == len(held)

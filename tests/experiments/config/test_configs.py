@@ -57,8 +57,8 @@ SETTINGS = (
     TrackingSettings,
     ProfileSettings,
 )
-# What acts under another value of some field, given here, than any of the runs below has; tests of the rooms
-# show that it does.
+# What acts under another value of some field, given here, than any of the runs below has; tests of
+# the rooms show that it does.
 WAITING = {
     "ControllerSettings.schedule": "controller.policy: schedule",
     "GuidanceSettings.cap_share": "guidance.objective: cap_low, cap_high",
@@ -70,8 +70,8 @@ WAITING = {
     "TrackingSettings.name": "tracking.wandb: offline, online",
     "TrackingSettings.project": "tracking.wandb: offline, online",
 }
-# A settings object that reads its own field in order to check, compare or print it proves nothing, nor
-# do files that check; what copies a section proves something where it hands it to a reader.
+# A settings object that reads its own field in order to check, compare or print it proves nothing,
+# nor do files that check; what copies a section proves something where it hands it to a reader.
 _FORMAL = {"__init__", "__post_init__", "__hash__", "__eq__", "__repr__", "lengths", "read"}
 _CHECKING = ("config/checks.py", "config/reading.py", "config/read.py", "models/checks.py")
 _HANDED_ON = {"spec", "table", "sizes"}
@@ -236,8 +236,8 @@ def proves_nothing(reader: FrameType, node: Any) -> bool:
 def settings_read():
     """What is read of the tree's fields while they are in use.
 
-    `used` has names by class. `record(monkeypatch)` looks at the next run: it gives a list that gets
-    the run's tree, and what makes that the paths which were read.
+    `used` has names by class. `record(monkeypatch)` looks at the next run: it gives a list that
+    gets the run's tree, and what makes that the paths which were read.
     """
     used: dict[type, set[str]] = {cls: set() for cls in SETTINGS}
     seen: dict[int, set[str]] = {}

@@ -196,7 +196,8 @@ def test_imitkd_and_skd_run_online_too(trained):
     workdir, results = trained("skd:0.8", steps=3, synthesis=online, optimizer=moved)
     assert set(results["synthesis"]) == {"trajectories", "truncated", "accepted", "tokens"}
     assert not (workdir / "synthesis.jsonl").exists()
-    # The initial weights wrote the text of the first two steps, as a student does that stands still.
+    # The initial weights wrote the text of the first two steps, as a student does that stands
+    # still.
     still = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "weight_decay": 0.0}
     fresh = {**online, "sync_every": 1}
     unmoved, _ = trained("skd:0.8", steps=3, synthesis=fresh, optimizer=still)

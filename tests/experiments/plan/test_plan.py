@@ -57,9 +57,11 @@ def big(qwen3, *more: str) -> tuple[str, ...]:
 def test_a_large_pair_is_weighed_without_weights(qwen3):
     text = plan(*big(qwen3), "--mesh=data=2,fsdp=8,tensor=8", "--config.batch_size=128",
                 "--programs=", "--device_memory=95")  # fmt: skip
-    # 64 layers x 8 heads x 128 numbers x 2 (keys, values) x 2 bytes x 32,768 positions; and 36 layers.
+    # 64 layers x 8 heads x 128 numbers x 2 (keys, values) x 2 bytes x 32,768 positions; and 36
+    # layers.
     assert "of 32,768 positions, in all: student 4.8 GB, teacher 8.6 GB" in text
-    # 4,022,468,096 parameters in 4 bytes, two moments, and 32,762,123,264 in 2 bytes, over 64 devices.
+    # 4,022,468,096 parameters in 4 bytes, two moments, and 32,762,123,264 in 2 bytes, over 64
+    # devices.
     for group, whole, held in (
         ("student", "16.1 GB", "252 MB"),
         ("optimiser", "32.2 GB", "504 MB"),

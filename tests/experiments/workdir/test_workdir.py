@@ -77,8 +77,8 @@ def test_one_writer_until_it_is_killed(tmp_path):
         import sys, os, time
         from experiments.workdir.workdir import Workdir
         run = Workdir(sys.argv[1], {"seed": 0})
-        # A worker of the run must not hold the lock after it. It lets go when it first runs, so it is
-        # the one to say that it does.
+        # A worker of the run must not hold the lock after it. It lets go when it first runs, so it
+        # is the one to say that it does.
         if os.fork() == 0:
             print(os.getpid(), flush=True)
         time.sleep(60)
