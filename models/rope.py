@@ -20,7 +20,11 @@ Positive = Annotated[float, above(0)]
 
 @dataclasses.dataclass(frozen=True)
 class LinearRopeScaling:
-    """Position interpolation (arXiv 2306.15595): every position counts for 1 / factor of one."""
+    """Position interpolation (arXiv 2306.15595): every position counts for 1 / factor of one.
+
+    Attributes:
+      factor: how many times longer the context becomes.
+    """
 
     rope_type: ClassVar[str] = "linear"
     magnitude: ClassVar[float] = 1.0
