@@ -35,7 +35,7 @@ class Alarm(Exception):
 @pytest.mark.skipif(
     threading.current_thread() is not threading.main_thread(), reason="needs the main thread"
 )
-def test_an_interrupt_at_any_moment_shifts_no_verdict(monkeypatch):
+def test_an_interrupt_at_any_moment_shifts_no_verdict():
     def interrupt(*_):
         raise Alarm
 
@@ -43,7 +43,7 @@ def test_an_interrupt_at_any_moment_shifts_no_verdict(monkeypatch):
     draw, interrupted = random.Random(0), 0
     try:
         assert all_known()
-        for i in range(40):
+        for i in range(14):
             signal.setitimer(signal.ITIMER_REAL, 1e-4 + draw.random() * draw.choice((0.003, 0.03)))
             try:
                 all_known()
@@ -51,9 +51,9 @@ def test_an_interrupt_at_any_moment_shifts_no_verdict(monkeypatch):
                 interrupted += 1
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            if i % 8 == 0:
+            if i % 5 == 0:
                 assert all_known()
-        assert interrupted > 10
+        assert interrupted > 3
         assert all_known()
     finally:
         signal.signal(signal.SIGALRM, before)
