@@ -13,6 +13,7 @@ from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
 from experiments.methods.topd import TopdRecipe
 from experiments.pair.pair import Pair
+from experiments.pair.positions import check_positions
 from experiments.rollouts.recipe import Recipe
 from experiments.workdir.workdir import Workdir
 
@@ -43,6 +44,8 @@ def make_recipe(config: Config, pair: Pair) -> Recipe:
       ValueError: its method has none, or does not fit the models or the mesh.
     """
     writing = require_writing(config)
+    roles = {"student": pair.student_config, "teacher": pair.teacher_config}
+    check_positions(config.lengths(), roles)  # the pair may have been loaded for another config
     return RECIPES[config.method](writing, pair)
 
 

@@ -178,7 +178,7 @@ def test_slots_write_what_is_probed(slots, pair):
         ),
         (
             {"windows": {"tokens": 9999}},
-            r"rollout\.max_total=24 and windows\.tokens=9999 are 10048 tokens, but a model has",
+            r"rollout\.max_total=24 and windows\.tokens=9999 are 10048 tokens, but the student has",
         ),
         ({"windows": {"per_rollout": 40}}, r"windows\.per_rollout=40 with rollout\.max_total=24"),
         (
