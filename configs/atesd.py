@@ -1,7 +1,7 @@
 """ATESD on the embedded task: self-distillation from a teacher that sees a part of the reference.
 
     python -m experiments.run --config configs/atesd.py              the controller decides how much
-    python -m experiments.run --config configs/atesd.py:per_sample   for each difficulty tercile apart
+    python -m experiments.run --config configs/atesd.py:per_sample   each difficulty tercile apart
     python -m experiments.run --config configs/atesd.py:one_step     credit: the next update alone
     python -m experiments.run --config configs/atesd.py:short_delay  credit: the next five
     python -m experiments.run --config configs/atesd.py:no_grounding credit: no G_gt
@@ -66,7 +66,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "exposure": {
                 "template": "R:{reference}\n#\n{problem}",
                 "unit": "sentence",
-                "thinking": "default",  # the teacher's; OPSD and ATESD: "on", and student.thinking="off"
+                # The teacher's. OPSD and ATESD: "on", with student.thinking="off".
+                "thinking": "default",
                 "max_head": 16,
                 "max_reasoning": 128,
                 "max_answer": 16,

@@ -1,4 +1,4 @@
-"""What the arms of a comparison share: models, data, optimizer, evaluation; and the smoke variant."""
+"""What the arms of a comparison share: models, data, optimizer, evaluation; the smoke variant."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,8 @@ def shared() -> dict:
         },
         "teacher": {
             "path": "embedded:teacher",
-            "thinking": "default",  # as the student's, but where the teacher has a prompt of its own
+            # As the student's, but where the teacher has another prompt.
+            "thinking": "default",
             "dtype": "float32",
             "attention": "auto",
             "rules": rules(),

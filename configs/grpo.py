@@ -1,8 +1,8 @@
 """GRPO, reinforcement learning from verified answers: the baseline that has no teacher.
 
     python -m experiments.run --config configs/grpo.py              as published (2402.03300)
-    python -m experiments.run --config configs/grpo.py:token        DAPO's loss (2503.14476): one mean
-                                                                    over all tokens, and a wider
+    python -m experiments.run --config configs/grpo.py:token        DAPO's loss (2503.14476): one
+                                                                    mean over all tokens, a wider
                                                                     upper clip
     python -m experiments.run --config configs/grpo.py:smoke        the same code in seconds
 

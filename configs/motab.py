@@ -1,22 +1,22 @@
 """MOTAB on the embedded task, or on any pair of Hugging Face directories that share a tokenizer.
 
     python -m experiments.run --config configs/motab.py              the main job: synthesise, train
-    python -m experiments.run --config configs/motab.py:online       fresh trajectories every step, of
-                                                                     weights refreshed every 50
+    python -m experiments.run --config configs/motab.py:online       fresh trajectories every step,
+                                                                     of weights refreshed every 50
     python -m experiments.run --config configs/motab.py:static       ablation: H = 0 in the boundary
     python -m experiments.run --config configs/motab.py:rewrite      ablation: no backtracking
     python -m experiments.run --config configs/motab.py:no_stitch    ablation: no flawed steps
     python -m experiments.run --config configs/motab.py:smoke        the same code in seconds
-    python -m experiments.run --config configs/motab.py:qwen3_32b_to_4b   the paper's own setting, on
-                                                                     accelerators: docs/presets.md
+    python -m experiments.run --config configs/motab.py:qwen3_32b_to_4b   the paper's setting:
+                                                                     docs/presets.md
 
 MOTAB (2605.19433): 66.64 on average with Qwen3-32B teaching Qwen3-4B, 77.62 with gpt-oss-120b;
 34.17, 31.67 and 85.6 (AIME24, AIME25, MATH500), with a static boundary 32.50, 29.16 and 84.0,
 rewriting at the breach 30.83, 27.91 and 82.8, without stitching 32.08, 29.58 and 83.6; AIME25 for
 gamma_0 = .1 to .5: 28.33, 30.42, 31.67, 28.75, 23.33.
 
-A field is set with `--config.motab.gamma_0=0.5`; an unknown one is an error. For a pair of your own,
-set `student.path`, `teacher.path`, the data sets and `prompt.format`, and the budgets to the
+A field is set with `--config.motab.gamma_0=0.5`; an unknown one is an error. For a pair of your
+own, set `student.path`, `teacher.path`, the data sets and `prompt.format`, and the budgets to the
 paper's (the defaults of `motab.MotabSettings`).
 """
 
@@ -62,7 +62,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "jsd_beta": 0.5,
                 "chunk": 32,
             },
-            # Offline is the paper's; online, the rollout's weights are refreshed every `sync_every`.
+            # Offline is the paper's; online, the rollout's weights are refreshed every
+            # `sync_every`.
             "synthesis": {**common.offline(), "sync_every": 1},
         }
     )

@@ -5,16 +5,17 @@
     python -m experiments.run --config configs/topd.py:low_ot    L_OPD, capped at false alarms: high
                                                                  loss, low OT
     python -m experiments.run --config configs/topd.py:high_ot   its control: as many of high OT
-    python -m experiments.run --config configs/topd.py:identity  G = I / K: the teacher's i-th token at
+    python -m experiments.run --config configs/topd.py:identity  G = I / K: the teacher's i-th token
                                                                  the student's i-th state
     python -m experiments.run --config configs/topd.py:teacher   the same at the teacher's states:
                                                                  cross-entropy to its continuation
     python -m experiments.run --config configs/topd.py:loss      windows by loss alone: no OT rule
     python -m experiments.run --config configs/topd.py:smoke     the same code in seconds
 
-TOPD (2606.00305), mean of AIME24, AIME25 and HMMT25, Qwen3-30B-A3B to 4B: warm start 38.9, OPD 47.8,
-capped at low OT 48.2, at high OT 42.1, TOPD 52.2. There K = 50, 2.25 % of the positions are candidates,
-samples have temperature 1 and 8000 tokens, batch 4 prompts with 4 rollouts each, learning rate 2e-6.
+TOPD (2606.00305), mean of AIME24, AIME25 and HMMT25, Qwen3-30B-A3B to 4B: warm start 38.9, OPD
+47.8, capped at low OT 48.2, at high OT 42.1, TOPD 52.2. There K = 50, 2.25 % of the positions are
+candidates, samples have temperature 1 and 8000 tokens, batch 4 prompts with 4 rollouts each,
+learning rate 2e-6.
 Fields: topd/settings.py.
 """
 

@@ -36,8 +36,9 @@ _NAMES = re.compile(r"(\**\w[\w.]*(?:, \**\w[\w.]*)*):\s")
 def page() -> str:
     """The whole page."""
     parts = [
-        "# API\n\nWhat each room exports, from its docstrings. `python docs/make_api.py` writes this page.\n"
-        "A shape is part of a name: `tokens_BxT` is [B, T] ([letters](letters.md)). Losses and divergences are in nats.\n"
+        "# API\n\nWhat each room exports, from its docstrings. `python docs/make_api.py` writes "
+        "this page.\nA shape is part of a name: `tokens_BxT` is [B, T] ([letters](letters.md)). "
+        "Losses and divergences are in nats.\n"
     ]
     for name in ROOMS:
         room = importlib.import_module(name)

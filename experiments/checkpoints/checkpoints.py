@@ -143,7 +143,7 @@ class Checkpoints:
     def replace(
         self, step: int, state: Any, run_state: Mapping[str, Any], accuracy: float | None
     ) -> None:
-        """Writes the latest checkpoint anew, validated. Until that is done the one before counts."""
+        """Writes the latest checkpoint anew, validated. Until then the one before counts."""
         self.wait()
         self._manager.delete(step)
         self.save(step, state, run_state, accuracy)

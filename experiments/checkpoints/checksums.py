@@ -33,7 +33,7 @@ def checksums(tree: Any) -> Sums:
 
 
 def _whole(x: Any) -> Any:
-    """Where every process of a run has the whole of what is computed of an array; None by default."""
+    """Where every process has the whole of what is computed of an array; None by default."""
     sharding = getattr(x, "sharding", None)
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec())

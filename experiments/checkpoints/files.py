@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's directory beside its arrays, sealed, and which checkpoints there are."""
+"""What lies beside a checkpoint's arrays, sealed, and which checkpoints there are."""
 
 from __future__ import annotations
 

@@ -44,10 +44,10 @@ def check_room(settings: CheckpointSettings, student: models.ModelConfig, direct
     if needed > free:
         raise OSError(
             errno.ENOSPC,
-            f"{directory} needs room for {count} checkpoints of {_size(each)} (checkpoint.max_to_keep="
-            f"{settings.max_to_keep}, keep_best={settings.keep_best}, and the one "
-            f"being written): {_size(needed)} more, and {_size(free)} are free. Make room, lower "
-            "checkpoint.max_to_keep, or use a --workdir on another disk",
+            f"{directory} needs room for {count} checkpoints of {_size(each)} "
+            f"(checkpoint.max_to_keep={settings.max_to_keep}, keep_best={settings.keep_best}, and "
+            f"the one being written): {_size(needed)} more, and {_size(free)} are free. Make room, "
+            "lower checkpoint.max_to_keep, or use a --workdir on another disk",
         )
 
 

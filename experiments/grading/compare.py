@@ -1,8 +1,8 @@
 r"""Whether an answer is equal to the true one.
 
-Both go through `normalise` and are taken apart by `structure.read`; raw texts are compared first, so
-that an answer is always equal to itself. Lists have no order, tuples have one. A name counts where
-both sides give it: `x = 5` is `5`, and not `y = 5`.
+Both go through `normalise` and are taken apart by `structure.read`; raw texts are compared first,
+so that an answer is always equal to itself. Lists have no order, tuples have one. A name counts
+where both sides give it: `x = 5` is `5`, and not `y = 5`.
 """
 
 from __future__ import annotations
@@ -157,9 +157,11 @@ def _equal_special(a: structure.Node, b: structure.Node) -> bool:
     if isinstance(a, structure.Plain) or isinstance(b, structure.Plain):
         plain, other = (a, b) if isinstance(a, structure.Plain) else (b, a)
         text = getattr(other, "text", None)
-        return isinstance(plain, structure.Plain) and text is not None and (
-            structure.fold(text) == plain.text
-        )  # fmt: skip
+        return (
+            isinstance(plain, structure.Plain)
+            and text is not None
+            and (structure.fold(text) == plain.text)
+        )
     return a == b
 
 

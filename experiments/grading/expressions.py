@@ -1,8 +1,8 @@
-r"""Values and equations compared exactly: math-verify's LaTeX parser, then arithmetic without rounding.
+r"""Values and equations compared exactly: a LaTeX parser, then arithmetic without rounding.
 
-math-verify's own comparison rounds to six decimals, drops terms beside large powers, and looks for a
-number inside of what it cannot parse. Here what does not parse is unequal to everything but itself,
-and a difference is zero only if no digit of it can be found. Runs in the grading process.
+math-verify's own comparison rounds to six decimals, drops terms beside large powers, and looks for
+a number inside of what it cannot parse. Here what does not parse is unequal to everything but
+itself, and a difference is zero only if no digit of it can be found. Runs in the grading process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _MISREAD = re.compile(
     r"\d\s+\d|\\(?:pm|mp|ldots|cup|cap|in|forall|exists|text)(?![A-Za-z])|[:'\"@#&?]"
 )
 _IMPLICIT = re.compile(
-    r"(?<=\d)\s*(?=\()|(?<=\))\s*(?=[\d(A-Za-z]|\\(?!cdot|l[eo]|g[et]|n[et]|p?mod|bmod|%|to|in|or))|(?<=\})(?=\d)"
+    r"(?<=\d)\s*(?=\()"
+    r"|(?<=\))\s*(?=[\d(A-Za-z]|\\(?!cdot|l[eo]|g[et]|n[et]|p?mod|bmod|%|to|in|or))|(?<=\})(?=\d)"
 )
 
 
@@ -143,8 +144,12 @@ def _is_same(left: sympy.Expr, right: sympy.Expr) -> bool:
     if not symbols:
         return is_zero(left - right)
     if left.atoms(sympy.Function) or right.atoms(sympy.Function):
-        undefined = {f.func for e in (left, right) for f in e.atoms(sympy.Function)
-                     if isinstance(f, sympy.core.function.AppliedUndef)}  # fmt: skip
+        undefined = {
+            f.func
+            for e in (left, right)
+            for f in e.atoms(sympy.Function)
+            if isinstance(f, sympy.core.function.AppliedUndef)
+        }
         if undefined:
             return bool(sympy.simplify(left - right) == 0)
     return _same_at_points(left, right, symbols)

@@ -1,4 +1,4 @@
-r"""Numbers that are written out: exact, and equal by value; a long decimal may stand for a fraction."""
+r"""Numbers written out: exact, and equal by value; a long decimal may stand for a fraction."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ _NUMBER = re.compile(
 )
 _POWER_OF_TEN = re.compile(r"10\s*\^\s*\{\s*(?P<power>[-+]?\d{1,5})\s*\}")
 _QUOTIENT = re.compile(
-    rf"(?:(?P<whole>\d+)\s*)?\\frac\s*\{{\s*(?P<a>-?{_DECIMAL})\s*\}}\s*\{{\s*(?P<b>-?{_DECIMAL})\s*\}}"
+    rf"(?:(?P<whole>\d+)\s*)?"
+    rf"\\frac\s*\{{\s*(?P<a>-?{_DECIMAL})\s*\}}\s*\{{\s*(?P<b>-?{_DECIMAL})\s*\}}"
 )
 _SLASHED = re.compile(rf"(?:(?P<whole>\d+)\s+)?(?P<a>{_DECIMAL})\s*/\s*(?P<b>{_DECIMAL})")
 _REPEATING = re.compile(
     r"(?P<whole>\d*)\.(?P<fixed>\d*)(?:\\overline\s*\{\s*(?P<bar>\d+)\s*\}|\((?P<bracket>\d+)\))"
     r"(?:\s*\\ldots|\.\.\.)?"
 )
-_DOTTED = re.compile(r"(?P<whole>\d*)\.(?P<fixed>\d*)\\dot\s*\{?(?P<first>\d)\}?"
-                     r"(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?")  # fmt: skip
-_CONTINUED = re.compile(r"(?P<whole>\d*)\.(?P<fixed>\d*?)(?P<block>\d{1,6}?)(?P=block){2,}"
-                        r"(?P<part>\d*)\s*(?:\\ldots|\.\.\.+)")  # fmt: skip
+_DOTTED = re.compile(
+    r"(?P<whole>\d*)\.(?P<fixed>\d*)\\dot\s*\{?(?P<first>\d)\}?"
+    r"(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?"
+)
+_CONTINUED = re.compile(
+    r"(?P<whole>\d*)\.(?P<fixed>\d*?)(?P<block>\d{1,6}?)(?P=block){2,}"
+    r"(?P<part>\d*)\s*(?:\\ldots|\.\.\.+)"
+)
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:percent|pct)\s*\}|\s(?:percent|pct))\s*$")
 _WORDS = {
     word: i

@@ -13,7 +13,8 @@ from experiments.grading.symbols import to_latex
 
 _FONTS = re.compile(
     r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|mathcal|mathnormal|boldsymbol|bm|textbf|textit|textrm"
-    r"|textsf|underline|texttt|textnormal|textup|emph|mbox|hbox|operatorname\*?|rm|bf|text)(?![A-Za-z])"
+    r"|textsf|underline|texttt|textnormal|textup|emph|mbox"
+    r"|hbox|operatorname\*?|rm|bf|text)(?![A-Za-z])"
 )
 _SIZES = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lmr]?)(?![A-Za-z])\s*\.?|\\(?:displaystyle|textstyle"
@@ -27,19 +28,41 @@ _SPACES = re.compile(
 _SYNONYMS = [
     (re.compile(rf"\\{old}(?![A-Za-z])\s*"), new)
     for old, new in (
-        ("[dtc]frac", r"\\frac"), ("leqslant|\\\\leqq|\\\\leq", r"\\le "),
-        ("geqslant|\\\\geqq|\\\\geq", r"\\ge "), ("neq", r"\\ne "), ("times", r"\\cdot "),
-        ("ast", r"\\cdot "), ("div", "/"), ("lbrace", r"\\{"), ("rbrace", r"\\}"),
-        ("lbrack", "["), ("rbrack", "]"), ("lparen", "("), ("rparen", ")"),
-        ("[lr]vert|\\\\vert|\\\\mid", "|"), ("varnothing", r"\\emptyset "),
-        ("bigcup", r"\\cup "), ("dots[bcmio]?|\\\\cdots|\\\\hdots", r"\\ldots "),
-        ("lt", "<"), ("gt", ">"), ("colon", ":"), ("plusmn", r"\\pm "), ("surd", r"\\sqrt"),
-        ("Reals|\\\\R", r"\\mathbb{R}"), ("lg", r"\\log_{10}"), ("degrees?", r"^{\\circ}"),
-        ("textdegree", r"^{\\circ}"), ("vee", r"\\lor "), ("wedge", r"\\land "),
-        ("simeq|\\\\cong|\\\\thickapprox", r"\\approx "), ("textonehalf", r"\\frac{1}{2}"),
-        ("bar(?=\\s*\\{?\\d)", r"\\overline"), ("percent", r"\\%"), ("infin", r"\\infty "),
+        ("[dtc]frac", r"\\frac"),
+        ("leqslant|\\\\leqq|\\\\leq", r"\\le "),
+        ("geqslant|\\\\geqq|\\\\geq", r"\\ge "),
+        ("neq", r"\\ne "),
+        ("times", r"\\cdot "),
+        ("ast", r"\\cdot "),
+        ("div", "/"),
+        ("lbrace", r"\\{"),
+        ("rbrace", r"\\}"),
+        ("lbrack", "["),
+        ("rbrack", "]"),
+        ("lparen", "("),
+        ("rparen", ")"),
+        ("[lr]vert|\\\\vert|\\\\mid", "|"),
+        ("varnothing", r"\\emptyset "),
+        ("bigcup", r"\\cup "),
+        ("dots[bcmio]?|\\\\cdots|\\\\hdots", r"\\ldots "),
+        ("lt", "<"),
+        ("gt", ">"),
+        ("colon", ":"),
+        ("plusmn", r"\\pm "),
+        ("surd", r"\\sqrt"),
+        ("Reals|\\\\R", r"\\mathbb{R}"),
+        ("lg", r"\\log_{10}"),
+        ("degrees?", r"^{\\circ}"),
+        ("textdegree", r"^{\\circ}"),
+        ("vee", r"\\lor "),
+        ("wedge", r"\\land "),
+        ("simeq|\\\\cong|\\\\thickapprox", r"\\approx "),
+        ("textonehalf", r"\\frac{1}{2}"),
+        ("bar(?=\\s*\\{?\\d)", r"\\overline"),
+        ("percent", r"\\%"),
+        ("infin", r"\\infty "),
     )
-]  # fmt: skip
+]
 _CURRENCY = re.compile(
     r"\\(?:\$|euro|pounds|yen|rupee|texteuro|textsterling|textdollar)(?![A-Za-z])\s*|\$"
     r"|(?<![A-Za-z])(?:US|USD|EUR|GBP|Rs)\.?\s*(?=\\?\$|\d)"
@@ -55,7 +78,8 @@ _POINTS = re.compile(
 # What is said about an answer behind it: f(x) = cx for any c.
 _QUALIFIED = re.compile(
     r"(?<=\S)\s*,?\s*(?:\\text\s*\{)?\s*\b(?:for (?:any|all|every|some|each)|where|such that)\b.*$"
-    r"|(?<=\S)\s*[,;]?\s*\(?\s*(?:\\text\s*\{[^{}]*\})?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?[ZNQ]\}?\s*\)?$"
+    r"|(?<=\S)\s*[,;]?\s*\(?"
+    r"\s*(?:\\text\s*\{[^{}]*\})?\s*[a-z]\s*\\in\s*\\mathbb\s*\{?[ZNQ]\}?\s*\)?$"
 )
 # \mathrm{e}, but not the metres of 5\mathrm{m}.
 _UPRIGHT = re.compile(r"\\text\s*(?:\{\s*([a-zA-Z])\s*\}|([a-zA-Z])(?![A-Za-z]))")

@@ -1,8 +1,8 @@
 """Processes that compare answers: they start once, stay, and are ended when one takes too long.
 
-Not `multiprocessing`, nor a pool built on it such as pebble: its fresh processes import the caller's
-main module again, so a script without a guard would run twice, and what a worker says on its
-standard error when it cannot start is lost. Forking instead is unsafe beside JAX's threads.
+Not `multiprocessing`, nor a pool built on it such as pebble: its fresh processes import the
+caller's main module again, so a script without a guard would run twice, and what a worker says on
+its standard error when it cannot start is lost. Forking instead is unsafe beside JAX's threads.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Outcome(enum.Enum):
 
 
 class Worker:
-    """One grading process. It starts in the background; `await_start` waits until it may be asked."""
+    """One grading process. It starts in the background; `await_start` waits for it."""
 
     def __init__(self) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
@@ -57,7 +57,8 @@ class Worker:
         """Waits until the process has passed its test. An interrupt here does no harm.
 
         Raises:
-          GradingError: it does not start or fails the test; with what it wrote to its standard error.
+          GradingError: it does not start or fails the test; with what it wrote to its standard
+            error.
         """
         if not self._replies.begun.wait(START_SECONDS) or not self._replies.ready:
             self.stop()
@@ -66,7 +67,8 @@ class Worker:
     def ask(self, prediction: str, answer: str, seconds: float) -> Outcome | None:
         """The outcome; None where the process has died without using its time up.
 
-        After anything but `EQUAL` and `UNEQUAL`, and after an exception, the worker must be stopped.
+        After anything but `EQUAL` and `UNEQUAL`, and after an exception, the worker must be
+        stopped.
         """
         assert self._process.stdin is not None
         number = next(_IDS)
@@ -113,9 +115,9 @@ class Worker:
         said = self._errors.read().decode(errors="replace").strip()
         state = "ended at once" if self._replies.begun.is_set() else "did not answer"
         return (
-            f"The grading process {state} (exit status {self._process.returncode}), so no answer can "
-            "be compared. Check that sympy, latex2sympy2_extended and the antlr4 runtime work in this "
-            f"environment. It said:\n{said[-_ERROR_CHARACTERS:] or '(nothing)'}"
+            f"The grading process {state} (exit status {self._process.returncode}), so no answer "
+            "can be compared. Check that sympy, latex2sympy2_extended and the antlr4 runtime work "
+            f"in this environment. It said:\n{said[-_ERROR_CHARACTERS:] or '(nothing)'}"
         )
 
 
@@ -168,7 +170,7 @@ def _launch(errors: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def _read(said: IO[bytes], replies: Replies) -> None:
-    """Hands on lines, and None at the end. Holds no reference to the worker, which may so be freed."""
+    """Hands on lines, and None at the end. It keeps no reference to the worker."""
     with contextlib.suppress(OSError, ValueError), said:
         rest = b""
         while chunk := said.read(65536):
@@ -190,8 +192,8 @@ class Slot:
     """A place for one worker.
 
     The worker is taken out while it works and put back when its reply has come. So whatever
-    interrupts a request, at whatever moment, leaves no worker behind whose next reply is an old one.
-    One that is still starting stays.
+    interrupts a request, at whatever moment, leaves no worker behind whose next reply is an old
+    one. One that is still starting stays.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-r"""What an answer is made of: a list, a tuple, an interval, a named value, a relation, a number, text.
+r"""What an answer is made of: list, tuple, interval, named value, relation, number, text.
 
 Reading stops at what only algebra can compare, which is left as LaTeX.
 """
@@ -24,7 +24,8 @@ _NAME = re.compile(
 _RELATION = re.compile(r"(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|<|>)")
 _DOTS = re.compile(r"\\ldots|\.\.\.")
 _BASED = re.compile(
-    r"\(?\s*(-?[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\s*\)?\s*_\s*\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}"
+    r"\(?\s*(-?[0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\s*\)?"
+    r"\s*_\s*\{\s*(?:\\text\s*\{\s*)?(\w+)\s*\}?\s*\}"
 )
 _BASED_WORDS = re.compile(
     r"(-?[0-9A-Z]+)\s*(?:\\text\s*\{)?\s*\(?base\s*[-_ ]?\s*\{?(\w+)\}?\)?\s*\}?"
@@ -34,8 +35,20 @@ _MATRIX = re.compile(
     r"\\begin\s*\{([pbBvV]?matrix|smallmatrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{\1\}",
     re.DOTALL,
 )
-_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
-          "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16"}  # fmt: skip
+_BASES = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+    "eleven": "11",
+    "twelve": "12",
+    "sixteen": "16",
+}
 _EMPTY = re.compile(
     r"\\emptyset|\\\{\s*\\\}|(?:the )?empty(?: set)?|no (?:real )?solutions?(?: exists?)?",
     re.IGNORECASE,

@@ -55,20 +55,64 @@ _GREEK = dict(
     )
 )
 _SIGNS = {
-    "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-",
-    "\u2044": "/", "\u2215": "/", "\u00f7": "/", "\u00d7": r"\cdot ", "\u22c5": r"\cdot ",
-    "\u00b7": r"\cdot ", "\u2217": r"\cdot ", "\u2219": r"\cdot ", "\u2264": r"\le ",
-    "\u2a7d": r"\le ", "\u2265": r"\ge ", "\u2a7e": r"\ge ", "\u2260": r"\ne ",
-    "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u221e": r"\infty ", "\u222a": r"\cup ",
-    "\u2229": r"\cap ", "\u2208": r"\in ", "\u2205": r"\emptyset ", "\u00b0": r"^{\circ}",
-    "\u00ba": r"^{\circ}", "\u2103": r"^{\circ}", "\u2109": r"^{\circ}", "\u2248": r"\approx ",
-    "\u2245": r"\approx ", "\u2026": r"\ldots ", "\u22ef": r"\ldots ", "\u27e8": r"\langle ",
-    "\u27e9": r"\rangle ", "\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}", "\u2032": "'",
-    "\u2019": "'", "\u2018": "'", "\u201c": '"', "\u201d": '"', "\u2227": r"\land ",
-    "\u2228": r"\lor ", "\u2192": r"\to ", "\u2223": "|", "\u2236": ":", "\uff1a": ":",
-    "\u00a3": r"\pounds ", "\u20ac": r"\euro ", "\u00a5": r"\yen ", "\u20b9": r"\rupee ",
-    "\u00a2": r"\text{ cents}", "\ufe6a": "%", "\u066a": "%", "\u3001": ",",
-}  # fmt: skip
+    "\u2212": "-",
+    "\u2010": "-",
+    "\u2011": "-",
+    "\u2012": "-",
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2044": "/",
+    "\u2215": "/",
+    "\u00f7": "/",
+    "\u00d7": r"\cdot ",
+    "\u22c5": r"\cdot ",
+    "\u00b7": r"\cdot ",
+    "\u2217": r"\cdot ",
+    "\u2219": r"\cdot ",
+    "\u2264": r"\le ",
+    "\u2a7d": r"\le ",
+    "\u2265": r"\ge ",
+    "\u2a7e": r"\ge ",
+    "\u2260": r"\ne ",
+    "\u00b1": r"\pm ",
+    "\u2213": r"\mp ",
+    "\u221e": r"\infty ",
+    "\u222a": r"\cup ",
+    "\u2229": r"\cap ",
+    "\u2208": r"\in ",
+    "\u2205": r"\emptyset ",
+    "\u00b0": r"^{\circ}",
+    "\u00ba": r"^{\circ}",
+    "\u2103": r"^{\circ}",
+    "\u2109": r"^{\circ}",
+    "\u2248": r"\approx ",
+    "\u2245": r"\approx ",
+    "\u2026": r"\ldots ",
+    "\u22ef": r"\ldots ",
+    "\u27e8": r"\langle ",
+    "\u27e9": r"\rangle ",
+    "\u211d": r"\mathbb{R}",
+    "\u2124": r"\mathbb{Z}",
+    "\u2032": "'",
+    "\u2019": "'",
+    "\u2018": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2227": r"\land ",
+    "\u2228": r"\lor ",
+    "\u2192": r"\to ",
+    "\u2223": "|",
+    "\u2236": ":",
+    "\uff1a": ":",
+    "\u00a3": r"\pounds ",
+    "\u20ac": r"\euro ",
+    "\u00a5": r"\yen ",
+    "\u20b9": r"\rupee ",
+    "\u00a2": r"\text{ cents}",
+    "\ufe6a": "%",
+    "\u066a": "%",
+    "\u3001": ",",
+}
 _SPACES = dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009", " ")
 _SPACES |= dict.fromkeys("\u200a\u202f\u205f\u3000\t\r\n\f\v", " ")
 _NOTHING = dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f\u2061\u2062\u2063")
@@ -100,12 +144,14 @@ _PLAIN = [
     (re.compile(r"(?<![\\A-Za-z])sqrt\s*(?=[({\d])"), r"\\sqrt"),
     (re.compile(r"(?<![\\A-Za-z])cbrt\s*(?=[({\d])"), r"\\sqrt[3]"),
     (
-        re.compile(r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp)"
-                   r"(?=[\s(\d^_{\\])"),
+        re.compile(
+            r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|exp)"
+            r"(?=[\s(\d^_{\\])"
+        ),
         r"\\\1",
     ),
     (re.compile(r"(?<![\\A-Za-z])(pi|theta|alpha|beta|gamma)(?![A-Za-z])"), r"\\\1 "),
-]  # fmt: skip
+]
 
 
 def to_latex(text: str) -> str:

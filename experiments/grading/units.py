@@ -6,14 +6,35 @@ import re
 
 # The names of each unit. Names that are not here are words like "apples".
 _UNITS = {
-    "mm": "mm millimeter millimetre", "cm": "cm centimeter centimetre", "m": "m meter metre",
-    "km": "km kilometer kilometre", "in": "in inch inche", "ft": "ft foot feet", "yd": "yd yard",
-    "mi": "mi mile", "s": "s sec second", "min": "min minute", "h": "h hr hour", "day": "day",
-    "week": "week", "month": "month", "year": "yr year", "mg": "mg milligram", "g": "g gm gram",
-    "kg": "kg kilogram", "lb": "lb pound", "oz": "oz ounce", "ton": "ton tonne",
-    "mL": "ml milliliter millilitre", "L": "l liter litre", "gal": "gal gallon",
-    "dollar": "dollar usd buck", "cent": "cent", "euro": "euro eur", "percent": "percent pct",
-}  # fmt: skip
+    "mm": "mm millimeter millimetre",
+    "cm": "cm centimeter centimetre",
+    "m": "m meter metre",
+    "km": "km kilometer kilometre",
+    "in": "in inch inche",
+    "ft": "ft foot feet",
+    "yd": "yd yard",
+    "mi": "mi mile",
+    "s": "s sec second",
+    "min": "min minute",
+    "h": "h hr hour",
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "year": "yr year",
+    "mg": "mg milligram",
+    "g": "g gm gram",
+    "kg": "kg kilogram",
+    "lb": "lb pound",
+    "oz": "oz ounce",
+    "ton": "ton tonne",
+    "mL": "ml milliliter millilitre",
+    "L": "l liter litre",
+    "gal": "gal gallon",
+    "dollar": "dollar usd buck",
+    "cent": "cent",
+    "euro": "euro eur",
+    "percent": "percent pct",
+}
 _NAMES = {name: unit for unit, names in _UNITS.items() for name in names.split()}
 _OTHER = frozenset(
     [

@@ -34,7 +34,7 @@ KNOWN = (
 
 
 def limit_memory() -> None:
-    """Bounds this process where the platform allows it: macOS refuses, Windows has no `resource`."""
+    """Bounds this process where the platform can: macOS refuses, Windows has no `resource`."""
     try:
         import resource
     except ImportError:

@@ -61,7 +61,7 @@ class Base:
         return place_rows(batch, self.pair.mesh)
 
     def jit_step(self, train_step: Any) -> Any:
-        """The train step, compiled with the state's shardings and donating it; metrics are whole."""
+        """The train step, compiled with the state's shardings; it donates the state."""
         places, mesh = self.shardings(), self.pair.mesh
         out = None if mesh is None else (places, whole(mesh))
         return jax.jit(train_step, donate_argnums=0, out_shardings=out)

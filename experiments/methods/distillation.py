@@ -61,7 +61,7 @@ class DistillationRecipe(Recipe):
         return self._write(*inputs)
 
     def rollout_metrics(self, trajectories: Trajectories, record: dict[str, Any]) -> Metrics:
-        """`truncated`, a share of rows; SKD's `accepted`, a share of the student's steps; tokens."""
+        """`truncated`, of rows; SKD's `accepted`, of the student's steps; tokens."""
         counts = {
             f"tokens_{s.name.lower()}": jnp.sum(trajectories.source_BxT == s) for s in self.sources
         }

@@ -76,7 +76,7 @@ class GrpoRecipe(OwnSamples):
         return trajectories, jax.ShapeDtypeStruct((rows,), np.float32)
 
     def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
-        """One update on (trajectories, rewards [B]); metrics of `distill.train.update`'s and the sums'."""
+        """One update on (trajectories, rewards [B]); the update's metrics and the sums'."""
         pair, settings = self.pair, self.settings
 
         def loss_fn(

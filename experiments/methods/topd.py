@@ -43,8 +43,8 @@ class TopdRecipe(OwnSamples):
         parts = batch_multiple(pair.mesh)
         if self.guidance.needs_low_losses and self.windows.low_rows % parts:
             raise ValueError(
-                f"windows.low_rows={self.windows.low_rows} rows do not divide over the {parts} devices "
-                "that share a batch. Use a multiple of them, or 0 for all rows."
+                f"windows.low_rows={self.windows.low_rows} rows do not divide over the {parts} "
+                "devices that share a batch. Use a multiple of them, or 0 for all rows."
             )
         super().__init__(config, pair, config.rollout.sampling, "divergence")
         self._probe = jax.jit(

@@ -99,11 +99,11 @@ class Pair:
                 ("student", "teacher") if self.thinking_switches[0] else ("teacher", "student")
             )
             raise ValueError(
-                f"The {one}'s chat template has a switch for thinking and the {other}'s has none: their "
-                f"prompts look alike, but the {one} expects a response to begin with <think>, and the "
-                f"{other} does not. Name one template for both in prompt.template, for example the "
-                f"{one}'s directory, and set student.thinking and teacher.thinking both to 'off', or "
-                "both to 'on'."
+                f"The {one}'s chat template has a switch for thinking and the {other}'s has none: "
+                f"their prompts look alike, but the {one} expects a response to begin with "
+                f"<think>, and the {other} does not. Name one template for both in "
+                f"prompt.template, for example the {one}'s directory, and set student.thinking and "
+                "teacher.thinking both to 'off', or both to 'on'."
             )
 
     @functools.cached_property
@@ -256,7 +256,7 @@ def _student_config(
 
 
 def lora_of(student: Mapping[str, Any]) -> models.LoraConfig | None:
-    """The student's adapters, of its section in a config.json; None without the field or with rank 0.
+    """The student's adapters, of its section in a config.json; None without any, or of rank 0.
 
     Raises:
       ValueError: a field of `lora` is unknown, missing or out of range.

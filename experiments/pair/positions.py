@@ -21,6 +21,6 @@ def check_positions(lengths: Mapping[str, int], models: Mapping[str, ModelConfig
         for role, model in models.items():
             if model is not None and needed > model.max_positions:
                 raise ValueError(
-                    f"{what} are {needed} tokens, but the {role} has {model.max_positions} positions "
-                    "(max_position_embeddings in its config.json). Lower one of them."
+                    f"{what} are {needed} tokens, but the {role} has {model.max_positions} "
+                    "positions (max_position_embeddings in its config.json). Lower one of them."
                 )

@@ -15,7 +15,8 @@ _SHOWN = 5
 # text at different places.
 _PROBES = (
     "The answer is 1234567.89, or 50%.\n\nHowever,\n\n",
-    "So the others $\\frac{12}{345} \\le x_{10}^2$ and \\[\\boxed{\\text{(B)}}\\]  \n\t- it isn't\n",
+    "So the others $\\frac{12}{345} \\le x_{10}^2$ and \\[\\boxed{\\text{(B)}}\\]  \n\t- it "
+    "isn't\n",
     "  if x == 0:\n        return [1, 2]\r\n",
     "Größe naïve 你好，世界 🙂 ½ ﬁ",
 )

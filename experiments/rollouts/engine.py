@@ -1,4 +1,4 @@
-"""Rollouts through a fixed number of slots: finished rows go out, fresh ones come in between chunks.
+"""Rollouts through a fixed number of slots: between chunks finished rows give way to fresh ones.
 
 A static batch is written until its longest row ends; here a slot is refilled as soon as its row has
 ended. What is written does not depend on slots, order or company: noise belongs to a row's key and
@@ -107,7 +107,7 @@ def _admit(
     table_Rx4: jax.Array,
     keys_R: jax.Array,
 ) -> Any:
-    """Puts fresh rows in slots; `table` holds slot, place among the prefilled, sample id, budget."""
+    """Puts fresh rows in slots; `table`: slot, place among the prefilled, sample id, budget."""
     caches, prompts, lengths = take(prefilled, table_Rx4[:, 1])
     rows = Rows(
         prompts_BxP=jnp.pad(prompts, ((0, 0), (0, width - prompts.shape[1]))),

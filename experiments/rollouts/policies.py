@@ -74,7 +74,7 @@ def make_policy(rollout: PolicySettings, pair: Pair) -> tuple[PolicyRollout, tup
 
 
 def recorded(writing: Slots, role: Role, eos_ids: tuple[int, ...]) -> Slots:
-    """Slots of one model as a recipe has them: they take both models' parameters and give a record."""
+    """Slots of one model for a recipe: they take both models' parameters and give a record."""
 
     def finish(state: Any) -> tuple[Trajectories, dict[str, jax.Array]]:
         trajectories = writing.finish(state)

@@ -18,7 +18,7 @@ from motab import Record
 def readable_rows(
     trajectories: Trajectories, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
 ) -> list[dict[str, Any]]:
-    """Records of `id`, `prompt`, `answer` and `parts` (a list of `source` and `text`), one per row."""
+    """Records of `id`, `prompt`, `answer` and `parts` (of `source` and `text`), one per row."""
     records = []
     for b, example in enumerate(examples):
         source = np.asarray(trajectories.source_BxT[b])

@@ -78,8 +78,8 @@ class Recipe(abc.ABC):
 
     @abc.abstractmethod
     def rollout(self, *inputs: Any) -> tuple[Trajectories, Any]:
-        """Pure: (student_params, teacher_params, prompts [B, P], prompt_lengths [B], sample_ids [B],
-        key) to trajectories and their record."""
+        """Pure: (student_params, teacher_params, prompts [B, P], prompt_lengths [B],
+        sample_ids [B], key) to trajectories and their record."""
 
     @abc.abstractmethod
     def rollout_metrics(self, trajectories: Trajectories, record: Any) -> Metrics:

@@ -216,6 +216,6 @@ def check_header(line: bytes, header: dict[str, Any], path: Path, names: tuple[s
     tokenizer = student.get("tokenizer") if isinstance(student, dict) else None
     if tokenizer != header["student"]["tokenizer"]:
         raise ValueError(
-            f"{path} was written with another tokenizer than the student's, so its token ids mean other "
-            "texts. Synthesise to a new file."
+            f"{path} was written with another tokenizer than the student's, so its token ids mean "
+            "other texts. Synthesise to a new file."
         )

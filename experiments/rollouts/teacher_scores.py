@@ -192,7 +192,7 @@ def _is_there(path: Path, made_of: Mapping[str, Any]) -> bool:
         if found.get(name) != expected:
             raise ValueError(
                 f"{path} was made with another {name}: {found.get(name)}, now {expected}. Remove "
-                f"{path.parent}, so that the scores are computed anew, or set the config to what the "
-                "file says."
+                f"{path.parent}, so that the scores are computed anew, or set the config to what "
+                "the file says."
             )
     return True

@@ -1,4 +1,4 @@
-"""Batches of trajectories that `experiments.rollouts.synthesis` wrote, as an endless checkpointable stream."""
+"""Batches of trajectories that synthesis wrote, as an endless checkpointable stream."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Rows:
                     record = read_line(line)
                 except ValueError as error:
                     raise ValueError(
-                        f"{path}, line {number}: {error}. Remove the line; synthesising to the same "
-                        "file again writes the trajectory anew."
+                        f"{path}, line {number}: {error}. Remove the line; synthesising to the "
+                        "same file again writes the trajectory anew."
                     ) from None
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
                     found.append((record["sample_id"], offset, len(record["token_ids"])))
@@ -44,8 +44,8 @@ class _Rows:
         for (sample_id, _, _), (after, _, _) in itertools.pairwise(found):
             if sample_id == after:
                 raise ValueError(
-                    f"{path} holds the trajectory with sample_id {sample_id} more than once. Remove "
-                    "all lines of it but one."
+                    f"{path} holds the trajectory with sample_id {sample_id} more than once. "
+                    "Remove all lines of it but one."
                 )
         self._ids = [sample_id for sample_id, _, _ in found]
         self._offsets = [offset for _, offset, _ in found]
@@ -70,7 +70,7 @@ class _Rows:
 
 
 class _Packs:
-    """Random access to the trajectories of a packed row, with kept teacher scores if there are any."""
+    """Random access to the trajectories of a packed row, with kept teacher scores, if any."""
 
     def __init__(self, rows: _Rows, members: list[list[int]], scores: KeptScores | None):
         self._rows, self._members, self._scores = rows, members, scores

@@ -17,7 +17,7 @@ _PIECES = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\n]*|\s+"
 
 
 def build_tale_tokenizer(examples: int = 20_000) -> PreTrainedTokenizerFast:
-    """Learns it from the first `examples` training tales; the same tales give the same tokenizer."""
+    """Learns it from the first `examples` training tales; the same tales make the same one."""
     backend = Tokenizer(models.BPE(unk_token=PAD))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

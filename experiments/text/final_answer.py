@@ -1,8 +1,8 @@
 r"""Where a text gives its final answer: the one reader of responses and of worked solutions.
 
 A box decides (`experiments.text.boxes`). Without one, what counts is what is marked as the answer:
-`<answer>42</answer>`, `#### 42`, "The answer is 42.", "**Final Answer:** 42", "A: 42", or a last line
-that is nothing but the answer. Flexible reading falls back on the last number, as the filter
+`<answer>42</answer>`, `#### 42`, "The answer is 42.", "**Final Answer:** 42", "A: 42", or a last
+line that is nothing but the answer. Flexible reading falls back on the last number, as the filter
 `flexible-extract` of lm-evaluation-harness does.
 """
 
@@ -27,7 +27,8 @@ _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S.*)$", re.MULTILINE)
 _MARKUP = r"[*_`#>\s]*"
 _WORD = re.compile(r"(?<![</_])\b(?:answers?|ans)\b", re.IGNORECASE)
 _LINK = re.compile(
-    rf"{_MARKUP}(?:,\s*[a-z]+,|(?:to|for|of)\b[^.:=\n]{{1,100}}?\s|\([^()\n]{{1,40}}\)\s*)?{_MARKUP}"
+    rf"{_MARKUP}(?:,\s*[a-z]+,|(?:to|for|of)\b[^.:=\n]{{1,100}}?\s"
+    rf"|\([^()\n]{{1,40}}\)\s*)?{_MARKUP}"
     r"(?:(?:is|are|equals|becomes|(?:would|must|should|will|can only)\s+be)\b\s*:?|:|=|(?=\n))",
     re.IGNORECASE,
 )
@@ -47,8 +48,10 @@ _FORMULA = r"(?:\$\$[^$]+\$\$|\$(?:\\\$|[^$\n])+\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?
 _FORMULAS = re.compile(rf"{_FORMULA}(?:\s*(?:,\s*and|,\s*or|and|or|,|;)\s*{_FORMULA})*", re.DOTALL)
 _MONEY = re.compile(r"\$\s*\d[\d,.]*(?:\s+[A-Za-z]|[.,]?\s*$|[.,]\s)")
 _SENTENCE_END = re.compile(
-    r"(?<!\\)[.!?](?=[\s\"'*)]|$)|\n|(?<!\\);\s|,?\s+(?:since|because|as|which|where|so|but|not|rather|instead"
-    r"|when|if|while|with)\b|\s+[-\u2013\u2014]\s+[A-Za-z]{2}|\s\(\s*[A-Za-z]{3}|\s\((?:i\.e|or|since)",
+    r"(?<!\\)[.!?](?=[\s\"'*)]|$)|\n|(?<!\\);\s|"
+    r",?\s+(?:since|because|as|which|where|so|but|not|rather|instead"
+    r"|when|if|while|with)\b|\s+[-\u2013\u2014]\s+[A-Za-z]{2}"
+    r"|\s\(\s*[A-Za-z]{3}|\s\((?:i\.e|or|since)",
     re.IGNORECASE,
 )
 # Prose with one number says that number, unless it says something about it.

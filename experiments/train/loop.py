@@ -240,7 +240,7 @@ class _Run:
         checkpoints: Checkpoints,
         progress: Progress,
     ) -> bool:
-        """Writes a checkpoint, validated where one is `due`; returns whether that was broken off."""
+        """Writes a checkpoint, validated where `due`; returns whether that was broken off."""
         accuracy, broken_off = None, False
         if due:
             try:
@@ -319,9 +319,9 @@ class _Run:
         """Raises where the checkpoint's run had another config than this workdir says."""
         if run_state["config"] != self.workdir.identity:
             raise ValueError(
-                f"{self.workdir.checkpoints / str(step)} was written by a run of another config than "
-                f"{self.workdir.path / CONFIG} has. Put back the one or the other, or use another "
-                "--workdir."
+                f"{self.workdir.checkpoints / str(step)} was written by a run of another config "
+                f"than {self.workdir.path / CONFIG} has. Put back the one or the other, or use "
+                "another --workdir."
             )
 
     def _summarise(self) -> dict[str, Any]:

@@ -67,9 +67,9 @@ class Skipped:
         path = self._keep(step, metrics, outcome)
         raise TooManySkipped(
             f"{self._in_a_row} steps in a row up to step {step} were skipped, because loss, "
-            f"gradient or update was not finite ({what}). The batch of step {step} is in {path}. Lower "
-            "optimizer.learning_rate or optimizer.clip_norm, compute in float32, or look for what is "
-            "odd in the batch; stop_after_skipped is how many are put up with."
+            f"gradient or update was not finite ({what}). The batch of step {step} is in {path}. "
+            "Lower optimizer.learning_rate or optimizer.clip_norm, compute in float32, or look for "
+            "what is odd in the batch; stop_after_skipped is how many are put up with."
         )
 
     def get_state(self) -> dict[str, int]:

@@ -80,7 +80,7 @@ class Totals:
         return results
 
     def _shares(self) -> dict[str, Any] | None:
-        """What the run trained on: shares of trajectories, as far as logged, and tokens by source."""
+        """What the run trained on: shares of trajectories, where logged, and tokens by source."""
         if "rows" not in self._synthesis:
             return None
         sums = self._synthesis
