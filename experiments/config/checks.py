@@ -57,8 +57,8 @@ def _check_synthesis(config: WritingConfig) -> None:
         )
     if online and s.sync_every > 1 and s.sync_every >= config.steps:
         raise ValueError(
-            f"synthesis.sync_every={s.sync_every} with steps={config.steps}: the weights that write "
-            "would never be refreshed. Lower it, or use synthesis.mode='offline'."
+            f"synthesis.sync_every={s.sync_every} with steps={config.steps}: the weights that "
+            "write would never be refreshed. Lower it, or use synthesis.mode='offline'."
         )
     if not online and not s.file and s.trajectories < (round_ := _round(batch, copies)):
         raise ValueError(
@@ -171,8 +171,9 @@ def _check_topd(config: TopdConfig) -> None:
         )
     if windows.per_rollout > rollout.max_total:
         raise ValueError(
-            f"windows.per_rollout={windows.per_rollout} with rollout.max_total={rollout.max_total}: "
-            "there are more windows than positions. Lower it."
+            f"windows.per_rollout={windows.per_rollout} with "
+            f"rollout.max_total={rollout.max_total}: there are more windows than positions. Lower "
+            "it."
         )
     read = {
         "student_temperature": rollout.student_temperature,
@@ -212,8 +213,8 @@ def _check_sampled(signal: Signal, asked: Iterator[Asked] | list[Asked]) -> None
 def _needs_online(config: WritingConfig) -> None:
     if config.synthesis.mode != "online":
         raise ValueError(
-            f"synthesis.mode={config.synthesis.mode!r} with method={config.method!r}: it distils on "
-            "the student's own fresh rollouts. Use 'online'."
+            f"synthesis.mode={config.synthesis.mode!r} with method={config.method!r}: it distils "
+            "on the student's own fresh rollouts. Use 'online'."
         )
 
 

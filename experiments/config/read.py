@@ -40,8 +40,8 @@ def _refuse(name: str, method: str, kind: type[Config]) -> None:
     elsewhere = [m for m, other in METHODS.items() if name in field_types(other)]
     if elsewhere:
         raise ValueError(
-            f"{name}: method={method!r} reads no such section; {', '.join(elsewhere)} would. Remove "
-            f"it. The fields are {', '.join(known)}."
+            f"{name}: method={method!r} reads no such section; {', '.join(elsewhere)} would. "
+            f"Remove it. The fields are {', '.join(known)}."
         )
     raise ValueError(
         f"{name}: there is no such field; there are {', '.join(known)}. The nearest is "

@@ -1,4 +1,4 @@
-"""Dataclasses from nested mappings: every field known, of its type, in range, and named by its path."""
+"""Dataclasses from nested mappings: every field known, typed, in range, and named by its path."""
 
 from __future__ import annotations
 

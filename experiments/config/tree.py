@@ -85,7 +85,7 @@ class Config:
 
     @property
     def taught_by_itself(self) -> bool:
-        """Whether the student before training takes the teacher's place, with weights of its own."""
+        """Whether the student before training is the teacher, with weights of its own."""
         return False
 
     def lengths(self) -> dict[str, int]:
