@@ -26,6 +26,8 @@ from ..study_runs import FakeTrainer, small_study, write_run
 ROOT = Path(__file__).resolve().parents[3]
 QUIET = Console(quiet=True)
 
+SCORE = {"accuracy": 0.5, "interval": [0.2, 0.8], "n": 2}
+
 
 def execute(study, workdir, train, **options):
     return compare(study, workdir, train=train, console=QUIET, **options)
@@ -268,8 +270,11 @@ def test_the_best_checkpoint_is_measured_once_and_apart_from_training(tmp_path, 
         assert data.test.name == "chain/test"
         measured.append(directory.name)
         verdicts = {("after", "test"): [[True], [False]]}
-        write_run(directory, config, verdicts, (0.9, 0.1))
-        (directory / "best.json").write_text(json.dumps({"best_step": 2, "after": {}, "long": {}}))
+        given = json.loads((directory / "config.json").read_text())
+        write_run(directory, given, verdicts, (0.9, 0.1))
+        (directory / "best.json").write_text(
+            json.dumps({"best_step": 2, "after": SCORE, "long": {}})
+        )
 
     monkeypatch.setattr("experiments.compare.execute.measure_best", measure)
     # The best checkpoint decides the rate too.

@@ -132,7 +132,7 @@ def test_shares_are_measured_once_and_kept(tmp_path, monkeypatch):
     config.data.test.size = 3
     config.evaluation.max_tokens = 24
     monkeypatch.setattr(difficulty, "SAMPLES", 2)
-    shares = difficulty.success_shares(config, tmp_path)
+    shares = difficulty.success_shares(read_config(config), tmp_path)
     assert len(shares) == 3 and set(shares.values()) <= {0.0, 0.5, 1.0}
     monkeypatch.setattr(difficulty, "load_pair", None)  # is not called again
-    assert difficulty.success_shares(config, tmp_path) == shares
+    assert difficulty.success_shares(read_config(config), tmp_path) == shares
