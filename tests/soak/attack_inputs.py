@@ -302,13 +302,13 @@ def grading(_: Path, chance: random.Random, kind: str) -> Iterator[Attack]:
 
         def interrupted(_: Path, number: int = number, after: float = after) -> str:
             def stop(*_: object) -> None:
-                raise InterruptedError
+                raise KeyboardInterrupt  # as Ctrl-C does
 
             limit = signal.signal(signal.SIGALRM, stop), signal.setitimer(signal.ITIMER_REAL, after)
             try:
                 for i in range(20):
                     grade(rf"\boxed{{\sqrt{{{i}{number}}}+x}}", rf"x+\sqrt{{{i}{number}}}")
-            except InterruptedError:
+            except KeyboardInterrupt:
                 pass
             finally:
                 signal.setitimer(signal.ITIMER_REAL, *limit[1])
