@@ -70,6 +70,7 @@ def attempt(attack: Attack, directory: Path) -> str:
     Raises:
       Wrong: it is none of them.
     """
+    shutil.rmtree(directory, ignore_errors=True)  # of a command that was killed
     directory.mkdir(parents=True)
     heard, shown = _Heard(), io.StringIO()
     logging.getLogger().addHandler(heard)

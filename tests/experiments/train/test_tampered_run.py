@@ -15,7 +15,15 @@ from .test_run import same_params, small
 
 STEPS = 4
 # What a run measures of the clock and the checkout.
-CLOCK = ("seconds", "wall_seconds", "compile_seconds", "train_seconds", "incomplete_logs", "commit")
+CLOCK = (
+    "seconds",
+    "wall_seconds",
+    "compile_seconds",
+    "train_seconds",
+    "incomplete_logs",
+    "commit",
+    "dirty",
+)
 
 
 def config(**fields):
