@@ -53,8 +53,8 @@ class Lock:
         """
         if not self._whole and not _same(self._path, self._file):
             raise RuntimeError(
-                f"{self._path} was deleted or replaced while this run was writing, so another may be "
-                "writing too. Start it again once no other does."
+                f"{self._path} was deleted or replaced while this run was writing, so another may "
+                "be writing too. Start it again once no other does."
             )
 
     def release(self) -> None:

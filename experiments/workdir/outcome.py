@@ -1,4 +1,4 @@
-"""results.json: what a run, or an evaluation, came to; read with every field that is relied on checked."""
+"""results.json: what a run, or an evaluation, came to; every field that is relied on is checked."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Run:
 
     @functools.cached_property
     def train(self) -> list[dict[str, Any]]:
-        """What was logged of every update, in order; where updates are missing a warning says so."""
+        """What was logged of every update, in order; a warning says where updates are missing."""
         found = [r for r in self.metrics if r["kind"] == "train"]
         last = max((r["step"] for r in found), default=0)
         if problem := missing_updates(found, max(last, self.results.get("steps", 0))):

@@ -1,4 +1,4 @@
-"""The config of a run in its directory: read, compared, and in which fields a resumed run may differ."""
+"""The config of a run in its directory: read, compared, and what a resumed run may change."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def _fixed_steps(old: Mapping[str, Any], new: Mapping[str, Any], done: int) -> s
     warmups = {_warmup(optimizer, steps) for steps in (before, after)}
     if len(warmups) > 1 and done < max(warmups):
         return (
-            f"the warm-up would end at step {max(warmups)}, and the run is at step {done}: let it go on "
-            "beyond that first, or start anew"
+            f"the warm-up would end at step {max(warmups)}, and the run is at step {done}: let it "
+            "go on beyond that first, or start anew"
         )
     return ""
 

@@ -60,7 +60,7 @@ def open_workdir(path: str | os.PathLike[str], config: Any) -> Workdir:
     if any_process(not (here.path / CONFIG).is_file()):
         here.close()
         raise RuntimeError(
-            f"{here.path} is not on a file system that all processes share: checkpoints are written by "
-            "all of them. Use another --workdir."
+            f"{here.path} is not on a file system that all processes share: checkpoints are "
+            "written by all of them. Use another --workdir."
         )
     return here

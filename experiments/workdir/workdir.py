@@ -210,8 +210,8 @@ class Workdir:
             if name == "steps" and there < here:
                 return None
             raise ValueError(
-                f"{self.path / RESULTS} is of another run: it says {name}={there}, and {CONFIG} {here}. "
-                "Remove it; the same command then goes on from the latest checkpoint."
+                f"{self.path / RESULTS} is of another run: it says {name}={there}, and {CONFIG} "
+                f"{here}. Remove it; the same command then goes on from the latest checkpoint."
             )
         return results
 
