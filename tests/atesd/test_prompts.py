@@ -134,9 +134,12 @@ def test_templates_are_checked(chain, template, message):
 
 def test_chat_templates_are_checked():
     tokenizer = build_chain_tokenizer()
-    for chat_template, times in (("no message", 0), ("{{ messages[0]['content'] * 2 }}", 2)):
+    for chat_template, fault in (
+        ("no message", "leaves out what the user says"),
+        ("{{ messages[0]['content'] * 2 }}", "shows the message 2 times"),
+    ):
         tokenizer.chat_template = chat_template
-        with pytest.raises(ValueError, match=f"shows the message {times} times"):
+        with pytest.raises(ValueError, match=fault):
             pieces(ExposedPrompts(tokenizer, 9, SHORT), CHAIN_EXAMPLE)
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="no chat template"):

@@ -287,7 +287,7 @@ def test_grpos_reference_policy_is_the_base_in_the_state(monkeypatch):
 
     def loss(params, config, settings, trajectories, advantages, old, *reference):
         seen.append(reference)
-        return Sums(jnp.sum(params["w"]))
+        return Sums(jnp.sum(params["w_lora_a"]))
 
     monkeypatch.setattr("experiments.methods.grpo.policy_gradient_loss", loss)
     config = small("grpo")
@@ -296,10 +296,10 @@ def test_grpos_reference_policy_is_the_base_in_the_state(monkeypatch):
     pair = load_pair(read_config(config))
     recipe = make_recipe(read_config(config), pair)
     assert recipe.pair.teacher_params is None
-    state = create_state({"w": jnp.zeros(2)}, optax.sgd(1.0))
+    state = create_state({"w": jnp.zeros(2), "w_lora_a": jnp.zeros(2)}, optax.sgd(1.0))
     recipe.train_step(optax.sgd(1.0))(state, None, (None, jnp.ones(4)))
     ((reference, reference_config, *_),) = seen
-    assert reference is state.params
+    assert reference["w"] is state.params["w"]
     assert reference_config == pair.student_config.replace(lora=None)
 
 

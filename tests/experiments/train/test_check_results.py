@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.machine.environment import environment
 from experiments.workdir import workdir
 
 SCRIPT = Path(workdir.__file__).resolve().parent.parent.parent / ".ci" / "check_results.py"
@@ -30,9 +31,7 @@ def finished_run(path, **changes):
         (path / "report.png").write_bytes(b"png")
         after = {**SCORE, "accuracy": 0.55, "interval": [0.5, 0.6]}
         scores = {"before": SCORE, "after": after, "teacher": SCORE}
-        run.write_results(
-            {**scores, "seed": 0, **workdir.environment(), "wall_seconds": 400.0, **changes}
-        )
+        run.write_results({**scores, "seed": 0, **environment(), "wall_seconds": 400.0, **changes})
     return path
 
 
