@@ -160,6 +160,7 @@ def test_what_changes_speed_may_change(whole, stopped, capsys):
     assert json.loads((stopped / "config.json").read_text())["student"]["remat"] == "full"
 
 
+@pytest.mark.slow
 def test_more_steps_where_the_rate_is_constant(tmp_path):
     def constant(steps: int):
         made = config(steps=steps)
