@@ -119,7 +119,7 @@ def run_attacks(directory: Path, seed: int, only: str = "") -> list[str]:
       seed: of what is changed where.
       only: a class whose name begins so; all by default.
     """
-    from . import attack_files, attack_inputs
+    from . import attack_directories, attack_files, attack_inputs
 
     # A run is started again and again.
     jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
@@ -127,7 +127,7 @@ def run_attacks(directory: Path, seed: int, only: str = "") -> list[str]:
     chance = random.Random(seed)
     counts: dict[str, collections.Counter] = {}
     wrong, began = [], time.monotonic()
-    makers = [*attack_inputs.MAKERS, *attack_files.MAKERS]
+    makers = [*attack_inputs.MAKERS, *attack_files.MAKERS, *attack_directories.MAKERS]
     for kind, maker in makers:
         if not kind.startswith(only):
             continue

@@ -1,4 +1,4 @@
-"""Attacks on what a run keeps: logs, checkpoints, results, trajectories, teacher scores, the lock."""
+"""Attacks on what a run keeps: logs, checkpoints, results, trajectories, teacher scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import kd
-from experiments import export, show
+from experiments import export
 from experiments.checkpoints.files import read_run
 from experiments.config.read import read_config
 from experiments.methods import make_recipe
@@ -22,7 +22,6 @@ from experiments.report import __main__ as report
 from experiments.rollouts.synthesis import SYNTHESIS
 from experiments.rollouts.trajectory_batches import TrajectoryBatches
 from experiments.train.loop import run
-from experiments.workdir.workdir import Workdir
 
 from .attack import SAID, SAME, Attack, Wrong
 
@@ -388,63 +387,9 @@ def kept_files(directory: Path, chance: random.Random, kind: str) -> Iterator[At
         )
 
 
-def directories(directory: Path, chance: random.Random, kind: str) -> Iterator[Attack]:
-    """Locks, links and folders in a run's directory."""
-
-    def opened(prepare: Callable[[Path], None]) -> Callable[[Path], str]:
-        def do(workdir: Path) -> str:
-            victim = workdir / "victim"
-            victim.write_text("precious")
-            place = workdir / "run"
-            place.mkdir()
-            prepare(place)
-            try:
-                with Workdir(place, {"seed": 0}) as opened_:
-                    opened_.append_metrics({"step": 0, "kind": "validation", "accuracy": 0.5})
-                    opened_.write_results({"steps": 1})
-            finally:
-                if victim.read_text() != "precious":
-                    raise Wrong("a link was followed")
-            return SAME
-
-        return do
-
-    def link(name: str) -> Callable[[Path], str]:
-        return opened(lambda place: (place / name).symlink_to(place.parent / "victim"))
-
-    names = ("lock", ".config.json.unfinished", ".results.json.unfinished", "metrics.jsonl")
-    for name in names:
-        yield Attack(kind, f"{name} is a link", link(name), (name,))
-    yield Attack(kind, "lock is a FIFO", opened(lambda p: os.mkfifo(p / "lock")), ("lock",))
-    yield Attack(kind, "lock is a folder", opened(lambda p: (p / "lock").mkdir()), ("lock",))
-
-    def second_writer(workdir: Path) -> str:
-        with Workdir(workdir, {"seed": 0}):
-            (workdir / "lock").unlink()
-            Workdir(workdir, {"seed": 0}).close()
-        raise Wrong("a second writer came in")
-
-    def looked_at(workdir: Path) -> str:
-        os.mkfifo(workdir / "config.json")
-        if show.main([str(workdir)]) == 0:
-            raise Wrong("it went through")
-        raise ValueError("refused")
-
-    yield Attack(kind, "the lock is deleted", second_writer, ("another run",))
-    yield Attack(kind, "config.json is a FIFO", looked_at, ("config.json",))
-    for path in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run"):
-        yield Attack(
-            kind,
-            path,
-            lambda _, path=path: Workdir(path, {"seed": 0}).close() or SAME,
-            ("workdir",),
-        )
-
-
 MAKERS = (
     ("damaged logs", logs),
     ("checkpoints swapped or damaged", checkpoints),
     ("damaged results and configs of runs", results),
     ("damaged trajectories and teacher scores", kept_files),
-    ("links, locks and schemes", directories),
 )

@@ -105,7 +105,10 @@ def test_bad_values_are_named(field, value):
 
 
 def test_a_constant_rate_reads_no_final_one():
-    OptimizerSettings(learning_rate=1e-7, schedule="constant")
+    settings = OptimizerSettings(learning_rate=1e-7, schedule="constant", warmup_fraction=0.0)
+    assert settings.final_learning_rate > settings.learning_rate
+    schedule = make_schedule(settings, steps=10)
+    assert [float(schedule(step)) for step in (0, 9)] == pytest.approx([1e-7, 1e-7])
 
 
 PARAMS = {
