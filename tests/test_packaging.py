@@ -76,11 +76,13 @@ def test_no_room_runs_a_foreign_package(room, tmp_path):
     assert refused(python(["-c", f"import {room}"], tmp_path, ROOT), file)
 
 
-# An editable installation with a finder: asked after the path, on which it has no place.
+# An editable installation with a finder: asked after the path, on which it has no place, also
+# where this environment's own installation has one.
 FINDER = f"""
 import importlib.util, sys
 from importlib.machinery import PathFinder
 from pathlib import Path
+sys.path[:] = [place for place in sys.path if not Path(place, "distill", "__init__.py").is_file()]
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
