@@ -68,14 +68,6 @@ def make_slots(
       chunk_tokens: tokens between two looks at which rows have ended. Changes speed, not results.
     """
 
-    def init_caches(batch: int, capacity: int) -> tuple[Cache]:
-        return (init_cache(config, batch, capacity),)
-
-    def prefill_caches(
-        params: Params, prompts: jax.Array, lengths: jax.Array, caches: tuple[Cache, ...]
-    ) -> tuple[Cache]:
-        return (prefill(params, config, prompts, lengths, caches[0]),)
-
     def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:
         batch = rows.lengths_B.shape[0]
         per_token = jnp.zeros((batch, max_tokens), jnp.float32)
@@ -123,8 +115,10 @@ def make_slots(
         reach=chunk_tokens,
         max_tokens=max_tokens,
         prepare=lambda params: unstack(params, config),
-        init_caches=init_caches,
-        prefill=prefill_caches,
+        init_caches=lambda batch, capacity: (init_cache(config, batch, capacity),),
+        prefill=lambda params, prompts, lengths, caches: (
+            prefill(params, config, prompts, lengths, caches[0]),
+        ),
         begin=begin,
         chunk=chunk,
         progress=progress,

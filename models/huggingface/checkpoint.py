@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
@@ -90,10 +91,7 @@ def load_pretrained(
     dtype = None if dtype is None else dtype_name(dtype)
     directory = existing_directory(path)
     config = load_config(directory)
-    if mesh is not None:
-        config = config.replace(mesh=mesh)
-    if rules is not None:
-        config = config.replace(rules=rules)
+    config = config.replace(mesh=mesh, rules=config.rules if rules is None else rules)
     with contextlib.ExitStack() as stack:
         tensors = _open_tensors(directory, stack)
         _check_tensors(tensors, config, directory)
@@ -237,18 +235,17 @@ def _common_dtype(tensors: dict[str, _Tensor], directory: Path) -> str:
 
 
 def _read_params(tensors: dict[str, _Tensor], config: ModelConfig) -> Params:
-    layouts = tensor_layouts(config)
-    params: Params = {"layers": {}}
-    places = None if config.mesh is None else shardings(config, config.mesh, config.rules)
-    for path, layout in layouts.items():
+    params = {}
+    placed = {} if config.mesh is None else shardings(config, config.mesh)
+    places = flatten_dict(placed, sep="/")
+    for path, layout in tensor_layouts(config).items():
         shape = (config.num_layers, *layout.shape) if path.startswith("layers/") else layout.shape
         read = _reader(tensors, layout, shape, config.dtype)
-        if places is None:
-            array = jnp.asarray(read((slice(None),) * len(shape)))
+        if config.mesh is None:
+            params[path] = jnp.asarray(read((slice(None),) * len(shape)))
         else:
-            array = jax.make_array_from_callback(shape, _at(places, path), read)
-        _insert(params, path, array)
-    return params
+            params[path] = jax.make_array_from_callback(shape, places[path], read)
+    return unflatten_dict(params, sep="/")
 
 
 def _reader(
@@ -294,16 +291,3 @@ def all_finite(array: np.ndarray) -> bool:
     bits = array.reshape(-1).view(unsigned)
     parts = (bits[i : i + _AT_ONCE] for i in range(0, bits.size, _AT_ONCE))
     return not any(np.any((part & exponent) == exponent) for part in parts)
-
-
-def _at(tree: Params, path: str) -> Any:
-    for key in path.split("/"):
-        tree = tree[key]
-    return tree
-
-
-def _insert(tree: Params, path: str, value: Any) -> None:
-    *parents, key = path.split("/")
-    for parent in parents:
-        tree = tree[parent]
-    tree[key] = value

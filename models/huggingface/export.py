@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from models.config import ModelConfig
@@ -129,13 +130,9 @@ def save_pretrained(
 
 
 def _check_params(params: Params, config: ModelConfig) -> None:
-    def by_name(tree: Any) -> dict[str, Any]:
-        leaves = jax.tree.leaves_with_path(tree)
-        return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in leaves}
-
-    arrays = by_name(params)
-    expected = {name: x.shape for name, x in by_name(abstract(config)).items()}
-    given = {name: tuple(x.shape) for name, x in arrays.items()}
+    arrays = flatten_dict(params, sep="/")
+    expected = {name: x.shape for name, x in flatten_dict(abstract(config), sep="/").items()}
+    given = {name: np.shape(x) for name, x in arrays.items()}
     for name in sorted(expected.keys() | given.keys()):
         if expected.get(name) != given.get(name):
             raise ValueError(
