@@ -24,12 +24,11 @@ import models
 from distill.losses.chunked import log_probs, readout, weighted_sum
 from distill.losses.estimators import k3
 from distill.losses.log_probs import token_log_probs
+from distill.losses.surrogate import Advantage, clipped_surrogate
 from distill.trajectories import Trajectories
-from models.checks import Count, Share, at_least, check, one_of, require
+from models.checks import Count, Share, at_least, check, one_of
 from models.decoding.sampling import mask_padding
 from models.parameters import Params
-
-Advantage = Annotated[str, one_of("std", "none")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,65 +102,6 @@ class SurrogateSums(flax.struct.PyTreeNode):
             "idle_rows": self.idle_rows,
             **({} if self.kl is None else {"kl": self.kl / count}),
         }
-
-
-def group_advantages(
-    rewards_B: jax.Array, group_size: int, scale: Advantage = "std", eps: float = 1e-6
-) -> jax.Array:
-    """Rewards [B] relative to those of their group, whose rows lie side by side.
-
-    A group whose rewards are equal has advantage 0, exactly.
-
-    Args:
-      scale: `std` divides by the group's standard deviation (of the population: by G, not G - 1)
-        plus `eps`; `none` leaves the differences.
-
-    Raises:
-      ValueError: an unknown scale, or rows that are no whole groups.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> group_advantages(jnp.array([1.0, 0.0, 0.0, 1.0]), group_size=4).round(3).tolist()
-      [1.0, -1.0, -1.0, 1.0]
-    """
-    require("scale", scale, Advantage)
-    if group_size < 1 or rewards_B.shape[0] % group_size:
-        raise ValueError(f"{rewards_B.shape[0]} rewards are no whole groups of {group_size=}.")
-    groups_PxG = jnp.asarray(rewards_B, jnp.float32).reshape(-1, group_size)
-    # Rounding in the mean must not turn equal rewards into a signal.
-    equal_Px1 = jnp.all(groups_PxG == groups_PxG[:, :1], axis=1, keepdims=True)
-    centered_PxG = groups_PxG - jnp.mean(groups_PxG, axis=1, keepdims=True)
-    if scale == "std":
-        centered_PxG /= jnp.std(groups_PxG, axis=1, keepdims=True) + eps
-    return jnp.where(equal_Px1, 0.0, centered_PxG).reshape(-1)
-
-
-def clipped_surrogate(
-    log_probs_BxT: jax.Array,
-    old_log_probs_BxT: jax.Array,
-    advantages: jax.Array,
-    weights_BxT: jax.Array,
-    clip_low: float = 0.2,
-    clip_high: float = 0.2,
-) -> tuple[jax.Array, jax.Array]:
-    """What each token adds to the loss [B, T] before it is weighted, and whether it is clipped.
-
-    A clipped token has no gradient; neither has one without a weight, whose log-probabilities may
-    be anything.
-
-    Args:
-      log_probs_BxT, old_log_probs_BxT: of the token, in nats. The caller detaches the old ones.
-      advantages: of the responses [B], or of the tokens [B, T].
-    """
-    # Clipping is decided on logarithms, and a clipped ratio never formed: it may overflow.
-    log_ratio_BxT = jnp.where(weights_BxT != 0, log_probs_BxT - old_log_probs_BxT, 0.0)
-    advantages_BxT = advantages if advantages.ndim == 2 else advantages[:, None]
-    above_BxT = (advantages_BxT > 0) & (log_ratio_BxT > jnp.log1p(clip_high))
-    below_BxT = (advantages_BxT < 0) & (log_ratio_BxT < jnp.log1p(-clip_low))
-    clipped_BxT = above_BxT | below_BxT
-    ratio_BxT = jnp.exp(jnp.where(clipped_BxT, 0.0, log_ratio_BxT))
-    bound_BxT = jnp.where(above_BxT, 1 + clip_high, 1 - clip_low)
-    return -advantages_BxT * jnp.where(clipped_BxT, bound_BxT, ratio_BxT), clipped_BxT
 
 
 def surrogate_sums(

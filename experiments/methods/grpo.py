@@ -21,6 +21,7 @@ import numpy as np
 import optax
 
 import distill.train.update
+from distill.losses.surrogate import group_advantages
 from distill.train.state import TrainState
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
@@ -32,11 +33,7 @@ from experiments.pair.pair import Pair, with_initial_student
 from experiments.rollouts.own_samples import OwnSamples
 from experiments.rollouts.recipe import TrainStep
 from experiments.tasks.example import Example
-from grpo.policy_gradient import (
-    SurrogateSums,
-    group_advantages,
-    policy_gradient_loss,
-)
+from grpo.policy_gradient import SurrogateSums, policy_gradient_loss
 from models.decoding.sampling import Sampling
 from models.parameters import Params
 

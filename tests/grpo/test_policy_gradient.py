@@ -12,12 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo.policy_gradient import (
-    GrpoSettings,
-    clipped_surrogate,
-    group_advantages,
-    surrogate_sums,
-)
+from distill.losses.surrogate import clipped_surrogate, group_advantages
+from grpo.policy_gradient import GrpoSettings, surrogate_sums
 
 VOCAB = 3
 ADVANTAGES_OF = jax.jit(group_advantages, static_argnums=(1, 2, 3))

@@ -11,10 +11,11 @@ import pytest
 
 import motab
 from distill.losses.signal import Signal
+from distill.losses.surrogate import group_advantages
 from distill.losses.trajectory_loss import trajectory_loss
 from distill.train.state import create_state
 from distill.train.update import make_train_step
-from grpo.policy_gradient import GrpoSettings, group_advantages, policy_gradient_loss
+from grpo.policy_gradient import GrpoSettings, policy_gradient_loss
 
 from ...motab import tiny
 from ..losses.test_loss import make

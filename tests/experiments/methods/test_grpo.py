@@ -15,6 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import grpo as grpo_config
+from distill.losses.surrogate import group_advantages
 from distill.train.state import create_state
 from distill.trajectories import Source, Trajectories
 from experiments.checkpoints.checkpoints import restore_params
@@ -26,7 +27,7 @@ from experiments.pair.pair import load_pair, start_student
 from experiments.tasks.example import Example
 from experiments.train.loop import run
 from experiments.workdir.workdir import read_log
-from grpo.policy_gradient import GrpoSettings, SurrogateSums, group_advantages
+from grpo.policy_gradient import GrpoSettings, SurrogateSums
 from models.text.tokenizer import encode
 
 from ..finished_runs import same, train_log
