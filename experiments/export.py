@@ -25,7 +25,7 @@ from experiments.command.flags import Flag
 from experiments.config.reading import read_section
 from experiments.pair.pair import lora_of
 from experiments.report.model_card import README, model_card
-from experiments.workdir.workdir import CHECKPOINTS, read_config, read_results
+from experiments.workdir.workdir import CHECKPOINTS, read_results, read_run_config
 from models import ModelConfig, load_config, merge, save_pretrained
 from models.dtypes import DTYPES
 from models.embedded import model_directory, tokenizer_directory
@@ -72,7 +72,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty. Choose another --out.")
     workdir = local_path(workdir, "workdir").expanduser().resolve()
-    run = read_config(workdir)
+    run = read_run_config(workdir)
     config, source = student_of(run)
     texts = {**_template(run, source), GENERATION: _json(_generation_config(run, source))}
     params, step = restore_params(workdir / CHECKPOINTS, checkpoint)
@@ -88,7 +88,7 @@ def _template(run: Mapping[str, Any], source: Path) -> dict[str, str | None]:
     name = (run.get("prompt") or {}).get("template")
     if not name:
         return {}
-    file = Path(name).expanduser()
+    file = local_path(name, "prompt.template")
     if not file.exists():
         raise FileNotFoundError(f"The run's prompt.template={name!r} is not there any more.")
     # Readers differ in which file they ask first: the student's own template is in none of them.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -12,7 +14,7 @@ from absl import logging
 
 from experiments.command.config_flags import ConfigFlags
 from experiments.command.flags import read_flags
-from experiments.machine.exit_codes import FAILED, RESUMABLE, STOPPED, Interrupted
+from experiments.machine.exit_codes import FAILED, RESUMABLE, STOPPED, UNREAD, Interrupted
 
 SettingsT = TypeVar("SettingsT")
 # What input, files or the machine may be to blame for. Everything else is a fault of ours, and its
@@ -43,10 +45,14 @@ def command(
     Returns:
       a function of the arguments that returns an exit code: 0 when done, 1 after an error, 2 for a
       wrong command line, 75 when interrupted and resumable, 130 after Ctrl-C where nothing is
-      resumed.
+      resumed, 141 where nobody reads its output any more.
     """
 
     def main(arguments: Sequence[str] | None = None) -> int:
+        code = outcome(arguments)
+        return UNREAD if _has_no_reader() else code
+
+    def outcome(arguments: Sequence[str] | None) -> int:
         try:
             given = read_flags(settings, f"python -m experiments.{name}", about or "", arguments)
         except SystemExit as end:
@@ -61,6 +67,8 @@ def command(
                 return 0
             return run(given) or 0
         except EXPECTED as error:
+            if isinstance(error, BrokenPipeError) and _has_no_reader():
+                return UNREAD
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             return FAILED
         except Interrupted as interrupted:
@@ -70,3 +78,33 @@ def command(
             return STOPPED
 
     return main
+
+
+def _has_no_reader() -> bool:
+    """Whether the output goes into a pipe that is closed at its other end, as after `| head`.
+
+    What is still to be written then goes nowhere, so that Python does not complain at its exit.
+    """
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or no file
+        return False
+    try:
+        sys.stdout.flush()
+        gone = _is_broken(output)
+    except BrokenPipeError:
+        gone = True
+    if gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, output)
+        os.close(nowhere)
+    return gone
+
+
+def _is_broken(pipe: int) -> bool:
+    """Whether the readers of a pipe have gone, which poll can tell without writing to it."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

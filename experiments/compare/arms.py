@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 import configs
 from experiments.checkpoints.files import NAMED
-from experiments.config import read
 from experiments.config.data_sections import DataSets
+from experiments.config.read import read_config
 from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import config_differences, plain
 
@@ -89,7 +89,7 @@ class Plan:
 
     def test_data(self, arm: str) -> DataSets:
         """The data sets of an arm, tests included."""
-        return read.read_config(self.arms[arm]).data
+        return read_config(self.arms[arm]).data
 
     def _config(self, arm: str, seed: int, rate: float, batch_size: int) -> ConfigDict:
         config = copy.deepcopy(self.arms[arm])
@@ -153,7 +153,7 @@ def load_arm(study: Any, name: str) -> ConfigDict:
         config.steps, config.batch_size = study.updates, study.batch_size
         override(config, study.shared, "shared")
         override(config, arm.get("set", {}), f"arms.{name}.set")
-        read.read_config(config)  # what is wrong with it shows before any run
+        read_config(config)  # what is wrong with it shows before any run
     except (TypeError, ValueError) as error:
         raise ValueError(f"Arm {name} ({arm.config}): {error}") from error
     return config

@@ -30,7 +30,7 @@ from experiments.compare.best import BEST, measure_best
 from experiments.compare.selection import Choice, choose
 from experiments.compare.table.report import write_report
 from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
-from experiments.config import read
+from experiments.config.read import read_config
 from experiments.config.tree import Config
 from experiments.machine.interruption import check, interruptible
 from experiments.rollouts.synthesis import SYNTHESIS
@@ -40,8 +40,8 @@ from experiments.workdir.workdir import (
     Workdir,
     config_differences,
     plain,
-    read_config,
     read_results,
+    read_run_config,
 )
 
 ERROR = "error.txt"
@@ -151,7 +151,7 @@ class _Work:
         target, directory = self.plan.study.tokens_per_update, self.workdir / arm
         try:
             self.batches[arm] = self.fit(
-                read.read_config(self.plan.measuring_config(arm)), target, directory
+                read_config(self.plan.measuring_config(arm)), target, directory
             )
             return None
         except Exception as error:
@@ -199,7 +199,7 @@ class _Work:
             if not self._is_trained(directory):
                 self.train(config, directory, self.console)
             if not finished(directory):
-                measure_best(read.read_config(config), self.plan.test_data(arm), directory)
+                measure_best(read_config(config), self.plan.test_data(arm), directory)
             (directory / ERROR).unlink(missing_ok=True)
             return None
         except Exception as error:
@@ -256,7 +256,7 @@ def _copy_missing(source: Path, target: Path, name: str) -> None:
 def _check_config(directory: Path, config: ConfigDict) -> None:
     """Raises where a directory holds a run of another config."""
     try:
-        there = read_config(directory)
+        there = read_run_config(directory)
     except FileNotFoundError:
         return
     differences = config_differences(there, plain(config.to_dict()))

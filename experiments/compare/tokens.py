@@ -114,6 +114,7 @@ def tokens_per_trajectory(config: Config) -> float:
             counts += np.count_nonzero(next(batches).weights_BxT, axis=1).tolist()
         return float(np.mean(counts))
     recipe = make_recipe(config, pair)
+    recipe.start_grading()
     config = recipe.config
     params = start_student(pair, config.seed)
     copies = config.synthesis.trajectories_per_prompt

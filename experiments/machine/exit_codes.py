@@ -8,6 +8,8 @@ WRONG_USE = 2
 # its number instead, as in a shell.
 RESUMABLE = 75
 STOPPED = 130
+# Whoever read the output has gone, as `head` does: 128 + SIGPIPE, as in a shell.
+UNREAD = 141
 
 
 class Interrupted(BaseException):

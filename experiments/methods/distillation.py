@@ -109,12 +109,16 @@ class DistillationRecipe(Recipe):
     def lines(
         self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
     ) -> list[dict[str, Any]]:
-        """Lines of a file; RFT takes the weights of what is not `correct`."""
+        """Lines of a file; RFT takes the weights of what is not `correct`.
+
+        `timed_out`: its comparison ran out of time, so that it counts as wrong.
+        """
         lines = super().lines(trajectories, record, examples)
         if self.policy == "rft":
             for line, example in zip(lines, examples, strict=True):
                 text = "".join(part["text"] for part in line["readable"]["parts"])
-                line["correct"] = verdict(self.pair.gradable(text), example).right
+                found = verdict(self.pair.gradable(text), example)
+                line["correct"], line["timed_out"] = found.right, found.timed_out
                 if not line["correct"]:
                     for name in ("likelihood_weights", "divergence_weights"):
                         line[name] = [0.0] * len(line[name])

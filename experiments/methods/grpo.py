@@ -55,7 +55,8 @@ class GrpoRecipe(OwnSamples):
     ) -> tuple[tuple[Trajectories, np.ndarray], Metrics]:
         """Trajectories and their rewards [B], graded on the host.
 
-        Metrics: `reward`, its mean; `groups_without_signal`, the share of groups whose rewards are
+        Metrics: `reward`, its mean; `timed_out`, how many answers could not be compared in time and
+        so have no reward; `groups_without_signal`, the share of groups whose rewards are
         equal: they carry no gradient, and count in the loss's mean.
         """
         examples = [example for example in batch.examples for _ in range(copies)]
@@ -63,6 +64,7 @@ class GrpoRecipe(OwnSamples):
         rewards_B = np.array([row["reward"] for row in rows], np.float32)
         metrics: dict[str, Any] = {
             "reward": np.mean(rewards_B),
+            "timed_out": sum(row["timed_out"] for row in rows),
             "groups_without_signal": np.mean(np.ptp(rewards_B.reshape(-1, copies), axis=1) == 0),
         }
         return (trajectories, rewards_B), metrics
@@ -115,9 +117,10 @@ class GrpoRecipe(OwnSamples):
     def readable(
         self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
     ) -> list[dict[str, Any]]:
-        """Rows with their `reward`."""
+        """Rows with their `reward`, and whether the answer's comparison `timed_out`."""
         rows = super().readable(trajectories, record, examples)
         for row, example in zip(rows, examples, strict=True):
             text = "".join(part["text"] for part in row["parts"])
-            row["reward"] = float(verdict(self.pair.gradable(text), example).right)
+            found = verdict(self.pair.gradable(text), example)
+            row["reward"], row["timed_out"] = float(found.right), found.timed_out
         return rows

@@ -49,5 +49,7 @@ class Offline(Base):
             measured["positions_used"] = self.batches.used
         if self.recipe.selects:
             measured["kept"] = self.batches.kept
+        if self.recipe.needs_answer:
+            measured["timed_out"] = self.batches.timed_out
         sample = [r["readable"] for r in rows[: self._shown]]
         return Outcome(state, {**metrics, **measured}, trajectories, lambda: sample)

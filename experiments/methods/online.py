@@ -25,6 +25,7 @@ class Online(Base):
 
     def __init__(self, config: WritingConfig, pair: Pair, recipe: Recipe):
         super().__init__(config, pair)
+        recipe.start_grading()
         self.recipe, self.sync_every = recipe, config.synthesis.sync_every
         self.copies = config.synthesis.trajectories_per_prompt
         self._shown = min(config.samples.rows, config.batch_size)

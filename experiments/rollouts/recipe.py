@@ -17,6 +17,7 @@ from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
 from experiments.config.tree import WritingConfig
 from experiments.data.batches import PromptBatch
+from experiments.grading import POOL
 from experiments.machine.processes import place_rows
 from experiments.pair.pair import Pair
 from experiments.rollouts.engine import Engine, Request, key_data
@@ -70,6 +71,15 @@ class Recipe(abc.ABC):
         self._measure = jax.jit(self.rollout_metrics, out_shardings=everywhere)
         # Rows that are written at the same time; 0: a whole batch.
         self._count = config.synthesis.slots
+
+    def start_grading(self) -> None:
+        """Starts and tests what grades responses, where the recipe does, before any is written.
+
+        Raises:
+          GradingError: answers cannot be compared on this machine.
+        """
+        if self.needs_answer:
+            POOL.start()
 
     @property
     def max_total(self) -> int:

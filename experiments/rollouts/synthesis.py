@@ -61,6 +61,7 @@ def synthesise(config: WritingConfig, pair: Pair, recipe: Recipe, path: Path) ->
     rows = total * prompts * copies
     if len(there) >= rows:
         return
+    recipe.start_grading()
     batches = prompt_batches(
         load_source(config.data.train.spec, recipe.needs_answer),
         pair.render,

@@ -24,7 +24,7 @@ class _Rows:
 
     def __init__(self, path: Path):
         self._path = path
-        self.total = 0
+        self.total = self.timed_out = 0
         found: list[tuple[int, int, int]] = []
         with path.open("rb") as file:
             offset = len(file.readline())
@@ -39,6 +39,7 @@ class _Rows:
                 if any(record["likelihood_weights"]) or any(record["divergence_weights"]):
                     found.append((record["sample_id"], offset, len(record["token_ids"])))
                 self.total += 1
+                self.timed_out += bool(record.get("timed_out"))
                 offset += len(line)
         found.sort()
         for (sample_id, _, _), (after, _, _) in itertools.pairwise(found):
@@ -93,6 +94,7 @@ class TrajectoryBatches:
 
     Attributes:
       kept: share of the file's trajectories that train something; the others are left out.
+      timed_out: how many of the file's answers could not be compared in time, and count as wrong.
       used: share of the rows' positions that hold a token.
 
     Raises:
@@ -108,7 +110,7 @@ class TrajectoryBatches:
             header = header_of(config)
             check_header(file.readline(), header, path, ("prompt", config.section))
         rows = _Rows(path)
-        self.kept = len(rows) / rows.total
+        self.kept, self.timed_out = len(rows) / rows.total, rows.timed_out
         self._width = config.prompt.max_tokens + config.max_total
         members = [[i] for i in range(len(rows))]
         if pack_to := config.synthesis.pack_to:

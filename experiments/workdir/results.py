@@ -20,7 +20,7 @@ import numpy as np
 from experiments.workdir.files import as_object, read_regular
 from experiments.workdir.logs import METRICS, TRAJECTORIES, missing_updates, read_log
 from experiments.workdir.outcome import ROLES, TEST_SETS, read_results
-from experiments.workdir.run_config import CONFIG, read_config
+from experiments.workdir.run_config import CONFIG, read_run_config
 from experiments.workdir.workdir import SAMPLES
 from models.paths import local_path
 
@@ -126,5 +126,5 @@ def read_run(directory: str | Path) -> Run:
         return Run(path, {}, results or {})
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such directory.")
-    config = read_config(path)
+    config = read_run_config(path)
     return Run(path, config, results or {})

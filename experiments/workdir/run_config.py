@@ -31,7 +31,7 @@ _FIELDS = {
 _ANYWHERE = "chunk"  # tokens of a turn of a rollout
 
 
-def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_run_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The config of the run in a workdir.
 
     Raises:

@@ -34,7 +34,7 @@ from experiments.workdir.run_config import (
     config_differences,
     flatten,
     identity,
-    read_config,
+    read_run_config,
 )
 from experiments.workdir.tracking import Trackers
 from models.paths import local_path
@@ -57,9 +57,9 @@ __all__ = [
     "config_differences",
     "flatten",
     "plain",
-    "read_config",
     "read_log",
     "read_results",
+    "read_run_config",
     "write_atomic",
 ]
 
@@ -240,7 +240,7 @@ class Workdir:
             )
         if remains or (path.exists() and self._has_folders()):
             done = max(checkpoint_steps(self.checkpoints), default=0)
-            self.changed, refused = changes(read_config(self.path), self._fields, done)
+            self.changed, refused = changes(read_run_config(self.path), self._fields, done)
             if refused:
                 raise ValueError(
                     f"{self.path} holds a run with another config:\n  "

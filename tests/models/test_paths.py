@@ -8,7 +8,7 @@ import pytest
 
 import models
 from experiments.command.command import command
-from experiments.workdir.workdir import Workdir, read_config, read_results
+from experiments.workdir.workdir import Workdir, read_results, read_run_config
 from models.embedded import model_directory, tokenizer_directory
 from models.paths import local_path
 
@@ -24,7 +24,7 @@ def test_a_scheme_is_refused(path, tmp_path, monkeypatch):
         tokenizer_directory,
         models.load_config,
         models.load_pretrained,
-        read_config,
+        read_run_config,
         read_results,
         lambda p: Workdir(p, {"seed": 0}),
     ):

@@ -13,7 +13,7 @@ import numpy as np
 from experiments.compare.arms import seed_directory
 from experiments.compare.best import BEST
 from experiments.workdir.results import Run
-from experiments.workdir.workdir import read_config, read_results
+from experiments.workdir.workdir import read_results, read_run_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def read_runs(study: Any, workdir: Path) -> dict[str, list[Finished]]:
                 if not (directory / BEST).exists():
                     continue
                 results |= read_results(directory, BEST) or {}
-            run = Finished(directory, read_config(directory), results, arm, seed)
+            run = Finished(directory, read_run_config(directory), results, arm, seed)
             runs.setdefault(arm, []).append(run)
     return runs
 

@@ -105,7 +105,7 @@ def dense(function, arrays):
     return jax.jit(fn, compiler_options=LOW)(hidden, head)
 
 
-def close(got, want, tolerance):
+def assert_close(got, want, tolerance):
     """Relative to the largest entry of each array."""
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True
@@ -135,10 +135,10 @@ def test_values_and_gradients_equal_the_dense_ones_whatever_the_block(signal, mo
     for positions in (7, 3, 1) if signal in SIGNALS[:2] else (3,):
         monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", 3 * 16 * positions)
         value, (hidden, head, *teacher) = pieces(function, arrays)
-        close((value, (hidden, head)), want, 1e-5)
+        assert_close((value, (hidden, head)), want, 1e-5)
         assert not any(np.any(x) for x in teacher)
         whole = whole or (value, (hidden, head))
-        close((value, (hidden, head)), whole, 1e-6)
+        assert_close((value, (hidden, head)), whole, 1e-6)
 
 
 @given(st.data())
@@ -157,7 +157,7 @@ def test_any_shape_and_any_block(data):
         patch.setattr(chunked, "_BLOCK_ELEMENTS", data.draw(st.integers(1, 300), label="block"))
         value, (hidden, head, *_) = pieces(function, arrays)
     # Where student and teacher nearly agree, little is left of a difference.
-    close((value, (hidden, head)), dense(function, arrays), 1e-4)
+    assert_close((value, (hidden, head)), dense(function, arrays), 1e-4)
 
 
 def test_tokens_without_a_weight_add_nothing_even_where_the_value_is_infinite(monkeypatch):
@@ -193,7 +193,7 @@ def test_no_blocks_are_formed_behind_the_last_token_with_a_weight(monkeypatch):
         return inner(*inputs)
 
     value, (hidden, head, *_) = pieces(function, arrays)
-    close((value, (hidden, head)), dense(inner, arrays), 1e-5)
+    assert_close((value, (hidden, head)), dense(inner, arrays), 1e-5)
     jax.effects_barrier()
     assert len(formed) == 2  # three tokens of the first row, two a block, out of six blocks
 
@@ -235,12 +235,12 @@ def test_mapped_statistics_are_those_of_all_logits_and_differentiable(monkeypatc
 
     for elements in (2**20, 3 * 16 * 2):
         monkeypatch.setattr(chunked, "_BLOCK_ELEMENTS", elements)
-        close(mapped(hidden, head), plain(hidden, head), 1e-5)
+        assert_close(mapped(hidden, head), plain(hidden, head), 1e-5)
         got, want = (
             jax.grad(lambda *x, f=f: jnp.sum(jnp.sin(f(*x)["a"])), argnums=(0, 1))(hidden, head)
             for f in (mapped, plain)
         )
-        close(got, want, 1e-5)
+        assert_close(got, want, 1e-5)
 
 
 def test_heads_are_the_models_own():
@@ -272,14 +272,16 @@ def test_bfloat16_has_float32_sums(storage, monkeypatch):
         return pieces(function, arrays, *configs)
 
     value, (hidden, head, *_) = tiled(1)
-    close(value[0], exact[0][0], 1e-5)  # products of bfloat16 numbers, summed in float32, are exact
+    assert_close(
+        value[0], exact[0][0], 1e-5
+    )  # products of bfloat16 numbers, summed in float32, are exact
     assert hidden.dtype == jnp.bfloat16 and head.dtype == storage
-    close(hidden.astype(jnp.float32), exact[1][0], 1e-2)
-    close(head.astype(jnp.float32), exact[1][1], 1e-2)
+    assert_close(hidden.astype(jnp.float32), exact[1][0], 1e-2)
+    assert_close(head.astype(jnp.float32), exact[1][1], 1e-2)
     value, (_, many, *_) = tiled(1000)
-    close(value[0], 1000 * exact[0][0], 1e-5)
+    assert_close(value[0], 1000 * exact[0][0], 1e-5)
     tolerance = 1e-5 if storage == "float32" else 1e-2
-    close(many.astype(jnp.float32), 1000 * head.astype(jnp.float32), tolerance)
+    assert_close(many.astype(jnp.float32), 1000 * head.astype(jnp.float32), tolerance)
 
 
 def test_a_frozen_head_has_no_gradient_and_none_is_computed(monkeypatch):
@@ -288,7 +290,7 @@ def test_a_frozen_head_has_no_gradient_and_none_is_computed(monkeypatch):
     function = signal_loss(SIGNALS[0])
     lora = config(13, 8, lora=models.LoraConfig(2, 4.0))
     value, (hidden, head, *_) = pieces(function, arrays, lora)
-    close((value, hidden), (dense(function, arrays)[0], dense(function, arrays)[1][0]), 1e-5)
+    assert_close((value, hidden), (dense(function, arrays)[0], dense(function, arrays)[1][0]), 1e-5)
     assert head.shape == (13, 8) and not np.any(head)
 
     def gradient(hidden, student_config):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +134,35 @@ def test_a_fault_of_ours_keeps_its_trace():
 def test_a_code_that_is_returned_is_kept():
     assert command("it", nothing(), lambda _: 1, "")([]) == 1
     assert command("it", nothing(), lambda _: None, "")([]) == 0
+
+
+CONFIG = ("experiments.run", "--config", "configs/motab.py")
+UNREAD = [
+    ("experiments.run", "--help"),
+    (*CONFIG, "--print_config"),
+    ("experiments.data", "--help"),
+]
+
+
+@pytest.mark.parametrize("arguments", UNREAD, ids=" ".join)
+def test_output_that_nobody_reads_ends_a_command_quietly(arguments):
+    """As `| head` does, once it has seen enough."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.stderr == ""
+    # argparse says nothing of help that cannot be written.
+    assert done.returncode == 141 or (done.returncode == 0 and "--help" in arguments)
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    def fails(_):
+        raise BrokenPipeError(32, "Broken pipe")  # of a tracker's connection, say
+
+    assert command("it", nothing(), fails, "")([]) == 1
+    assert "BrokenPipeError" in capsys.readouterr().err
 
 
 def test_meanings_come_from_attributes_where_there_is_no_flag():

@@ -146,6 +146,23 @@ def test_what_the_run_ended_its_texts_with_ends_those_of_the_export(
     assert tokenizer.eos_token_id in eos_ids(tokenizer, tmp_path / "out")
 
 
+def test_a_template_elsewhere_is_refused_and_one_at_home_is_found(tmp_path, student, monkeypatch):
+    config = {"student": {"path": str(student)}, "prompt": {"template": "gs://bucket/a.jinja"}}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:" / "bucket").mkdir(parents=True)
+    (tmp_path / "gs:" / "bucket" / "a.jinja").write_text("Not this one.")
+    with pytest.raises(
+        ValueError, match=r"prompt\.template=gs://bucket/a\.jinja: only local paths"
+    ):
+        export(new_run(tmp_path / "run", config), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.jinja").write_text("{{ messages[0].content }}?")
+    config["prompt"]["template"] = "~/mine.jinja"
+    export(new_run(tmp_path / "other", config), tmp_path / "out")
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "{{ messages[0].content }}?"
+
+
 def test_the_template_of_the_run_is_the_only_one(tmp_path, student):
     """Servers differ in which file they ask first."""
     values = json.loads((student / "tokenizer_config.json").read_text())

@@ -204,6 +204,7 @@ def test_rewards_are_verdicts_and_truncated_responses_are_graded_too(pair):
     np.testing.assert_array_equal(rewards, [1, 0, 0, 1, 1, 1])
     assert metrics == {
         "reward": pytest.approx(4 / 6),
+        "timed_out": 0,
         "groups_without_signal": pytest.approx(1 / 3),
     }
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from experiments.machine import environment as environment_module
 from experiments.machine.environment import environment
 from experiments.workdir import workdir
-from experiments.workdir.workdir import Workdir, plain, read_config, read_log
+from experiments.workdir.workdir import Workdir, plain, read_log, read_run_config
 
 ROOT = Path(workdir.__file__).resolve().parent.parent.parent
 CONFIG = {"seed": 0, "motab": {"gamma_0": 0.7, "signal": "likelihood"}, "steps": [1, 2]}
@@ -42,7 +42,7 @@ def test_reopens_with_the_same_config(tmp_path):
         assert run.checkpoints == run.path / "checkpoints"
         run.append_metrics({"step": 0, "kind": "train"})
     Workdir(tmp_path / "new" / "run", CONFIG).close()
-    assert read_config(tmp_path / "new" / "run") == CONFIG
+    assert read_run_config(tmp_path / "new" / "run") == CONFIG
 
 
 def test_names_every_field_that_differs(tmp_path):
@@ -57,7 +57,7 @@ def test_names_every_field_that_differs(tmp_path):
         'motab.signal: "likelihood" in the workdir, "jsd" now',
         "data: absent in the workdir, {} now",
     ]
-    assert read_config(tmp_path) == CONFIG
+    assert read_run_config(tmp_path) == CONFIG
     Workdir(tmp_path, CONFIG).close()  # the refused opening let go of the lock
 
 
@@ -68,7 +68,7 @@ def test_refuses_what_it_cannot_know(tmp_path):
     with pytest.raises(TypeError, match="JSON values only"):
         Workdir(tmp_path / "b", {"dtype": np.float32})
     with pytest.raises(FileNotFoundError, match="not a run's directory"):
-        read_config(tmp_path)
+        read_run_config(tmp_path)
 
 
 def test_one_writer_until_it_is_killed(tmp_path):
