@@ -12,23 +12,22 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.dtypes import DTYPES, dtype_name
-from models.huggingface.fields import REQUIRED, Fields
+from models.huggingface.fields import Fields
 from models.huggingface.rope_fields import read_rope, write_rope
-from models.huggingface.tables import FAMILIES, KNOWN, PINNED, PINNED_BY_FAMILY
+from models.huggingface.tables import DEFAULTS, FAMILIES, KNOWN, ON_IN_FAMILY, PINNED
 from models.rope import RopeScaling, YarnRopeScaling
 
 # Special tokens belong to generation, not to the model, but readers look for them in config.json.
 TOKEN_ID_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
-
-_ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
+# Sizes by our names, and by those of the file.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "max_positions": "max_position_embeddings",
 }
-# What transformers assumes where the field is absent.
-_NUM_KV_HEADS = {"llama": None, "qwen2": 32, "qwen3": 32}
-_HEAD_DIM = {"llama": None, "qwen2": None, "qwen3": 128}
-_MAX_POSITIONS = {"llama": 2048, "qwen2": 32768, "qwen3": 32768}
 
 
 def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
@@ -42,40 +41,33 @@ def config_from_json(values: Any, source: str = "config.json") -> ModelConfig:
       ValueError: a field is missing, malformed, or means something that is not supported; names
         the file, the field, its value and what is supported.
     """
-    fields = Fields(values, source)
-    family = fields.get("model_type", REQUIRED)
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise fields.error("model_type", f"supported are {', '.join(map(repr, FAMILIES))}")
+    family = Fields(values, source).choice("model_type", FAMILIES)
+    fields = Fields(DEFAULTS | FAMILIES[family] | values, source)
     for name in values:
         if name not in KNOWN and fields.given(name):
             raise fields.error(name, "it is not supported, and ignoring it could change the model")
     for name, allowed in PINNED.items():
         fields.pin(name, allowed)
-    for name, by_family in PINNED_BY_FAMILY.items():
-        fields.pin(name, (by_family[FAMILIES.index(family)],))
+    for name, only in ON_IN_FAMILY.items():
+        fields.pin(name, (family == only,))
 
-    num_layers = fields.integer("num_hidden_layers")
-    num_heads = fields.integer("num_attention_heads")
-    max_positions = fields.integer("max_position_embeddings", _MAX_POSITIONS[family])
-    _check_attention(fields, num_layers)
+    sizes: dict[str, Any] = {ours: fields.integer(name) for ours, name in _SIZES.items()}
+    heads = "num_key_value_heads" if fields.given("num_key_value_heads") else "num_attention_heads"
+    _check_attention(fields, sizes["num_layers"])
     try:
-        theta, scaling = read_rope(fields, max_positions)
+        theta, scaling = read_rope(fields, sizes["max_positions"])
+        sizes["max_positions"] = _stretched(sizes["max_positions"], scaling)
         return ModelConfig(
             family=family,
-            vocab_size=fields.integer("vocab_size"),
-            hidden_size=fields.integer("hidden_size"),
-            intermediate_size=fields.integer("intermediate_size"),
-            num_layers=num_layers,
-            num_heads=num_heads,
-            num_kv_heads=_num_kv_heads(fields, family, num_heads),
-            head_dim=_head_dim(fields, family, num_heads),
+            **sizes,
+            num_kv_heads=fields.integer(heads),
+            head_dim=_head_dim(fields, sizes["num_heads"]),
             rope_theta=theta,
             rope_scaling=scaling,
-            norm_eps=fields.number("rms_norm_eps", 1e-6),
-            tie_embeddings=fields.boolean("tie_word_embeddings", False),
+            norm_eps=fields.number("rms_norm_eps"),
+            tie_embeddings=fields.boolean("tie_word_embeddings"),
             qkv_bias=family == "qwen2",
             qk_norm=family == "qwen3",
-            max_positions=_stretched(max_positions, scaling),
             dtype=_dtype(fields),
         )
     except ValueError as error:
@@ -91,15 +83,9 @@ def _stretched(max_positions: int, scaling: RopeScaling | None) -> int:
     return min(max(max_positions, round(longest)), 2**31 - 1)
 
 
-def _num_kv_heads(fields: Fields, family: str, num_heads: int) -> int:
-    if fields.get("num_key_value_heads", _NUM_KV_HEADS[family]) is None:
-        return num_heads
-    return fields.integer("num_key_value_heads", _NUM_KV_HEADS[family])
-
-
-def _head_dim(fields: Fields, family: str, num_heads: int) -> int:
-    if fields.get("head_dim", _HEAD_DIM[family]) is not None:
-        return fields.integer("head_dim", _HEAD_DIM[family])
+def _head_dim(fields: Fields, num_heads: int) -> int:
+    if fields.given("head_dim"):
+        return fields.integer("head_dim")
     hidden_size = fields.integer("hidden_size")
     if hidden_size % num_heads:
         raise fields.error("hidden_size", f"it must be a multiple of the {num_heads} heads")
@@ -107,15 +93,9 @@ def _head_dim(fields: Fields, family: str, num_heads: int) -> int:
 
 
 def _dtype(fields: Fields) -> str:
-    found = {}
-    for name in ("dtype", "torch_dtype"):
-        value = fields.get(name)
-        if value is not None:
-            # Some writers say torch.bfloat16.
-            plain = value.removeprefix("torch.") if isinstance(value, str) else value
-            if plain not in DTYPES:
-                raise fields.error(name, f"supported are {', '.join(map(repr, DTYPES))}")
-            found[plain] = name
+    choices = [*DTYPES, *(f"torch.{name}" for name in DTYPES)]  # as some writers have it
+    given = [name for name in ("dtype", "torch_dtype") if fields.given(name)]
+    found = {fields.choice(name, choices).removeprefix("torch.") for name in given}
     if len(found) > 1:
         raise fields.error("torch_dtype", "it contradicts 'dtype'; remove one of them")
     return next(iter(found), "float32")
@@ -132,10 +112,10 @@ def _check_attention(fields: Fields, num_layers: int) -> None:
         return
     windowed = fields.given("use_sliding_window") and fields.boolean("use_sliding_window")
     # An absent `sliding_window` has a default; null says that there is none.
-    if not windowed or fields.get("sliding_window", True) is None:
+    if not windowed or fields.values.get("sliding_window", True) is None:
         return
     # The first `max_window_layers` have none.
-    whole = fields.get("max_window_layers")
+    whole = fields.values.get("max_window_layers")
     if isinstance(whole, bool) or not isinstance(whole, int) or whole < num_layers:
         raise fields.error(
             "use_sliding_window",
@@ -168,19 +148,14 @@ def config_to_json(
     dtype = dtype_name(dtype)
     rope = write_rope(c.rope_scaling)
     values: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[c.family]],
+        "architectures": [f"{c.family.capitalize()}ForCausalLM"],
         "model_type": c.family,
-        "vocab_size": c.vocab_size,
-        "hidden_size": c.hidden_size,
-        "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.num_layers,
-        "num_attention_heads": c.num_heads,
+        **{name: getattr(c, ours) for ours, name in _SIZES.items()},
         "num_key_value_heads": c.num_kv_heads,
         "head_dim": c.head_dim,
         "hidden_act": "silu",
         "rms_norm_eps": c.norm_eps,
         "tie_word_embeddings": c.tie_embeddings,
-        "max_position_embeddings": c.max_positions,
         "attention_dropout": 0.0,
         "rope_theta": c.rope_theta,
         "rope_scaling": None if c.rope_scaling is None else rope,

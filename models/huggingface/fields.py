@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 from typing import Any
-
-REQUIRED = object()
 
 
 class Fields:
@@ -30,38 +28,36 @@ class Fields:
         value = f" is {self.values[name]!r:.200}" if name in self.values else " is missing"
         return ValueError(f"{self.source}: field {self.prefix + name!r}{value}; {supported}.")
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """The field, or its default where it is absent."""
-        value = self.values.get(name, default)
-        if value is REQUIRED:
-            raise self.error(name, "it is required")
-        return value
-
     def given(self, name: str) -> bool:
         """Whether the field is there and not null."""
         return self.values.get(name) is not None
 
-    def integer(self, name: str, default: Any = REQUIRED) -> int:
+    def integer(self, name: str) -> int:
         """A positive integer below 2^31."""
-        value = self.get(name, default)
+        value = self.values.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
             raise self.error(name, "it must be a positive integer below 2^31")
         return value
 
-    def number(self, name: str, default: Any = REQUIRED) -> float:
+    def number(self, name: str) -> float:
         """A positive number below 1e300."""
-        value = self.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(name, "it must be a positive number")
-        if not 0 < value < 1e300 or not math.isfinite(value):
+        value = self.values.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e300:
             raise self.error(name, "it must be a positive number")
         return float(value)
 
-    def boolean(self, name: str, default: Any = REQUIRED) -> bool:
+    def boolean(self, name: str) -> bool:
         """True or false."""
-        value = self.get(name, default)
+        value = self.values.get(name)
         if not isinstance(value, bool):
             raise self.error(name, "it must be true or false")
+        return value
+
+    def choice(self, name: str, choices: Collection[str]) -> str:
+        """One of `choices`."""
+        value = self.values.get(name)
+        if not isinstance(value, str) or value not in choices:
+            raise self.error(name, f"supported are {', '.join(map(repr, choices))}")
         return value
 
     def pin(self, name: str, values: tuple[Any, ...]) -> None:

@@ -16,30 +16,15 @@ from models.rope import (
 )
 
 _COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
-_FIELDS = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
-    "yarn": (
-        "factor",
-        "original_max_position_embeddings",
-        "attention_factor",
-        "beta_fast",
-        "beta_slow",
-        "mscale",
-        "mscale_all_dim",
-        "truncate",
-        # Of other readers. transformers reads none of them.
-        "attn_factor",
-        "extrapolation_factor",
-        "finetuned",
-    ),
+_CLASSES: dict[str, Any] = {
+    "default": None,
+    "linear": LinearRopeScaling,
+    "llama3": Llama3RopeScaling,
+    "yarn": YarnRopeScaling,
 }
+# What YaRN's class does not have. transformers reads none of the last three.
+_YARN = ("mscale", "mscale_all_dim", "attn_factor", "extrapolation_factor", "finetuned")
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def read_rope(fields: Fields, max_positions: int) -> tuple[float, RopeScaling | None]:
@@ -52,17 +37,15 @@ def read_rope(fields: Fields, max_positions: int) -> tuple[float, RopeScaling | 
     Raises:
       ValueError: a field is malformed or not supported, or the dialects contradict each other.
     """
-    thetas, scalings = {}, {}
-    if fields.given("rope_theta"):
-        thetas["rope_theta"] = fields.number("rope_theta")
-    for name in ("rope_parameters", "rope_scaling"):
+    inner = {
+        name: Fields(fields.values[name], fields.source, f"{name}.")
+        for name in ("rope_parameters", "rope_scaling")
         # {} is how some writers say that nothing is rescaled.
-        if not fields.given(name) or fields.values[name] == {}:
-            continue
-        inner = Fields(fields.values[name], fields.source, f"{name}.")
-        scalings[name] = _scaling(inner, fields, max_positions)
-        if inner.given("rope_theta"):
-            thetas[f"{name}.rope_theta"] = inner.number("rope_theta")
+        if fields.given(name) and fields.values[name] != {}
+    }
+    scalings = {name: _scaling(f, fields, max_positions) for name, f in inner.items()}
+    givers = [f for f in (fields, *inner.values()) if f.given("rope_theta")]
+    thetas = {f"{f.prefix}rope_theta": f.number("rope_theta") for f in givers}
     for found in (thetas, scalings):
         if len(set(found.values())) > 1:
             raise ValueError(
@@ -83,30 +66,25 @@ def write_rope(scaling: RopeScaling | None) -> dict[str, Any]:
 def _scaling(fields: Fields, whole: Fields, max_positions: int) -> RopeScaling | None:
     rope_type = _rope_type(fields)
     fields.pin("partial_rotary_factor", (1,))
-    known = (*_COMMON, *_FIELDS[rope_type])
+    kind = _CLASSES[rope_type]
+    own = [] if kind is None else [field.name for field in dataclasses.fields(kind)]
+    known = (*_COMMON, *own, *(_YARN if rope_type == "yarn" else ()))
     for name in fields.values:
         if name not in known and fields.given(name):
             raise fields.error(name, f"it is not a field of rope type {rope_type!r}")
-    if rope_type == "default":
+    if kind is None:
         return None
-    if rope_type == "linear":
-        return LinearRopeScaling(fields.number("factor"))
-    original = _original_positions(fields, whole, max_positions)
+    original = max_positions
+    if _ORIGINAL in own:
+        original = _original_positions(fields, whole, max_positions)
     if rope_type == "yarn":
         return _yarn(fields, original, max_positions)
-    return Llama3RopeScaling(
-        factor=fields.number("factor"),
-        low_freq_factor=fields.number("low_freq_factor"),
-        high_freq_factor=fields.number("high_freq_factor"),
-        original_max_position_embeddings=original,
-    )
+    return kind(**{name: original if name == _ORIGINAL else fields.number(name) for name in own})
 
 
 def _rope_type(fields: Fields) -> str:
     name = "rope_type" if fields.given("rope_type") else "type"
-    rope_type = fields.get(name) if fields.given(name) else "default"
-    if not isinstance(rope_type, str) or rope_type not in _FIELDS:
-        raise fields.error(name, f"supported are {', '.join(map(repr, _FIELDS))}")
+    rope_type = fields.choice(name, _CLASSES) if fields.given(name) else "default"
     if fields.given("type") and fields.values["type"] != rope_type:
         raise fields.error("type", f"it contradicts rope_type={rope_type!r}")
     return rope_type
@@ -114,10 +92,10 @@ def _rope_type(fields: Fields) -> str:
 
 def _original_positions(fields: Fields, whole: Fields, max_positions: int) -> int:
     """The context before rescaling: given here, or beside it, or the whole context."""
-    name = "original_max_position_embeddings"
-    found = [f.integer(name) for f in (fields, whole) if f.given(name)]
+    found = [f.integer(_ORIGINAL) for f in (fields, whole) if f.given(_ORIGINAL)]
     if len(set(found)) > 1:
-        raise fields.error(name, f"it contradicts {name}={found[1]} of the whole file; keep one")
+        where = f"{_ORIGINAL}={found[1]} of the whole file"
+        raise fields.error(_ORIGINAL, f"it contradicts {where}; keep one")
     return found[0] if found else max_positions
 
 
@@ -127,21 +105,18 @@ def _yarn(fields: Fields, original: int, max_positions: int) -> YarnRopeScaling:
     factor = fields.number("factor") if fields.given("factor") else max_positions / original
     fields.pin("extrapolation_factor", (1,))
     magnitude = None
-    scales = [fields.number(n) for n in ("mscale", "mscale_all_dim") if fields.get(n)]
+    scales = [fields.number(n) for n in ("mscale", "mscale_all_dim") if fields.values.get(n)]
     if fields.given("attention_factor"):
         magnitude = fields.number("attention_factor")
     elif len(scales) == 2:
         magnitude = yarn_magnitude(factor, scales[0]) / yarn_magnitude(factor, scales[1])
     if fields.given("attn_factor"):
         _say_what_attn_factor_does(fields, factor, magnitude)
-    return YarnRopeScaling(
-        factor=factor,
-        original_max_position_embeddings=original,
-        attention_factor=magnitude,
-        beta_fast=fields.number("beta_fast") if fields.get("beta_fast") else 32.0,
-        beta_slow=fields.number("beta_slow") if fields.get("beta_slow") else 1.0,
-        truncate=fields.boolean("truncate") if fields.given("truncate") else True,
-    )
+    betas = {
+        name: fields.number(name) for name in ("beta_fast", "beta_slow") if fields.values.get(name)
+    }
+    truncate = not fields.given("truncate") or fields.boolean("truncate")
+    return YarnRopeScaling(factor, original, magnitude, **betas, truncate=truncate)
 
 
 def _say_what_attn_factor_does(fields: Fields, factor: float, magnitude: float | None) -> None:

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-FAMILIES = ("llama", "qwen2", "qwen3")
+# What transformers assumes where a field is absent, in all families and in each.
+DEFAULTS = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+FAMILIES: dict[str, dict[str, int]] = {
+    "llama": {"max_position_embeddings": 2048},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+    "qwen3": {"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
+}
 
 MAPPED = """
     dtype head_dim hidden_size intermediate_size layer_types max_position_embeddings
@@ -51,13 +57,10 @@ PINNED: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({},),
     "quantization_config": ({},),
 }
-# By family, in the order of `FAMILIES`.
-PINNED_BY_FAMILY: dict[str, tuple[bool, ...]] = {
-    "attention_bias": (False, True, False),
-    "qkv_bias": (False, True, False),
-    "qk_layernorm": (False, False, True),
-    "qk_norm": (False, False, True),
-    "use_qk_norm": (False, False, True),
+# Switches that are on in one family, and off in the others.
+ON_IN_FAMILY = {
+    **dict.fromkeys(("attention_bias", "qkv_bias"), "qwen2"),
+    **dict.fromkeys(("qk_layernorm", "qk_norm", "use_qk_norm"), "qwen3"),
 }
 
 # Provenance, bookkeeping of writers and loaders, losses, outputs we don't return.
@@ -69,11 +72,10 @@ _BOOKKEEPING = """
     gradient_checkpointing id2label ignore_index initializer_factor initializer_range
     initializer_std is_decoder is_llama_config keys_to_ignore_at_inference label2id label_smoothing
     language library_name license logits_to_keep loss_type max_seq_len max_seq_length
-    max_sequence_length
-    model_max_length model_name moe_intermediate_size name name_or_path neftune_noise_alpha
-    norm_topk_prob num_labels num_logits_to_keep output_attentions output_hidden_states
-    pad_vocab_size_multiple padding_side peft_version pipeline_tag prefix problem_type
-    processor_class return_dict revision router_aux_loss_coef seq_len seq_length tags
+    max_sequence_length model_max_length model_name moe_intermediate_size name name_or_path
+    neftune_noise_alpha norm_topk_prob num_labels num_logits_to_keep output_attentions
+    output_hidden_states pad_vocab_size_multiple padding_side peft_version pipeline_tag prefix
+    problem_type processor_class return_dict revision router_aux_loss_coef seq_len seq_length tags
     task_specific_params tokenizer_class tokenizer_model_max_length tokenizer_name
     tokenizer_padding_side transformers.js_config transformers_version transformers_weights
     trl_version truncation_side trust_remote_code unsloth_fixed unsloth_version use_cache
@@ -96,4 +98,4 @@ _GENERATION = """
     temperature token_healing top_h top_k top_p typical_p unk_token_id watermarking_config
 """.split()  # noqa: SIM905
 
-KNOWN = frozenset([*MAPPED, *PINNED, *PINNED_BY_FAMILY, *_BOOKKEEPING, *_GENERATION])
+KNOWN = frozenset([*MAPPED, *PINNED, *ON_IN_FAMILY, *_BOOKKEEPING, *_GENERATION])
