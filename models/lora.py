@@ -32,13 +32,8 @@ def trainable(params: Params, config: ModelConfig) -> Any:
 
 def frozen_base(params: Params, config: ModelConfig) -> Params:
     """The same parameters, of which only what trains has a gradient."""
-    if config.lora is None:
-        return params
-    return jax.tree.map(
-        lambda x, trains: x if trains else jax.lax.stop_gradient(x),
-        params,
-        trainable(params, config),
-    )
+    trains = trainable(params, config)
+    return jax.tree.map(lambda x, own: x if own else jax.lax.stop_gradient(x), params, trains)
 
 
 def adapter_output(x_BxTxI: jax.Array, layer: Params, name: str, config: ModelConfig) -> jax.Array:
@@ -69,10 +64,8 @@ def add_adapters(params: Params, config: ModelConfig, key: jax.Array) -> Params:
     if config.lora is None:
         raise ValueError("config.lora is None: there are no adapters to add.")
     declared = {n: d for n, d in declare(config)["layers"].items() if is_adapter(n)}
-    places = None
-    if config.mesh is not None:
-        layers = shardings(config, config.mesh)["layers"]
-        places = {name: layers[name] for name in declared}
+    layers = {} if config.mesh is None else shardings(config, config.mesh)["layers"]
+    places = {name: layers[name] for name in declared} if layers else None
     fresh = jax.jit(lambda key: draw(key, declared), out_shardings=places)(key)
     base = {name: x for name, x in params["layers"].items() if not is_adapter(name)}
     return {**params, "layers": {**base, **fresh}}

@@ -8,15 +8,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from models.config import LoraConfig, ModelConfig
 from models.dtypes import dtype_name
 from models.sharding import LogicalAxes, Rules, named_sharding
 
 Params = dict[str, Any]
-
-
 Start = Literal["normal", "ones", "zeros"]
 
 
@@ -25,14 +24,14 @@ class Declaration:
     """One array: its shape, the logical name of every axis, and how it starts.
 
     Attributes:
-      start: `normal` (matrices), `ones` (norm scales) or `zeros` (biases, and B of adapters).
       fan_in: the number of inputs, whose inverse is the variance of a normal start.
+      start: `normal` (matrices), `ones` (norm scales) or `zeros` (biases, and B of adapters).
     """
 
     shape: tuple[int, ...]
     axes: LogicalAxes
-    start: Start = "normal"
     fan_in: int = 1
+    start: Start = "normal"
 
 
 def declare(config: ModelConfig) -> Params:
@@ -47,27 +46,24 @@ def declare(config: ModelConfig) -> Params:
     q, kv = (c.num_heads, c.head_dim), (c.num_kv_heads, c.head_dim)
     q_axes, kv_axes = ("heads", None), ("kv_heads", None)
 
-    def matrix(shape: tuple[int, ...], axes: LogicalAxes, fan_in: int) -> Declaration:
-        return Declaration(shape, axes, "normal", fan_in)
-
     def scale(size: int) -> Declaration:
-        return Declaration((size,), (None,), "ones")
+        return Declaration((size,), (None,), start="ones")
 
     layers = {
         "attn_norm": scale(hidden),
-        "q": matrix((hidden, *q), ("embed", *q_axes), hidden),
-        "k": matrix((hidden, *kv), ("embed", *kv_axes), hidden),
-        "v": matrix((hidden, *kv), ("embed", *kv_axes), hidden),
-        "o": matrix((*q, hidden), (*q_axes, "embed"), math.prod(q)),
+        "q": Declaration((hidden, *q), ("embed", *q_axes), hidden),
+        "k": Declaration((hidden, *kv), ("embed", *kv_axes), hidden),
+        "v": Declaration((hidden, *kv), ("embed", *kv_axes), hidden),
+        "o": Declaration((*q, hidden), (*q_axes, "embed"), math.prod(q)),
         "mlp_norm": scale(hidden),
-        "gate": matrix((hidden, mlp), ("embed", "mlp"), hidden),
-        "up": matrix((hidden, mlp), ("embed", "mlp"), hidden),
-        "down": matrix((mlp, hidden), ("mlp", "embed"), mlp),
+        "gate": Declaration((hidden, mlp), ("embed", "mlp"), hidden),
+        "up": Declaration((hidden, mlp), ("embed", "mlp"), hidden),
+        "down": Declaration((mlp, hidden), ("mlp", "embed"), mlp),
     }
     if c.qkv_bias:
-        layers["q_bias"] = Declaration(q, q_axes, "zeros")
-        layers["k_bias"] = Declaration(kv, kv_axes, "zeros")
-        layers["v_bias"] = Declaration(kv, kv_axes, "zeros")
+        layers["q_bias"] = Declaration(q, q_axes, start="zeros")
+        layers["k_bias"] = Declaration(kv, kv_axes, start="zeros")
+        layers["v_bias"] = Declaration(kv, kv_axes, start="zeros")
     if c.qk_norm:
         layers["q_norm"] = scale(c.head_dim)
         layers["k_norm"] = scale(c.head_dim)
@@ -78,12 +74,12 @@ def declare(config: ModelConfig) -> Params:
         for name, d in layers.items()
     }
     params: Params = {
-        "embed": matrix((vocab, hidden), ("vocab", "embed"), hidden),
+        "embed": Declaration((vocab, hidden), ("vocab", "embed"), hidden),
         "layers": stacked,
         "final_norm": scale(hidden),
     }
     if not c.tie_embeddings:
-        params["head"] = matrix((vocab, hidden), ("vocab", "embed"), hidden)
+        params["head"] = Declaration((vocab, hidden), ("vocab", "embed"), hidden)
     return params
 
 
@@ -93,16 +89,12 @@ def _adapters(layers: dict[str, Declaration], lora: LoraConfig) -> dict[str, Dec
         d = layers[name]
         inputs = 2 if name == "o" else 1  # heads, and what is in a head
         adapters[f"{name}_lora_a"] = Declaration(
-            (*d.shape[:inputs], lora.rank), (*d.axes[:inputs], None), "normal", d.fan_in
+            (*d.shape[:inputs], lora.rank), (*d.axes[:inputs], None), d.fan_in
         )
         adapters[f"{name}_lora_b"] = Declaration(
-            (lora.rank, *d.shape[inputs:]), (None, *d.axes[inputs:]), "zeros"
+            (lora.rank, *d.shape[inputs:]), (None, *d.axes[inputs:]), start="zeros"
         )
     return adapters
-
-
-def _is_declaration(x: Any) -> bool:
-    return isinstance(x, Declaration)
 
 
 def init(key: jax.Array, config: ModelConfig, dtype: Any = "float32") -> Params:
@@ -126,7 +118,7 @@ def init(key: jax.Array, config: ModelConfig, dtype: Any = "float32") -> Params:
 def draw(key: jax.Array, declarations: Params, dtype: Any = "float32") -> Params:
     """Random arrays as any tree of declarations says."""
     dtype = dtype_name(dtype)
-    leaves, tree = jax.tree.flatten(declarations, is_leaf=_is_declaration)
+    leaves, tree = jax.tree.flatten(declarations)
 
     def array(key: jax.Array, d: Declaration) -> jax.Array:
         if d.start != "normal":
@@ -139,13 +131,10 @@ def draw(key: jax.Array, declarations: Params, dtype: Any = "float32") -> Params
 
 def abstract(config: ModelConfig, dtype: Any = "float32") -> Params:
     """Shapes and dtypes of the parameters, without allocating any; sharded if there is a mesh."""
-    places = shardings(config, config.mesh, config.rules) if config.mesh is not None else None
-
-    def struct(d: Declaration, sharding: NamedSharding | None = None) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(d.shape, jnp.dtype(dtype), sharding=sharding)
-
-    trees = (declare(config),) if places is None else (declare(config), places)
-    return jax.tree.map(struct, *trees, is_leaf=_is_declaration)
+    structs = jax.tree.map(lambda d: jax.ShapeDtypeStruct(d.shape, dtype), declare(config))
+    if config.mesh is None:
+        return structs
+    return jax.tree.map(lambda x, s: x.update(sharding=s), structs, shardings(config, config.mesh))
 
 
 def shardings(config: ModelConfig, mesh: Mesh, rules: Rules | None = None) -> Params:
@@ -154,20 +143,12 @@ def shardings(config: ModelConfig, mesh: Mesh, rules: Rules | None = None) -> Pa
     Raises:
       ValueError: an array does not divide over its mesh axes.
     """
-    return jax.tree.map_with_path(
-        lambda path, d: named_sharding(
-            jax.tree_util.keystr(path, simple=True, separator="/"),
-            d.shape,
-            d.axes,
-            mesh,
-            config.rules if rules is None else rules,
-        ),
-        declare(config),
-        is_leaf=_is_declaration,
-    )
+    rules = config.rules if rules is None else rules
+    declared = flatten_dict(declare(config), sep="/")
+    places = {n: named_sharding(n, d.shape, d.axes, mesh, rules) for n, d in declared.items()}
+    return unflatten_dict(places, sep="/")
 
 
 def count(config: ModelConfig) -> int:
     """Number of parameters."""
-    leaves = jax.tree.leaves(declare(config), is_leaf=_is_declaration)
-    return sum(math.prod(d.shape) for d in leaves)
+    return sum(math.prod(d.shape) for d in jax.tree.leaves(declare(config)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,30 +28,6 @@ DEFAULT_RULES: Rules = (
     ("kv_heads", ("tensor",)),
     ("mlp", ("tensor",)),
 )
-
-
-def make_rules(changes: Mapping[str, Sequence[str]], where: str = "rules") -> Rules:
-    """`DEFAULT_RULES` with other mesh axes for some logical names; () keeps an axis whole.
-
-    The batch's rule is not among them: both models of a pair read the same rows.
-
-    Args:
-      where: what an error calls the table.
-
-    Raises:
-      ValueError: a name that no array has, a mesh axis that there is not, or one named twice.
-    """
-    table = dict(DEFAULT_RULES)
-    names = [name for name in table if name != "batch"]
-    for name, axes in dict(changes).items():
-        if name not in names:
-            raise ValueError(f"{where}.{name}: there is no such rule; there are {names}.")
-        if isinstance(axes, str) or any(axis not in AXES for axis in axes):
-            raise ValueError(f"{where}.{name}={axes!r}: list some of the mesh axes {AXES}.")
-        if len(set(axes)) < len(axes):
-            raise ValueError(f"{where}.{name}={tuple(axes)}: a mesh axis is named twice.")
-        table[name] = tuple(axes)
-    return tuple(table.items())
 
 
 def partition_spec(axes: LogicalAxes, mesh: Mesh, rules: Rules = DEFAULT_RULES) -> PartitionSpec:

@@ -10,7 +10,7 @@ from experiments.text.final_answer import MODES
 from models.checks import Count, Temperature, above, at_least, between, check, one_of
 from models.config import ATTENTION_KERNELS, LORA_TARGETS, REMAT_POLICIES, LoraConfig, ModelConfig
 from models.dtypes import DTYPES
-from models.sharding import Rules, make_rules
+from models.sharding import AXES, DEFAULT_RULES, Rules
 from models.text.chat import THINKING
 
 Thinking = Annotated[str, one_of(*THINKING)]
@@ -46,8 +46,18 @@ class RuleSettings:
         self.table("rules")
 
     def table(self, where: str) -> Rules:
-        """The rules as models take them; `where` is what an error calls the section."""
-        return make_rules(dataclasses.asdict(self), where)
+        """The rules as models take them; `where` is what an error calls the section.
+
+        The batch's rule is not among the fields: both models of a pair read the same rows.
+        """
+        table = dict(DEFAULT_RULES)
+        for name, axes in dataclasses.asdict(self).items():
+            if isinstance(axes, str) or any(axis not in AXES for axis in axes):
+                raise ValueError(f"{where}.{name}={axes!r}: list some of the mesh axes {AXES}.")
+            if len(set(axes)) < len(axes):
+                raise ValueError(f"{where}.{name}={tuple(axes)}: a mesh axis is named twice.")
+            table[name] = tuple(axes)
+        return tuple(table.items())
 
 
 @dataclasses.dataclass(frozen=True)

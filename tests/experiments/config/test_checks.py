@@ -10,8 +10,10 @@ from ml_collections import ConfigDict
 
 from configs import atesd, gkd, grpo, imitkd, kd, motab, opd, opsd, pretrain, rft, sft, skd, topd
 from experiments.config.read import read_config
+from experiments.config.sections import RuleSettings
 from experiments.config.tree import METHODS
 from experiments.train.loop import run
+from models.sharding import DEFAULT_RULES
 
 ARMS = (atesd, gkd, grpo, imitkd, kd, motab, opd, opsd, rft, sft, skd, topd)
 VARIANTS = [
@@ -285,3 +287,18 @@ def test_an_architecture_says_nothing_that_the_student_says():
 
 def test_fresh_weights_at_every_update_need_no_second_update():
     assert read_config(together("opd", steps=1)).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": ("model",)}, r"rules\.heads=\('model',\): list some of the mesh axes"),
+        ({"heads": "tensor"}, r"rules\.heads='tensor': list some"),
+        ({"mlp": ("tensor", "tensor")}, r"rules\.mlp=.*named twice"),
+        ({"batch": ("data",)}, "batch"),
+    ],
+)
+def test_a_wrong_table_of_rules_is_refused(changes, message):
+    assert RuleSettings().table("rules") == DEFAULT_RULES
+    with pytest.raises((ValueError, TypeError), match=message):
+        RuleSettings(**changes)
