@@ -47,6 +47,11 @@ def push(buffer: Buffer, values_M: jax.Array, valid_M: jax.Array) -> Buffer:
     return Buffer(values, buffer.count + jnp.sum(valid_M, dtype=jnp.int32))
 
 
+def held(buffer: Buffer) -> jax.Array:
+    """The values [N] that are held; NaN where there is none yet."""
+    return jnp.where(jnp.arange(buffer.values_N.shape[0]) < buffer.count, buffer.values_N, jnp.nan)
+
+
 def threshold(buffer: Buffer, quantile: float, least: int) -> jax.Array:
     """The quantile [] of what is held, linear between values; infinite below `least` of them.
 
@@ -56,7 +61,5 @@ def threshold(buffer: Buffer, quantile: float, least: int) -> jax.Array:
       >>> print(f"{threshold(buffer, quantile=0.5, least=2):.2f}")
       0.20
     """
-    size = buffer.values_N.shape[0]
-    held = jnp.minimum(buffer.count, size)
-    values = jnp.where(jnp.arange(size) < held, buffer.values_N, jnp.nan)
-    return jnp.where(held >= least, jnp.nanquantile(values, quantile), jnp.inf)
+    count = jnp.minimum(buffer.count, buffer.values_N.shape[0])
+    return jnp.where(count >= least, jnp.nanquantile(held(buffer), quantile), jnp.inf)

@@ -27,11 +27,6 @@ class Caps(flax.struct.PyTreeNode):
     constants_BxT: jax.Array
     capped_B: jax.Array
 
-    @property
-    def count(self) -> jax.Array:
-        """Capped tokens []."""
-        return jnp.sum(self.capped_B)
-
 
 def cap_losses(probe: Probe, settings: GuidanceSettings, length: int) -> Caps:
     """Caps of a batch; the share is of all its candidates, ties by row and window.
@@ -50,15 +45,13 @@ def cap_losses(probe: Probe, settings: GuidanceSettings, length: int) -> Caps:
     rank = jnp.argsort(order, stable=True).reshape(valid.shape)
     chosen = valid & (rank < jnp.round(settings.cap_share * jnp.sum(valid)))
     capped = chosen & (divergence > median)
-    factor = median / jnp.where(capped, divergence, 1.0)
-    constant = jnp.zeros_like(factor)
-    if settings.cap == "clip":
-        factor, constant = jnp.zeros_like(factor), jnp.broadcast_to(median, factor.shape)
-    slots = jnp.where(capped, p.starts.at_BxW, length)
-    rows = jnp.arange(valid.shape[0])[:, None]
-    plain = jnp.ones((valid.shape[0], length)), jnp.zeros((valid.shape[0], length))
-    factors, constants = (
-        x.at[rows, slots].set(new, mode="drop")
-        for x, new in zip(plain, (factor, constant), strict=True)
+    clip = settings.cap == "clip"
+    factor = 0.0 if clip else median / jnp.where(capped, divergence, 1.0)
+    constant = median if clip else 0.0
+    rows, slots = jnp.arange(valid.shape[0])[:, None], jnp.where(capped, p.starts.at_BxW, length)
+    plain = jnp.zeros((valid.shape[0], length))
+    return Caps(
+        factors_BxT=(plain + 1).at[rows, slots].set(factor, mode="drop"),
+        constants_BxT=plain.at[rows, slots].set(constant, mode="drop"),
+        capped_B=jnp.sum(capped, axis=1),
     )
-    return Caps(factors, constants, jnp.sum(capped, axis=1))

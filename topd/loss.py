@@ -78,16 +78,14 @@ def batch_weights(
     opd = trajectories.divergence_weights_BxT[:, 1:]
     opd = opd / jnp.maximum(jnp.sum(opd), 1.0)
     if settings.objective != "trajectory":
-        length = trajectories.tokens_BxT.shape[1]
-        return BatchWeights(opd, None, None, cap_losses(probe, settings, length))
+        caps = cap_losses(probe, settings, trajectories.tokens_BxT.shape[1])
+        return BatchWeights(opd, None, None, caps)
     targets = make_targets(probe, settings)
-    guided_BxW = guided_BxW & probe.starts.valid_BxW
-    totals = jnp.where(guided_BxW[..., None], targets.totals_BxWxK, 0.0)
+    counted = (guided_BxW & probe.starts.valid_BxW)[..., None]
+    totals = jnp.where(counted, targets.totals_BxWxK, 0.0)
     if settings.reduction == "mean":  # over all positions of all guided windows
-        there = jnp.where(guided_BxW[..., None], targets.totals_BxWxK > 0, False)
-        windows = totals / jnp.maximum(jnp.sum(there), 1)
-    else:
-        windows = totals / jnp.maximum(jnp.sum(guided_BxW), 1)
+        counted = counted & (targets.totals_BxWxK > 0)
+    windows = totals / jnp.maximum(jnp.sum(counted), 1)
     return BatchWeights(opd, targets, windows.reshape(windows.shape[0], -1), None)
 
 
@@ -164,41 +162,35 @@ def guided_loss(
         batch = batch_weights(t, probe, guided_BxW, settings)
     length = t.tokens_BxT.shape[1] - 1
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-    inputs: Any = t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1]
+    tokens, positions = t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1]
     segments = t.segment_ids_BxT[:, :-1]
     opd = t.divergence_weights_BxT[:, 1:]
     weights = batch.opd_BxT * shares[0]
-    extras: dict[str, Any] = {
-        "targets": jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1),
-        "opd": opd,
-    }
+    extras: Any = {"targets": jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1), "opd": opd}
     teacher_hidden = probe.teacher_hidden_BxTxD
-    attend = None
+    attend, metrics = None, {"idle_rows": t.idle_rows}
     if batch.caps is not None:
         caps = batch.caps
         extras |= {"factors": caps.factors_BxT[:, 1:], "constants": caps.constants_BxT[:, 1:]}
-        counts = {"capped": caps.count}
+        metrics["capped"] = jnp.sum(caps.capped_B)
     else:
         targets, weights_N = batch.targets, batch.windows_BxN
         assert targets is not None and weights_N is not None
-        more, extras = _windows(t, probe, targets, extras)
-        attend = attend_in_windows(
-            segments,
-            window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length),
-            student_config,
+        extras = _with_windows(extras, targets)
+        sight = window_sight(probe.starts.at_BxW, targets.ids_BxWxK.shape[-1], length)
+        attend = attend_in_windows(segments, sight, student_config)
+        more = window_inputs(t, probe, targets)
+        tokens, positions = (
+            jnp.concatenate(x, axis=1) for x in zip((tokens, positions), more, strict=True)
         )
-        inputs = tuple(jnp.concatenate(x, axis=1) for x in zip(inputs, more, strict=True))
         weights = jnp.concatenate([weights, weights_N * (shares[1] * settings.lambda_traj)], axis=1)
         teacher_hidden = jnp.pad(teacher_hidden, ((0, 0), (0, weights_N.shape[1]), (0, 0)))
-        counts = {"guided_windows": jnp.sum(guided_BxW & probe.starts.valid_BxW)}
+        metrics["guided_windows"] = jnp.sum(guided_BxW & probe.starts.valid_BxW)
 
-    student = readout(
-        student_params,
-        student_config,
-        models.forward_hidden(
-            student_params, student_config, inputs[0], inputs[1], segments, attend
-        ),
+    hidden = models.forward_hidden(
+        student_params, student_config, tokens, positions, segments, attend
     )
+    student = readout(student_params, student_config, hidden)
     teacher = readout(teacher_params, teacher_config, teacher_hidden)
 
     def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:
@@ -211,36 +203,27 @@ def guided_loss(
         return jnp.where(x["window"], kl, plain), {"opd": plain, "kl": kl}
 
     loss, each = weighted_sum(per_token, student, teacher, weights, extras)
-    metrics = {
-        "divergence": jnp.sum(batch.opd_BxT * each["opd"][:, :length]),
-        **counts,
-        "idle_rows": t.idle_rows,
-    }
-    if "kl" in each:
-        metrics["trajectory"] = jnp.sum(weights_N * each["kl"][:, length:])
+    metrics["divergence"] = jnp.sum(batch.opd_BxT * each["opd"][:, :length])
+    if batch.windows_BxN is not None:
+        metrics["trajectory"] = jnp.sum(batch.windows_BxN * each["kl"][:, length:])
     return GuidedSums(loss, jnp.sum(opd), metrics)
 
 
-def _windows(
-    trajectories: Trajectories, probe: Probe, targets: Targets, extras: dict[str, Any]
-) -> tuple[tuple[Any, Any], dict[str, Any]]:
-    """The windows' inputs, and the extras of whole rows [B, S]."""
-    batch, length = extras["targets"].shape
-
-    def flat(x: jax.Array) -> jax.Array:
-        return x.reshape(batch, -1, *x.shape[3:])
+def _with_windows(extras: dict[str, jax.Array], targets: Targets) -> dict[str, jax.Array]:
+    """The extras of whole rows [B, S], of those of the rollouts and of the windows' targets."""
+    batch, windows, width = targets.ids_BxWxK.shape
+    length = extras["targets"].shape[1]
 
     def behind(x: jax.Array) -> jax.Array:
         """Zeros for the rollout's states, and x for the windows'."""
+        x = x.reshape(batch, windows * width, *x.shape[3:])
         return jnp.pad(x, ((0, 0), (length, 0)) + ((0, 0),) * (x.ndim - 2))
 
     ids = jnp.broadcast_to(targets.ids_BxWxK[..., None, :], targets.weights_BxWxKxK.shape)
-    count = targets.ids_BxWxK.shape[1] * targets.ids_BxWxK.shape[2]
-    extras = {
-        **{name: jnp.pad(x, ((0, 0), (0, count))) for name, x in extras.items()},
-        "window": behind(jnp.ones((batch, count), bool)),
-        "ids": behind(flat(ids)),
-        "on_ids": behind(flat(targets.weights_BxWxKxK)),
-        "negative_entropy": behind(flat(targets.negative_entropy_BxWxK)),
+    return {
+        **{name: jnp.pad(x, ((0, 0), (0, windows * width))) for name, x in extras.items()},
+        "window": behind(jnp.ones(targets.ids_BxWxK.shape, bool)),
+        "ids": behind(ids),
+        "on_ids": behind(targets.weights_BxWxKxK),
+        "negative_entropy": behind(targets.negative_entropy_BxWxK),
     }
-    return window_inputs(trajectories, probe, targets), extras

@@ -20,12 +20,12 @@ import models
 from distill.losses.chunked import log_probs, map_logits, readout
 from distill.losses.signal import Signal, token_divergence
 from distill.trajectories import Source, Trajectories
-from models.decoding.decode import Cache, check_ends
+from models.decoding.decode import check_ends
 from models.parameters import Params
 from topd.candidates import Starts, high_loss, low_loss
 from topd.settings import GuidanceSettings, TransportSettings, WindowSettings
 from topd.transport import compare
-from topd.windows import Reading, Windows, open_windows, prepare, read, student_reads
+from topd.windows import Windows, open_windows, prepare, read, student_reads
 
 # Rows are not read in less than this: there is nothing to be saved.
 _NARROWEST = 64
@@ -43,7 +43,7 @@ class Losses(flax.struct.PyTreeNode):
     divergence_BxT: jax.Array | None
 
 
-class Probe(flax.struct.PyTreeNode):
+class Probe(Windows):
     """What the loss needs to know of near futures. Nothing has a gradient.
 
     Attributes:
@@ -59,11 +59,6 @@ class Probe(flax.struct.PyTreeNode):
         states.
     """
 
-    starts: Starts
-    student_BxWxK: jax.Array
-    teacher_BxWxK: jax.Array
-    student_counts_BxW: jax.Array
-    teacher_counts_BxW: jax.Array
     plan_BxWxKxK: jax.Array
     distance_BxW: jax.Array
     losses_BxW: jax.Array
@@ -94,33 +89,37 @@ def token_losses(
     t = trajectories
     extras = t.tokens_BxT[:, 1:], t.divergence_weights_BxT[:, 1:]
 
-    def nll(q: jax.Array, tokens: jax.Array) -> jax.Array:
-        return -log_probs(q[..., :vocab_size], jnp.clip(tokens, max=vocab_size - 1))
-
-    def both(p: jax.Array, q: jax.Array, x: Any) -> tuple[jax.Array, jax.Array]:
-        tokens = jnp.clip(x[0], max=vocab_size - 1)
-        logits = q[..., :vocab_size], p[..., :vocab_size]
-        return nll(q, x[0]), token_divergence(signal, *logits, tokens, x[1])
-
-    def first(x: jax.Array) -> jax.Array:
-        return jnp.pad(x, ((0, 0), (1, 0)))
+    def costs(p: Any, q: jax.Array, x: Any) -> tuple[jax.Array, jax.Array | None]:
+        tokens, q = jnp.clip(x[0], max=vocab_size - 1), q[..., :vocab_size]
+        nll = -log_probs(q, tokens)
+        if p is None:
+            return nll, None
+        return nll, token_divergence(signal, q, p[..., :vocab_size], tokens, x[1])
 
     if student is None:
-        costs = map_logits(lambda q, _, x: nll(q, x[0]), readout(*teacher), None, extras)
-        return Losses(first(costs), None)
-    costs, divergences = map_logits(both, readout(*student), readout(*teacher), extras)
-    return Losses(first(costs), first(divergences))
+        found = map_logits(lambda q, _, x: costs(None, q, x), readout(*teacher), None, extras)
+    else:
+        found = map_logits(costs, readout(*student), readout(*teacher), extras)
+    return Losses(*jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0))), found))
 
 
-def distances(windows: Windows, settings: TransportSettings) -> tuple[jax.Array, jax.Array]:
-    """Plans [B, W, K, K] and D_OT [B, W] of windows; 0 where there is none."""
-    shape = windows.starts.at_BxW.shape
-    w: Any = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), windows)
-    counts = w.student_counts_BxW, w.teacher_counts_BxW
-    found = compare(w.student_vectors_BxWxKxD, w.teacher_vectors_BxWxKxD, *counts, settings)
+def distances(
+    windows: Windows, vectors: tuple[jax.Array, jax.Array], settings: TransportSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Plans [B, W, K, K] and D_OT [B, W] of windows; 0 where there is none.
+
+    Args:
+      windows, vectors: from `open_windows`.
+    """
     valid = windows.starts.valid_BxW
-    plan = found.plan_NxKxK.reshape(*shape, *found.plan_NxKxK.shape[1:])
-    distance = found.distance_N.reshape(shape)
+    counts = windows.student_counts_BxW, windows.teacher_counts_BxW
+    own, theirs, own_counts, their_counts = (
+        x.reshape(-1, *x.shape[2:]) for x in (*vectors, *counts)
+    )
+    found = compare(own, theirs, own_counts, their_counts, settings)
+    plan, distance = (
+        x.reshape(*valid.shape, *x.shape[1:]) for x in (found.plan_NxKxK, found.distance_N)
+    )
     return jnp.where(valid[..., None, None], plan, 0.0), jnp.where(valid, distance, 0.0)
 
 
@@ -143,41 +142,6 @@ class Plan:
     vocab_size: int
     shared_vocab_size: int
 
-    @property
-    def capped(self) -> bool:
-        """Whether losses are capped."""
-        return self.guidance.objective != "trajectory"
-
-    @property
-    def needs_divergence(self) -> bool:
-        """Whether anything asks for the tokens' OPD loss."""
-        return self.capped or self.windows.candidates == "divergence"
-
-
-def look(
-    plan: Plan,
-    params: tuple[Params, Params],
-    caches: tuple[Cache | None, Cache],
-    trajectories: Trajectories,
-    sample_ids_B: jax.Array,
-    key: jax.Array,
-    starts: Starts,
-) -> tuple[Windows, jax.Array, jax.Array]:
-    """Windows from `starts`, their plans [B, W, K, K] and distances [B, W]."""
-    found = open_windows(
-        (params[0], plan.configs[0], caches[0]),
-        (params[1], plan.configs[1], caches[1]),
-        trajectories,
-        starts,
-        sample_ids_B,
-        key,
-        plan.windows,
-        plan.transport,
-        plan.eos_ids,
-        plan.vocab_size,
-    )
-    return found, *distances(found, plan.transport)
-
 
 def probe_at_width(
     plan: Plan,
@@ -191,52 +155,60 @@ def probe_at_width(
     windows, (s_config, t_config) = plan.windows, plan.configs
     trajectories: Trajectories = jax.tree.map(lambda x: x[:, :width], whole)
     padding = (0, 0), (0, whole.tokens_BxT.shape[1] - width)
-    reads = student_reads(windows, plan.transport)
+    capped = plan.guidance.objective != "trajectory"
+    by_divergence = windows.candidates == "divergence"
     theirs = read(params[1], t_config, trajectories, windows.tokens)
-    own: Reading | None = None
-    if reads or plan.needs_divergence:
+    own_cache, student = None, None
+    reads = student_reads(windows, plan.transport)
+    if reads or capped or by_divergence:
         own = read(params[0], s_config, trajectories, windows.tokens)
-    losses = token_losses(
-        (params[0], s_config, own.hidden_BxTxD) if own and plan.needs_divergence else None,
-        (params[1], t_config, theirs.hidden_BxTxD),
-        trajectories,
-        plan.signal,
-        plan.shared_vocab_size,
-    )
+        own_cache = own.cache if reads else None
+        student = (params[0], s_config, own.hidden_BxTxD) if capped or by_divergence else None
+    teacher = params[1], t_config, theirs.hidden_BxTxD
+    losses = token_losses(student, teacher, trajectories, plan.signal, plan.shared_vocab_size)
     # Positions are chosen among those of whole rows, so that no draw depends on the width.
     losses = jax.tree.map(lambda x: jnp.pad(x, padding), losses)
-    scores_BxT = losses.teacher_nll_BxT
-    if windows.candidates == "divergence":
-        scores_BxT = losses.divergence_BxT
+    scores_BxT: Any = losses.divergence_BxT if by_divergence else losses.teacher_nll_BxT
     eligible_BxT = whole.divergence_weights_BxT != 0
-    caches = own.cache if own is not None and reads else None, theirs.cache
+
+    def look(caches: Any, text: Trajectories, starts: Starts, ids_B: jax.Array) -> Any:
+        """Windows, their plans [B, W, K, K] and distances [B, W]."""
+        found, vectors = open_windows(
+            (params[0], s_config, caches[0]),
+            (params[1], t_config, caches[1]),
+            text,
+            starts,
+            ids_B,
+            key,
+            windows,
+            plan.transport,
+            plan.eos_ids,
+            plan.vocab_size,
+        )
+        return found, *distances(found, vectors, plan.transport)
+
+    caches = own_cache, theirs.cache
     starts = high_loss(scores_BxT, eligible_BxT, windows.share, windows.per_rollout)
-    found, plans, distance = look(plan, params, caches, trajectories, sample_ids_B, key, starts)
+    found, plans, distance = look(caches, trajectories, starts, sample_ids_B)
     low_distance = low_valid = None
     if plan.guidance.needs_low_losses:
-        first: Any = jax.tree.map(
+        few_caches, few, ids_B, scores, eligible = jax.tree.map(
             lambda x: x[: windows.low_rows or None],
             (caches, trajectories, sample_ids_B, scores_BxT, eligible_BxT),
         )
-        *rows, ids, scores, eligible = first
-        low = low_loss(scores, eligible, windows.low_quantile, ids, key)
-        low_valid = low.valid_BxW
-        low_distance = look(plan, params, rows[0], rows[1], ids, key, low)[2]
+        low = low_loss(scores, eligible, windows.low_quantile, ids_B, key)
+        low_distance, low_valid = look(few_caches, few, low, ids_B)[2], low.valid_BxW
 
     def at_starts(x: jax.Array) -> jax.Array:
         return jnp.where(starts.valid_BxW, jnp.take_along_axis(x, starts.at_BxW, axis=1), 0.0)
 
     divergence = median = None
-    if plan.capped:
+    if capped:
         divergence = at_starts(losses.divergence_BxT)
         there = jnp.where(eligible_BxT, losses.divergence_BxT, jnp.nan)
         median = jnp.nan_to_num(jnp.nanmedian(there, axis=1))
     return Probe(
-        starts=starts,
-        student_BxWxK=found.student_BxWxK,
-        teacher_BxWxK=found.teacher_BxWxK,
-        student_counts_BxW=found.student_counts_BxW,
-        teacher_counts_BxW=found.teacher_counts_BxW,
+        **vars(found),
         plan_BxWxKxK=plans,
         distance_BxW=distance,
         losses_BxW=at_starts(scores_BxT),

@@ -16,7 +16,7 @@ from distill.losses.signal import Signal
 from distill.train.state import TrainState
 from distill.trajectories import Trajectories
 from models.parameters import Params
-from topd.buffer import Buffer, init_buffer, push, threshold
+from topd.buffer import Buffer, held, init_buffer, push, threshold
 from topd.loss import BatchWeights, GuidedSums, batch_weights, guided_loss
 from topd.probe import Probe
 from topd.settings import GuidanceSettings
@@ -24,21 +24,15 @@ from topd.settings import GuidanceSettings
 # Entry of the method's state.
 STATE = "near_future"
 
+# What a loss is taken of, with rows first: rollouts, probe, guided windows [B, W] and weights.
+Rows = tuple[Trajectories, Probe, jax.Array, BatchWeights]
+
 
 class ProbedBatch(flax.struct.PyTreeNode):
     """The student's rollouts, and a look into their near futures, of the same weights."""
 
     trajectories: Trajectories
     probe: Probe
-
-
-class _Rows(flax.struct.PyTreeNode):
-    """What a loss is taken of; all of it has rows first."""
-
-    trajectories: Trajectories
-    probe: Probe
-    guided_BxW: jax.Array
-    weights: BatchWeights
 
 
 class NearFuture(flax.struct.PyTreeNode):
@@ -87,27 +81,26 @@ def make_train_step(
       measured.
     """
 
-    def loss_fn(
-        params: Params, teacher_params: Params, shares: tuple[float, float], rows: _Rows
-    ) -> GuidedSums:
+    def loss_fn(params: Params, teacher_params: Params, shares: Any, rows: Rows) -> GuidedSums:
+        trajectories, probe, guided, weights = rows
         return guided_loss(
             params,
             student_config,
             teacher_params,
             teacher_config,
-            rows.trajectories,
-            rows.probe,
-            rows.guided_BxW,
+            trajectories,
+            probe,
+            guided,
             signal,
             settings,
             shares,
-            rows.weights,
+            weights,
         )
 
     update = distill.train.update.make_train_step(loss_fn, optimizer, student_config, micro_batches)
     gradient = distill.train.update.make_gradient(loss_fn, student_config, micro_batches)
 
-    def gradient_ratio(params: Params, teacher_params: Params, rows: _Rows) -> jax.Array:
+    def gradient_ratio(params: Params, teacher_params: Params, rows: Rows) -> jax.Array:
         own, traj = (
             optax.tree.norm(gradient(params, teacher_params, shares, rows)[1])
             for shares in ((1.0, 0.0), (0.0, 1.0))
@@ -121,35 +114,29 @@ def make_train_step(
         valid = probe.starts.valid_BxW
         count = jnp.sum(valid)
 
-        def mean(x: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(valid, x, 0.0)) / jnp.maximum(count, 1)
-
-        seen = {
-            "windows": count,
-            "distance": mean(probe.distance_BxW),
-            "candidate_loss": mean(probe.losses_BxW),
-        }
+        distance, candidate_loss = (
+            jnp.sum(jnp.where(valid, x, 0.0)) / jnp.maximum(count, 1)
+            for x in (probe.distance_BxW, probe.losses_BxW)
+        )
+        seen = {"windows": count, "distance": distance, "candidate_loss": candidate_loss}
         guided = valid
         if settings.needs_low_losses:
             assert probe.low_distance_Rx1 is not None and probe.low_valid_Rx1 is not None
-            low = push(
-                here.low, probe.low_distance_Rx1.reshape(-1), probe.low_valid_Rx1.reshape(-1)
-            )
+            values, there = probe.low_distance_Rx1.reshape(-1), probe.low_valid_Rx1.reshape(-1)
+            low = push(here.low, values, there)
             here = here.replace(low=low)
             bound = threshold(low, settings.high_quantile, settings.min_buffer)
             bound = jnp.maximum(bound, settings.least_distance)
             guided = valid & (probe.distance_BxW > bound)
             seen |= {
-                "low_distance": _mean(low),
+                "low_distance": jnp.nan_to_num(jnp.nanmean(held(low))),
                 "threshold": jnp.where(jnp.isfinite(bound), bound, 0.0),
                 "high": jnp.sum(guided) / jnp.maximum(count, 1),
             }
-        rows = _Rows(
-            batch.trajectories,
-            probe.replace(low_distance_Rx1=None, low_valid_Rx1=None),
-            guided,
-            batch_weights(batch.trajectories, probe, guided, settings),
-        )
+        weights = batch_weights(batch.trajectories, probe, guided, settings)
+        # Low-loss positions have rows of their own number.
+        probe = probe.replace(low_distance_Rx1=None, low_valid_Rx1=None)
+        rows = batch.trajectories, probe, guided, weights
         if settings.gradient_ratio_every:
             here = here.replace(
                 gradient_ratio=jax.lax.cond(
@@ -166,10 +153,3 @@ def make_train_step(
         return new.replace(method_state=method_state), {**metrics, **seen}
 
     return train_step
-
-
-def _mean(buffer: Buffer) -> jax.Array:
-    size = buffer.values_N.shape[0]
-    held = jnp.minimum(buffer.count, size)
-    values = jnp.where(jnp.arange(size) < held, buffer.values_N, 0.0)
-    return jnp.sum(values) / jnp.maximum(held, 1)

@@ -8,8 +8,8 @@ copied, and no prefix is run twice. B rows, T tokens, W windows, K tokens of a w
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -38,7 +38,6 @@ class Windows(flax.struct.PyTreeNode):
       starts: where they begin.
       student_BxWxK, teacher_BxWxK: tokens, an end of sequence included.
       student_counts_BxW, teacher_counts_BxW: how many; 0 where there is no window.
-      student_vectors_BxWxKxD, teacher_vectors_BxWxKxD: the tokens, embedded by the student.
     """
 
     starts: Starts
@@ -46,8 +45,6 @@ class Windows(flax.struct.PyTreeNode):
     teacher_BxWxK: jax.Array
     student_counts_BxW: jax.Array
     teacher_counts_BxW: jax.Array
-    student_vectors_BxWxKxD: jax.Array
-    teacher_vectors_BxWxKxD: jax.Array
 
 
 class Reading(flax.struct.PyTreeNode):
@@ -95,52 +92,6 @@ def read(
     return Reading(rms_norm(x, params["final_norm"], config.norm_eps), cache)
 
 
-def _write(
-    role: Role,
-    params: Params,
-    config: models.ModelConfig,
-    sampling: Sampling,
-    columns_K: jax.Array,
-    eos_ids: tuple[int, ...],
-    rollouts: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
-    cache: Cache,
-    at_B: jax.Array,
-    valid_B: jax.Array,
-) -> tuple[Cache, jax.Array, jax.Array]:
-    """One model continues the prefixes that end before `at_B`: cache, tokens [B, K], counts [B].
-
-    Args:
-      columns_K: 0 to K - 1.
-      rollouts: their tokens [B, T], prompt lengths [B] and sample ids [B], and their key.
-    """
-    tokens_BxT, prompt_lengths_B, sample_ids_B, key = rollouts
-    width = columns_K.shape[0]
-    token_B = jnp.take_along_axis(tokens_BxT, at_B[:, None] - 1, axis=1)[:, 0]
-    cursor = Cursor(token_B, at_B, at_B + width, prompt_lengths_B, valid_B)
-    keys_B = jax.vmap(
-        lambda at, i: jax.random.fold_in(
-            role_key(key, Role.PROBE, _FIRST_ATTEMPT + 2 * at + role), i
-        )
-    )(at_B, sample_ids_B)
-    cache, _, written = decode(params, config, cache, cursor, keys_B, width, sampling, eos_ids)
-    inside = columns_K < written.count_B[:, None]
-    return cache, jnp.where(inside, written.tokens_BxC, 0), written.count_B
-
-
-def _reuse(
-    tokens_BxT: jax.Array,
-    ends_B: jax.Array,
-    columns_K: jax.Array,
-    at_B: jax.Array,
-    valid_B: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """What rollouts that end at `ends_B` hold themselves: tokens [B, K] and counts [B]."""
-    count_B = jnp.where(valid_B, jnp.clip(ends_B - at_B, 0, columns_K.shape[0]), 0)
-    places = jnp.clip(at_B[:, None] + columns_K, 0, tokens_BxT.shape[1] - 1)
-    tokens = jnp.take_along_axis(tokens_BxT, places, axis=1)
-    return jnp.where(columns_K < count_B[:, None], tokens, 0), count_B
-
-
 def open_windows(
     student: tuple[Params, models.ModelConfig, Cache | None],
     teacher: tuple[Params, models.ModelConfig, Cache],
@@ -152,7 +103,7 @@ def open_windows(
     transport: TransportSettings,
     eos_ids: Sequence[int],
     vocab_size: int,
-) -> Windows:
+) -> tuple[Windows, tuple[jax.Array, jax.Array]]:
     """Continues every prefix with both models.
 
     Args:
@@ -162,19 +113,15 @@ def open_windows(
         first position, and is no rollout's.
       eos_ids: tokens that end a window.
       vocab_size: ids from here on are not written.
+
+    Returns:
+      The windows, and the tokens of the student's and of the teacher's as the student embeds them,
+      each [B, W, K, D].
     """
     t, columns_K = trajectories, jnp.arange(settings.tokens)
     prompt_lengths_B = jnp.sum(t.source_BxT == Source.PROMPT, axis=1)
     ends_B = jnp.sum(t.source_BxT != Source.PADDING, axis=1)
     sampling = Sampling(settings.temperature, vocab_size=vocab_size)
-    rollouts = t.tokens_BxT, prompt_lengths_B, sample_ids_B, key
-    s_params, s_config, _ = student
-    write = {
-        role: functools.partial(
-            _write, role, *model[:2], sampling, columns_K, tuple(eos_ids), rollouts
-        )
-        for role, model in ((Role.STUDENT, student), (Role.TEACHER, teacher))
-    }
     # From the last to the first: a window overwrites what lies behind its prefix, and only that.
     order_BxW = jnp.argsort(jnp.where(starts.valid_BxW, -starts.at_BxW, 1), axis=1)
     at_WxB, valid_WxB = (
@@ -182,28 +129,48 @@ def open_windows(
         for x in (starts.at_BxW, starts.valid_BxW)
     )
 
-    def step(
-        caches: tuple[Cache | None, Cache], start: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[Cache | None, Cache], tuple[jax.Array, ...]]:
-        student_cache, teacher_cache = caches
+    def write(
+        role: Role, model: tuple[Params, models.ModelConfig, Any], cache: Any, start: Any
+    ) -> Any:
+        """One model goes on behind the prefixes: its cache, and tokens [B, K] and counts [B]."""
+        at_B, valid_B = start
+        token_B = jnp.take_along_axis(t.tokens_BxT, at_B[:, None] - 1, axis=1)[:, 0]
+        cursor = Cursor(token_B, at_B, at_B + settings.tokens, prompt_lengths_B, valid_B)
+        attempts_B = _FIRST_ATTEMPT + 2 * at_B + role
+        keys_B = jax.vmap(lambda n, i: jax.random.fold_in(role_key(key, Role.PROBE, n), i))(
+            attempts_B, sample_ids_B
+        )
+        cache, _, written = decode(
+            *model[:2], cache, cursor, keys_B, settings.tokens, sampling, tuple(eos_ids)
+        )
+        inside = columns_K < written.count_B[:, None]
+        return cache, (jnp.where(inside, written.tokens_BxC, 0), written.count_B)
+
+    def reuse(at_B: jax.Array, valid_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the rollouts hold there themselves: tokens [B, K] and counts [B]."""
+        count_B = jnp.where(valid_B, jnp.clip(ends_B - at_B, 0, settings.tokens), 0)
+        places = jnp.clip(at_B[:, None] + columns_K, 0, t.tokens_BxT.shape[1] - 1)
+        tokens = jnp.take_along_axis(t.tokens_BxT, places, axis=1)
+        return jnp.where(columns_K < count_B[:, None], tokens, 0), count_B
+
+    def vectors(written: tuple[jax.Array, jax.Array], at_B: jax.Array, cache: Any) -> Any:
+        """Tokens as the student embeds them [B, K, D], and its cache."""
+        tokens, count_B = written
+        if transport.embedding == "static":
+            return embed(*student[:2], tokens), cache
+        return extend(*student[:2], tokens, at_B, cache, columns_K < count_B[:, None])
+
+    def step(caches: Any, start: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+        own_cache, their_cache = caches
         if settings.student == "reuse":
-            own, own_count = _reuse(t.tokens_BxT, ends_B, columns_K, *start)
+            own = reuse(*start)
         else:
-            assert student_cache is not None
-            student_cache, own, own_count = write[Role.STUDENT](student_cache, *start)
-        teacher_cache, theirs, their_count = write[Role.TEACHER](teacher_cache, *start)
-        vectors = []
-        for tokens, count in ((own, own_count), (theirs, their_count)):
-            if transport.embedding == "static":
-                vectors.append(embed(s_params, s_config, tokens))
-                continue
-            assert student_cache is not None
-            inside = columns_K < count[:, None]
-            hidden, student_cache = extend(
-                s_params, s_config, tokens, start[0], student_cache, inside
-            )
-            vectors.append(hidden)
-        return (student_cache, teacher_cache), (own, theirs, own_count, their_count, *vectors)
+            own_cache, own = write(Role.STUDENT, student, own_cache, start)
+        their_cache, theirs = write(Role.TEACHER, teacher, their_cache, start)
+        own_vectors, own_cache = vectors(own, start[0], own_cache)
+        their_vectors, own_cache = vectors(theirs, start[0], own_cache)
+        found = own[0], theirs[0], own[1], theirs[1], own_vectors, their_vectors
+        return (own_cache, their_cache), found
 
     _, found = jax.lax.scan(step, (student[2], teacher[2]), (at_WxB, valid_WxB))
     back_BxW = jnp.argsort(order_BxW, axis=1)
@@ -213,7 +180,8 @@ def open_windows(
         x = jnp.moveaxis(x, 0, 1)
         return jnp.take_along_axis(x, back_BxW.reshape(*back_BxW.shape, *[1] * (x.ndim - 2)), 1)
 
-    return Windows(starts, *map(as_given, found))
+    *texts, own_vectors, their_vectors = map(as_given, found)
+    return Windows(starts, *texts), (own_vectors, their_vectors)
 
 
 def student_reads(settings: WindowSettings, transport: TransportSettings) -> bool:

@@ -232,7 +232,7 @@ def _make_look(
             None, (theirs, teacher, other.hidden_BxTxD), text, Signal(), both
         ).teacher_nll_BxT
         starts = choose(losses, text, ids, key)
-        found = open_windows(
+        found, vectors = open_windows(
             (own, student, mine.cache),
             (theirs, teacher, other.cache),
             text,
@@ -244,7 +244,7 @@ def _make_look(
             eos,
             vocab_size,
         )
-        apart = distances(found, transport)[1]
+        apart = distances(found, vectors, transport)[1]
         return jnp.take_along_axis(losses, starts.at_BxW, axis=1), apart, starts.valid_BxW
 
     return look

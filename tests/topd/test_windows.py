@@ -134,18 +134,17 @@ def test_contextual_vectors_are_the_students_states_at_both_windows(student):
         ),
         compiler_options=tp.QUICK,
     )  # fmt: skip
-    found = opened(own.cache, theirs.cache)
-    found = jax.device_get(found)
+    found, vectors = jax.device_get(opened(own.cache, theirs.cache))
     for b, w in zip(*np.nonzero(found.starts.valid_BxW), strict=True):
         prefix = np.asarray(trajectories.tokens_BxT[b, : found.starts.at_BxW[b, w]])
-        for tokens, counts, vectors in (
-            (found.student_BxWxK, found.student_counts_BxW, found.student_vectors_BxWxKxD),
-            (found.teacher_BxWxK, found.teacher_counts_BxW, found.teacher_vectors_BxWxKxD),
+        for tokens, counts, embedded in (
+            (found.student_BxWxK, found.student_counts_BxW, vectors[0]),
+            (found.teacher_BxWxK, found.teacher_counts_BxW, vectors[1]),
         ):
             n = counts[b, w]
             text = [*prefix, *tokens[b, w, :n]]
             expected = tp.hidden(PARAMS, STUDENT, text)[len(prefix) :]
-            np.testing.assert_allclose(vectors[b, w, :n], expected, rtol=2e-4, atol=2e-5)
+            np.testing.assert_allclose(embedded[b, w, :n], expected, rtol=2e-4, atol=2e-5)
 
 
 def test_static_vectors_are_rows_of_the_students_table():
