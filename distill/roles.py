@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 import jax
+import jax.numpy as jnp
 
 
 class Role(enum.IntEnum):
@@ -30,3 +31,18 @@ def role_key(key: jax.Array, role: Role, attempt: int | jax.Array) -> jax.Array:
       False
     """
     return jax.random.fold_in(jax.random.fold_in(key, int(role)), attempt)
+
+
+def row_role_keys(
+    keys_B: jax.Array, ids_B: jax.Array, role: Role, attempt: int | jax.Array
+) -> jax.Array:
+    """Keys [B] of one role's noise, from the rows' rounds and sample ids.
+
+    Args:
+      attempt: [], or of every row [B].
+    """
+
+    def row(key: jax.Array, sample_id: jax.Array, attempt: jax.Array) -> jax.Array:
+        return jax.random.fold_in(role_key(key, role, attempt), sample_id)
+
+    return jax.vmap(row)(keys_B, ids_B, jnp.broadcast_to(attempt, ids_B.shape))

@@ -67,17 +67,25 @@ def _entry(room: ModuleType, name: str) -> str:
 
 def _signature(thing: Any, name: str) -> str:
     """As the source has it: the function's head, or a class's fields with their defaults."""
-    (node,) = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
+    node = _definition(thing)
     if isinstance(node, ast.ClassDef):
         fields = [_one(x.target, x.annotation, x.value) for x in node.body if _is_field(x)]
         return "\n".join([f"class {name}:", *(f"    {field}" for field in fields or ["..."])])
     assert isinstance(node, ast.FunctionDef)
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    arguments = _arguments(node.args)
+    like = getattr(thing, "arguments_of", None)  # a decorator says whose they are
+    taken = node if like is None else _definition(like)
+    assert isinstance(taken, ast.FunctionDef)
+    arguments = _arguments(taken.args)
     head = f"{name}({', '.join(arguments)}){returns}"
     if len(head) <= 100:
         return head
     return "\n".join([f"{name}(", *(f"    {a}," for a in arguments), f"){returns}"])
+
+
+def _definition(thing: Any) -> ast.stmt:
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(thing))).body
+    return node
 
 
 def _is_field(node: ast.stmt) -> TypeGuard[ast.AnnAssign]:

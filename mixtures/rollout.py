@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -18,22 +19,17 @@ import jax.numpy as jnp
 
 import models
 from distill.losses.log_probs import token_log_probs
-from distill.roles import Role, role_key
+from distill.roles import Role, row_role_keys
+from distill.rollouts.arguments import arguments_of, common_ids
 from distill.rollouts.assembly import Train, assemble
 from distill.rollouts.one_writer import SOURCES
-from distill.rollouts.two_models import (
-    CachePair,
-    ParamsPair,
-    Writers,
-    make_writers,
-    rollout_of,
-)
+from distill.rollouts.two_models import CachePair, ParamsPair, Writers, rollout_of
 from distill.steps.table import StepTable
 from distill.steps.values import Steps, StepState, init_steps, read_tokens, restart
 from distill.trajectories import Trajectories
 from mixtures.policies import SKD, Policy, check_policy
 from models.checks import Count, Temperature, check
-from models.decoding.decode import Cursor, put
+from models.decoding.decode import Cursor, check_ends, pick, put
 from models.decoding.slots import Progress, Rows, Slots
 
 
@@ -113,12 +109,11 @@ StepRollout = Callable[..., tuple[Trajectories, StepRecord]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Writers):
     """What is fixed before a rollout; see `make_step_slots`."""
 
-    writers: Writers
-    policy: Policy
     settings: StepRolloutSettings
+    policy: Policy
     table: StepTable
 
 
@@ -138,27 +133,12 @@ class Cut(flax.struct.PyTreeNode):
     rewinds_B: jax.Array
 
 
-def noise(rows: StepRolloutState | Rows, role: Role, attempt: int | jax.Array) -> jax.Array:
-    """Keys [B] of one role's noise in every row; the attempt may differ by row."""
-
-    def row(key: jax.Array, sample_id: jax.Array, attempt: jax.Array) -> jax.Array:
-        return jax.random.fold_in(role_key(key, role, attempt), sample_id)
-
-    attempt_B = jnp.broadcast_to(attempt, rows.ids_B.shape)
-    return jax.vmap(row)(rows.keys_B, rows.ids_B, attempt_B)
-
-
-def pick(x_BxC: jax.Array, column_B: jax.Array) -> jax.Array:
-    """One entry of each row."""
-    return jnp.take_along_axis(x_BxC, column_B[:, None], axis=1)[:, 0]
-
-
 def begin(plan: Plan, caches: CachePair, rows: Rows) -> StepRolloutState:
     """The state before the first turn, from caches of the prompts but for their last tokens."""
     batch, total = rows.lengths_B.shape[0], plan.settings.max_total
     integers = jnp.zeros(batch, jnp.int32)
     text = jnp.pad(rows.prompts_BxP, ((0, 0), (0, total)))
-    coin_keys = noise(rows, Role.STEP_COIN, 0)
+    coin_keys = row_role_keys(rows.keys_B, rows.ids_B, Role.STEP_COIN, 0)
     teacher_opens = plan.policy.teacher_opens(coin_keys, integers[:, None])[:, 0]
     return StepRolloutState(
         caches=caches,
@@ -218,19 +198,19 @@ def turn(
     state: StepRolloutState,
 ) -> StepRolloutState:
     """One model writes a chunk in its rows, the other follows, and the chunk is cut."""
-    w, listener = plan.writers, Role.TEACHER if writer == Role.STUDENT else Role.STUDENT
+    listener = Role.TEACHER if writer == Role.STUDENT else Role.STUDENT
     writing = state.cursor.active_B & (state.writer_B == writer)
     old = state.cursor.replace(active_B=writing)
-    own_cache, new, written = w.write(writer, params, state.caches, old, keys_B)
+    own_cache, new, written = plan.write(writer, params, state.caches, old, keys_B)
     tokens, count_B = written.tokens_BxC, written.count_B
-    hidden, other_cache = w.follow(listener, params, state.caches, old, written)
+    hidden, other_cache = plan.follow(listener, params, state.caches, old, written)
     costs = jnp.zeros(tokens.shape, jnp.float32)
     if writer == Role.STUDENT and isinstance(plan.policy, SKD):
         costs = written.log_probs_BxC - token_log_probs(
-            params[listener], w.configs[listener], hidden, tokens, w.vocab_size
+            params[listener], plan.configs[listener], hidden, tokens, plan.vocab_size
         )
-    lengths = old.length_B[:, None] + jnp.arange(w.chunk_tokens) + 1
-    eos = w.is_eos(tokens)
+    lengths = old.length_B[:, None] + jnp.arange(plan.chunk_tokens) + 1
+    eos = plan.is_eos(tokens)
     final = eos | (lengths >= old.limit_B[:, None])
     steps, seen = read_tokens(
         state.steps, tokens, count_B, final, eos, costs, plan.table, plan.settings.max_step_tokens
@@ -255,19 +235,19 @@ def turn(
         steps=restart(steps, cut.cut_B, next_step_B),
         text_BxT=text,
         writers_BxT=put(state.writers_BxT, writers, old.length_B, count_B),
-        record=record.replace(truncated_B=record.truncated_B | (ended & ~w.is_eos(token))),
+        record=record.replace(truncated_B=record.truncated_B | (ended & ~plan.is_eos(token))),
     )
 
 
 def turns(plan: Plan, params: ParamsPair, state: StepRolloutState) -> StepRolloutState:
     """The student's turn in its rows, then the teacher's in its own."""
-    coin_keys = noise(state, Role.STEP_COIN, 0)
+    coin_keys = row_role_keys(state.keys_B, state.ids_B, Role.STEP_COIN, 0)
     for writer in (Role.STUDENT, Role.TEACHER):
         # A rejected step is the start of a new attempt. What the student writes later may lie where
         # the rejected step lay: its noise must not be that which is known to have drawn a step that
         # was rejected.
         attempt = state.record.rejected_B if writer == Role.STUDENT else 0
-        keys = noise(state, writer, attempt)
+        keys = row_role_keys(state.keys_B, state.ids_B, writer, attempt)
         state = jax.lax.cond(
             jnp.any(state.cursor.active_B & (state.writer_B == writer)),
             functools.partial(turn, plan, writer, keys, coin_keys, params),
@@ -321,29 +301,24 @@ def make_step_slots(
       ValueError: no end-of-sequence token, or p or beta out of range.
     """
     check_policy(policy)
-    writers = make_writers((student_config, teacher_config), settings, eos_ids, vocab_size)
-    plan = Plan(writers, policy, settings, table)
-    return writers.slots(
-        begin=functools.partial(begin, plan),
-        chunk=functools.partial(turns, plan),
-        progress=progress,
-        finish=functools.partial(finish, plan),
+    configs = student_config, teacher_config
+    plan = Plan(
+        configs=configs,
+        vocab_size=common_ids(vocab_size, *(config.vocab_size for config in configs)),
+        eos_ids=check_ends(eos_ids),
+        settings=settings,
+        policy=policy,
+        table=table,
     )
+    return plan.slots(begin, turns, progress, finish)
 
 
-def make_step_rollout(
-    student_config: models.ModelConfig,
-    teacher_config: models.ModelConfig,
-    policy: Policy,
-    settings: StepRolloutSettings,
-    table: StepTable,
-    eos_ids: Sequence[int],
-    vocab_size: int | None = None,
-) -> StepRollout:
+@arguments_of(make_step_slots)
+def make_step_rollout(*args: Any, **kwargs: Any) -> StepRollout:
     """Builds the pure function by which student and teacher write a text together.
 
     Args:
-      policy, table, eos_ids, vocab_size: as in `make_step_slots`.
+      args, kwargs: the arguments of `make_step_slots`.
 
     Returns:
       `rollout(student_params, teacher_params, prompts [B, P], prompt_lengths [B],
@@ -353,8 +328,4 @@ def make_step_rollout(
     Raises:
       ValueError: no end-of-sequence token, or p or beta out of range.
     """
-    return rollout_of(
-        make_step_slots(
-            student_config, teacher_config, policy, settings, table, eos_ids, vocab_size
-        )
-    )
+    return rollout_of(make_step_slots(*args, **kwargs))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from distill.trajectories import Source, Trajectories
+from models.decoding.decode import pick
 from motab.rollout_state import Record
 
 SOURCES = (Source.STUDENT, Source.FLAWED, Source.REVISION, Source.TEACHER)
@@ -30,12 +31,8 @@ def rollout_metrics(trajectories: Trajectories, record: Record) -> dict[str, jax
     def mean(x: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.sum(jnp.where(mask, x, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
 
-    ends = jnp.take_along_axis(
-        record.step_ends_BxL, jnp.maximum(record.num_steps_B - 1, 0)[:, None], axis=1
-    )
-    judged = jnp.arange(record.steps_BxN.shape[1]) < jnp.where(
-        record.num_steps_B[:, None] > 0, ends, 0
-    )
+    ends = jnp.where(record.num_steps_B > 0, pick(record.step_ends_BxL, record.num_steps_B - 1), 0)
+    judged = jnp.arange(record.steps_BxN.shape[1]) < ends[:, None]
     return {
         "backtracked": jnp.mean(breached & ~record.dropped_B),
         "dropped": jnp.mean(record.dropped_B),

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from distill.losses.scores import TokenScores
 from distill.steps.table import StepTable
-from distill.steps.values import StepState, init_steps, read_token, scan_tokens
+from distill.steps.values import Steps, StepState, init_steps, read_tokens
+from models.decoding.decode import pick
 from motab.settings import MotabSettings
 
 
@@ -22,25 +23,6 @@ class MonitorState(flax.struct.PyTreeNode):
 
     steps: StepState
     entropy_B: jax.Array
-
-
-class Monitored(flax.struct.PyTreeNode):
-    """What the monitor says of C tokens, all [B, C].
-
-    Attributes:
-      step: step index of each token. An end-of-sequence token on its own is no step and carries
-        the index of the step before it.
-      ends: the step is complete with this token; the other fields mean something only here.
-      value: V of the step (Eq. 5).
-      boundary: gamma of the step (Eq. 6).
-      delimited: the step ended with the delimiter, not with the text or a budget.
-    """
-
-    step: jax.Array
-    ends: jax.Array
-    value: jax.Array
-    boundary: jax.Array
-    delimited: jax.Array
 
 
 def init_monitor(batch: int, table: StepTable) -> MonitorState:
@@ -76,8 +58,8 @@ def monitor(
     scores: TokenScores,
     table: StepTable,
     settings: MotabSettings,
-) -> tuple[MonitorState, Monitored]:
-    """Reads the next tokens of every row.
+) -> tuple[MonitorState, Steps, jax.Array]:
+    """Reads the next tokens of every row: their steps, and gamma (Eq. 6) of each one's step [B, C].
 
     Args:
       tokens_BxC: new tokens, the first `count_B` of each row.
@@ -85,21 +67,21 @@ def monitor(
       eos_BxC: this token is an end of sequence.
       scores: the teacher's scores of the tokens [B, C].
     """
-    valid_BxC = jnp.arange(tokens_BxC.shape[1]) < count_B[:, None]
-
-    def read(state: MonitorState, inputs: tuple[jax.Array, ...]) -> tuple[MonitorState, Monitored]:
-        token, valid, final, eos, cost_B, entropy_B = inputs
-        opens = state.steps.count_B == 0
-        entropy_B = jnp.where(opens, entropy_B, state.entropy_B)
-        steps, seen = read_token(
-            state.steps, token, valid, final, eos, cost_B, table, settings.max_step_tokens
-        )
-        # An empty step's entropy is kept, too: the next step's first token replaces it.
-        state = MonitorState(steps, jnp.where(valid, entropy_B, state.entropy_B))
-        return state, Monitored(
-            seen.step, seen.ends, seen.value, boundary(entropy_B, settings), seen.delimited
-        )
-
     costs_BxC = cost(scores, settings.signal)
-    per_token = tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC, scores.entropy
-    return scan_tokens(read, state, per_token)
+    steps, seen = read_tokens(
+        state.steps,
+        tokens_BxC,
+        count_B,
+        final_BxC,
+        eos_BxC,
+        costs_BxC,
+        table,
+        settings.max_step_tokens,
+    )
+    # A step's entropy is that of its first token, which may lie in an earlier chunk.
+    before_Bx1 = state.entropy_B[:, None]
+    first_BxC = jnp.maximum(jnp.arange(tokens_BxC.shape[1]) + 2 - seen.count, 0)
+    known = jnp.concatenate([before_Bx1, scores.entropy], axis=1)
+    entropy_BxC = jnp.take_along_axis(known, first_BxC, axis=1)
+    latest_B = pick(jnp.concatenate([before_Bx1, entropy_BxC], axis=1), count_B)
+    return MonitorState(steps, latest_B), seen, boundary(entropy_BxC, settings)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from distill.losses.scores import TokenScores
-from distill.roles import Role, role_key
+from distill.roles import Role, row_role_keys
+from distill.rollouts.two_models import CachePair, Writers
 from distill.steps.table import StepTable
-from models.decoding.decode import Cache, Cursor
+from models.decoding.decode import Cursor
 from models.decoding.slots import Progress, Rows
 from motab.monitor import MonitorState, init_monitor
+from motab.settings import MotabSettings
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan(Writers):
+    """What is fixed before a rollout; see `motab.make_slots`."""
+
+    settings: MotabSettings
+    table: StepTable
+    delimiter_ids: tuple[int, ...]
+    revision_ids: tuple[int, ...]
 
 
 class Record(flax.struct.PyTreeNode):
@@ -57,7 +71,7 @@ class RolloutState(flax.struct.PyTreeNode):
       student_keys_B, teacher_keys_B: keys of their noise; a correction is a second attempt.
     """
 
-    caches: tuple[Cache, Cache]
+    caches: CachePair
     student: Cursor
     teacher: Cursor
     monitor: MonitorState
@@ -69,48 +83,37 @@ class RolloutState(flax.struct.PyTreeNode):
     teacher_keys_B: jax.Array
 
 
-def begin(caches: tuple[Cache, Cache], rows: Rows, total: int, table: StepTable) -> RolloutState:
-    """The state before the first chunk.
-
-    Args:
-      caches: the student's and the teacher's, with the prompts but for their last tokens.
-      total: most tokens of a response.
-    """
-    batch = rows.lengths_B.shape[0]
-    integers = jnp.zeros(batch, jnp.int32)
-    per_token = jnp.zeros((batch, total), jnp.float32)
+def begin(plan: Plan, caches: CachePair, rows: Rows) -> RolloutState:
+    """The state before the first chunk, from caches of the prompts but for their last tokens."""
+    batch, total = rows.lengths_B.shape[0], plan.settings.max_total
+    number, flag = jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool)
+    numbers = jnp.zeros((batch, total), jnp.int32)
+    nats = jnp.zeros((batch, total), jnp.float32)
     cursor = rows.cursor()
     record = Record(
-        values_BxL=per_token,
-        boundaries_BxL=per_token,
-        step_ends_BxL=jnp.zeros((batch, total), jnp.int32),
+        values_BxL=nats,
+        boundaries_BxL=nats,
+        step_ends_BxL=numbers,
         delimited_BxL=jnp.zeros((batch, total), bool),
-        num_steps_B=integers,
-        breach_B=integers - 1,
-        root_B=integers - 1,
-        dropped_B=jnp.zeros(batch, bool),
-        truncated_B=jnp.zeros(batch, bool),
-        steps_BxN=jnp.zeros((batch, total), jnp.int32),
-        scores=TokenScores(*[per_token] * 5),
+        num_steps_B=number,
+        breach_B=number - 1,
+        root_B=number - 1,
+        dropped_B=flag,
+        truncated_B=flag,
+        steps_BxN=numbers,
+        scores=TokenScores(*[nats] * 5),
     )
-
-    def keys(role: Role, attempt: int) -> jax.Array:
-        def row(key: jax.Array, sample_id: jax.Array) -> jax.Array:
-            return jax.random.fold_in(role_key(key, role, attempt), sample_id)
-
-        return jax.vmap(row)(rows.keys_B, rows.ids_B)
-
     return RolloutState(
         caches=caches,
         student=cursor,
-        teacher=cursor.replace(active_B=jnp.zeros(batch, bool)),
-        monitor=init_monitor(batch, table),
+        teacher=cursor.replace(active_B=flag),
+        monitor=init_monitor(batch, plan.table),
         record=record,
         text_BxT=jnp.pad(rows.prompts_BxP, ((0, 0), (0, total))),
-        suffix_BxN=jnp.zeros((batch, total), jnp.int32),
+        suffix_BxN=numbers,
         start_B=rows.lengths_B,
-        student_keys_B=keys(Role.STUDENT, 0),
-        teacher_keys_B=keys(Role.TEACHER, 1),
+        student_keys_B=row_role_keys(rows.keys_B, rows.ids_B, Role.STUDENT, 0),
+        teacher_keys_B=row_role_keys(rows.keys_B, rows.ids_B, Role.TEACHER, 1),
     )
 
 

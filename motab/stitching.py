@@ -2,70 +2,55 @@
 
 from __future__ import annotations
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from distill.trajectories import Source, Trajectories
-from motab.rollout_state import Record
-from motab.settings import MotabSettings
+from models.decoding.decode import pick
+from motab.rollout_state import Plan, Record, RolloutState
 
 
-class Pieces(flax.struct.PyTreeNode):
-    """What student and teacher wrote.
+def safe_length(record: Record) -> jax.Array:
+    """Response tokens [B] before the root step; all of them are of safe steps."""
+    return jnp.where(record.root_B > 0, pick(record.step_ends_BxL, record.root_B - 1), 0)
 
-    Attributes:
-      text_BxT: prompt and student tokens; the row width T is that of the result, too.
-      prompt_lengths_B, student_lengths_B: lengths of the two parts.
-      suffix_BxN, suffix_lengths_B: corrections; length 0 where there is none.
+
+def borders(
+    plan: Plan, record: Record, text_BxT: jax.Array, first_B: jax.Array, end_B: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Where in a breached row the student's part ends, the revision text starts, the correction.
+
+    Args:
+      text_BxT: prompt and student tokens.
+      first_B, end_B: where the student's tokens start in it, and end with the breaching step.
+
+    Returns:
+      Three positions [B]; they mean nothing in rows that did not breach.
     """
-
-    text_BxT: jax.Array
-    prompt_lengths_B: jax.Array
-    student_lengths_B: jax.Array
-    suffix_BxN: jax.Array
-    suffix_lengths_B: jax.Array
-
-
-def pick(buffer_BxN: jax.Array, column_B: jax.Array) -> jax.Array:
-    """One entry of each row; a negative column reads the first."""
-    return jnp.take_along_axis(buffer_BxN, jnp.maximum(column_B, 0)[:, None], axis=1)[:, 0]
+    if not plan.settings.stitch:
+        return (first_B + safe_length(record),) * 3
+    end_B = end_B - plan.is_eos(pick(text_BxT, end_B - 1))
+    closed_B = pick(record.delimited_BxL, record.breach_B)
+    revision_B = end_B + jnp.where(closed_B, 0, len(plan.delimiter_ids))
+    return end_B, revision_B, revision_B + len(plan.revision_ids)
 
 
-def stitch(
-    pieces: Pieces,
-    record: Record,
-    settings: MotabSettings,
-    delimiter_ids: tuple[int, ...],
-    revision_ids: tuple[int, ...],
-    eos_ids: tuple[int, ...],
-) -> Trajectories:
+def stitch(plan: Plan, state: RolloutState) -> Trajectories:
     """Joins the token ids of every row and says which of them train, and how.
 
     A breached row is its steps up to the breaching one, flawed ones included, the revision text
     and the correction; an end of sequence before the revision text is taken out, and a delimiter
     put in where the breaching step has none. Any other row is the student's text as it is.
     """
+    settings, record, text_BxT = plan.settings, state.record, state.text_BxT
     breached = (record.breach_B >= 0) & ~record.dropped_B
-    first = pieces.prompt_lengths_B
-    if settings.stitch:
-        end = first + pieces.student_lengths_B
-        final_token = pick(pieces.text_BxT, end - 1)
-        ends_text = jnp.isin(final_token, jnp.asarray(eos_ids))
-        student_end = jnp.where(breached & ends_text, end - 1, end)
-        closed = pick(record.delimited_BxL, record.breach_B)
-        delimiter = jnp.where(breached & ~closed, len(delimiter_ids), 0)
-        revision = jnp.where(breached, len(revision_ids), 0)
-    else:
-        before_root = jnp.where(record.root_B > 0, pick(record.step_ends_BxL, record.root_B - 1), 0)
-        student_end = first + jnp.where(breached, before_root, pieces.student_lengths_B)
-        delimiter = revision = jnp.zeros_like(first)
-    revision_start = student_end + delimiter
-    suffix_start = revision_start + revision
-    suffix_end = suffix_start + jnp.where(breached, pieces.suffix_lengths_B, 0)
-
-    width = pieces.text_BxT.shape[1]
-    at = jnp.broadcast_to(jnp.arange(width), pieces.text_BxT.shape)
+    first, end = state.student.origin_B, state.student.length_B
+    student_end, revision_start, suffix_start = (
+        jnp.where(breached, at, end) for at in borders(plan, record, text_BxT, first, end)
+    )
+    suffix_lengths_B = state.teacher.length_B - state.start_B
+    suffix_end = suffix_start + jnp.where(breached, suffix_lengths_B, 0)
+    at = jnp.broadcast_to(jnp.arange(text_BxT.shape[1]), text_BxT.shape)
 
     def piece(ids: jax.Array, start_B: jax.Array) -> jax.Array:
         index = jnp.clip(at - start_B[:, None], 0, ids.shape[1] - 1)
@@ -74,15 +59,19 @@ def stitch(
         )
 
     # From the last piece to the first, each one overrides what lies before its end.
-    tokens = piece(pieces.suffix_BxN, suffix_start)
+    tokens = piece(state.suffix_BxN, suffix_start)
     if settings.stitch:
         tokens = jnp.where(
-            at < suffix_start[:, None], piece(jnp.asarray([revision_ids]), revision_start), tokens
+            at < suffix_start[:, None],
+            piece(jnp.asarray([plan.revision_ids]), revision_start),
+            tokens,
         )
         tokens = jnp.where(
-            at < revision_start[:, None], piece(jnp.asarray([delimiter_ids]), student_end), tokens
+            at < revision_start[:, None],
+            piece(jnp.asarray([plan.delimiter_ids]), student_end),
+            tokens,
         )
-    tokens = jnp.where(at < student_end[:, None], pieces.text_BxT, tokens)
+    tokens = jnp.where(at < student_end[:, None], text_BxT, tokens)
     present = at < suffix_end[:, None]
 
     steps = piece(record.steps_BxN, first)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import models
 from distill.roles import Role, role_key
+from distill.rollouts.arguments import arguments_of, common_ids
 from distill.rollouts.assembly import Train, assemble
 from distill.trajectories import Source, Trajectories
 from models.checks import Count, require
@@ -54,10 +56,9 @@ def make_slots(
     if role not in SOURCES:
         raise ValueError(f"role={role!r}: choose Role.STUDENT or Role.TEACHER.")
     require("train", train, Train)
-    vocab = min(x for x in (config.vocab_size, vocab_size, sampling.vocab_size) if x is not None)
-    writing = make_writing(
-        config, dataclasses.replace(sampling, vocab_size=vocab), max_tokens, eos_ids
-    )
+    vocab = common_ids(config.vocab_size, vocab_size, sampling.vocab_size)
+    sampling = dataclasses.replace(sampling, vocab_size=vocab)
+    writing = make_writing(config, sampling, max_tokens, eos_ids)
 
     def begin(caches: tuple[Cache, ...], rows: Rows) -> WritingState:
         keys = jax.vmap(lambda key: role_key(key, role, 0))(rows.keys_B)
@@ -73,16 +74,12 @@ def make_slots(
     return dataclasses.replace(writing, begin=begin, finish=finish)
 
 
-def make_rollout(
-    config: models.ModelConfig,
-    sampling: Sampling,
-    max_tokens: int,
-    eos_ids: Sequence[int],
-    role: Role = Role.STUDENT,
-    vocab_size: int | None = None,
-    train: Train = "divergence",
-) -> Rollout:
-    """Builds the pure function by which one model writes responses; arguments of `make_slots`.
+@arguments_of(make_slots)
+def make_rollout(*args: Any, **kwargs: Any) -> Rollout:
+    """Builds the pure function by which one model writes responses.
+
+    Args:
+      args, kwargs: the arguments of `make_slots`.
 
     Returns:
       `rollout(params, prompts [B, P], prompt_lengths [B], sample_ids [B], key) ->
@@ -91,7 +88,7 @@ def make_rollout(
     Raises:
       ValueError: as `make_slots`.
     """
-    slots = make_slots(config, sampling, max_tokens, eos_ids, role, vocab_size, train)
+    slots = make_slots(*args, **kwargs)
 
     def rollout(
         params: Params,

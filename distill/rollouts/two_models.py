@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +16,6 @@ from models.decoding.decode import (
     Cache,
     Cursor,
     Written,
-    check_ends,
     decode,
     extend,
     init_cache,
@@ -44,25 +44,26 @@ class WritingSettings(Protocol):
     def chunk(self) -> int: ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Writers:
     """Two models that write and read one text; pairs are (student's, teacher's), by `Role`.
 
     Attributes:
       configs: the models'.
-      samplings: how each draws a token.
-      eos_ids: tokens that end a text.
-      chunk_tokens: most tokens that one of them writes before the other reads them.
-      max_tokens: the longest response.
       vocab_size: only ids below it are drawn.
+      eos_ids: tokens that end a text.
+      settings: how they write.
     """
 
     configs: tuple[models.ModelConfig, models.ModelConfig]
-    samplings: tuple[Sampling, Sampling]
-    eos_ids: tuple[int, ...]
-    chunk_tokens: int
-    max_tokens: int
     vocab_size: int
+    eos_ids: tuple[int, ...]
+    settings: WritingSettings
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Most tokens that one of them writes before the other reads them."""
+        return min(self.settings.chunk, self.settings.max_total)
 
     def is_eos(self, tokens: jax.Array) -> jax.Array:
         """Whether tokens [...] end a text [...]."""
@@ -72,16 +73,11 @@ class Writers:
         self, role: Role, params: ParamsPair, caches: CachePair, cursor: Cursor, keys_B: jax.Array
     ) -> tuple[Cache, Cursor, Written]:
         """One model writes a chunk: its cache, where rows stand then, and what it wrote."""
-        return decode(
-            params[role],
-            self.configs[role],
-            caches[role],
-            cursor,
-            keys_B,
-            self.chunk_tokens,
-            self.samplings[role],
-            self.eos_ids,
-        )
+        model = params[role], self.configs[role], caches[role]
+        s = self.settings
+        temperature = s.student_temperature if role == Role.STUDENT else s.teacher_temperature
+        sampling = Sampling(temperature, vocab_size=self.vocab_size)
+        return decode(*model, cursor, keys_B, self.chunk_tokens, sampling, self.eos_ids)
 
     def follow(
         self, role: Role, params: ParamsPair, caches: CachePair, old: Cursor, written: Written
@@ -93,7 +89,7 @@ class Writers:
         return extend(params[role], self.configs[role], inputs, start, caches[role], valid)
 
     def slots(self, begin: Any, chunk: Any, progress: Any, finish: Any) -> Slots:
-        """A rollout whose parameters are the pair and whose chunk is one of each model's."""
+        """A rollout of functions that are given `self` first; its parameters are the pair."""
         configs = self.configs
 
         def prefill_caches(
@@ -105,43 +101,16 @@ class Writers:
         return Slots(
             chunk_tokens=self.chunk_tokens,
             reach=2 * self.chunk_tokens,  # both may write a chunk of the same row
-            max_tokens=self.max_tokens,
+            max_tokens=self.settings.max_total,
             prepare=lambda params: tuple(map(unstack, params, configs)),
             init_caches=lambda batch, size: tuple(init_cache(c, batch, size) for c in configs),
             prefill=prefill_caches,
-            begin=begin,
-            chunk=chunk,
+            begin=functools.partial(begin, self),
+            chunk=functools.partial(chunk, self),
             progress=progress,
-            finish=finish,
+            finish=functools.partial(finish, self),
             configs=configs,
         )
-
-
-def make_writers(
-    configs: tuple[models.ModelConfig, models.ModelConfig],
-    settings: WritingSettings,
-    eos_ids: Sequence[int],
-    vocab_size: int | None = None,
-) -> Writers:
-    """The two models of a rollout.
-
-    Args:
-      vocab_size: only ids below it are drawn. By default, and at most, the narrower model's width.
-
-    Raises:
-      ValueError: no end-of-sequence token.
-    """
-    vocab = min(*(config.vocab_size for config in configs), vocab_size or 2**31)
-    temperatures = settings.student_temperature, settings.teacher_temperature
-    student, teacher = (Sampling(t, vocab_size=vocab) for t in temperatures)
-    return Writers(
-        configs=configs,
-        samplings=(student, teacher),
-        eos_ids=check_ends(eos_ids),
-        chunk_tokens=min(settings.chunk, settings.max_total),
-        max_tokens=settings.max_total,
-        vocab_size=vocab,
-    )
 
 
 def rollout_of(slots: Slots) -> Callable[..., Any]:

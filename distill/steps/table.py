@@ -51,25 +51,16 @@ def make_step_table(token_bytes: Sequence[bytes], delimiter: str) -> StepTable:
     if not pattern:
         raise ValueError("The step delimiter is empty; give the text that ends a step.")
     size = len(pattern)
-    step = np.zeros((size, 256), np.int64)  # Knuth-Morris-Pratt: next state by state and byte
-    for state in range(size):
-        for byte in range(256):
-            text = pattern[:state] + bytes([byte])
-            step[state, byte] = next(
-                n for n in range(len(text), -1, -1) if text.endswith(pattern[:n])
-            )
     next_state = np.zeros((len(token_bytes), size), np.int32)
-    end = np.zeros((len(token_bytes), size), np.int32)
+    end = np.zeros_like(next_state)
     for token, text in enumerate(token_bytes):
-        for start in range(size):
-            state = start if text else 0
-            for i, byte in enumerate(text, 1):
-                state = step[state, byte]
-                if state == size:
-                    end[token, start] = i
-                    state = 0
-                    break
-            next_state[token, start] = state
+        for state in range(size if text else 0):
+            read = pattern[:state] + text
+            at = read.find(pattern)
+            if at >= 0:
+                end[token, state] = at + size - state
+            else:
+                next_state[token, state] = max(n for n in range(size) if read.endswith(pattern[:n]))
     return StepTable(
         next_state_VxQ=jnp.asarray(next_state),
         end_VxQ=jnp.asarray(end),

@@ -8,14 +8,15 @@ no others); a token that holds anything besides the delimiter does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from distill.steps.table import StepTable
+
+TreeT = TypeVar("TreeT")
 
 
 class StepState(flax.struct.PyTreeNode):
@@ -78,73 +79,11 @@ def restart(state: StepState, rows_B: jax.Array, step_B: jax.Array) -> StepState
     return select(rows_B, fresh, state)
 
 
-def select(rows_B: jax.Array, new: StepState, old: StepState) -> StepState:
-    """`new` in the given rows, `old` in the others."""
+def select(rows_B: jax.Array, new: TreeT, old: TreeT) -> TreeT:
+    """`new` in the given rows, `old` in the others; rows come first in every leaf."""
     return jax.tree.map(
         lambda x, y: jnp.where(rows_B.reshape(-1, *[1] * (x.ndim - 1)), x, y), new, old
     )
-
-
-def read_token(
-    state: StepState,
-    token_B: jax.Array,
-    valid_B: jax.Array,
-    final_B: jax.Array,
-    eos_B: jax.Array,
-    cost_B: jax.Array,
-    table: StepTable,
-    max_step_tokens: int,
-) -> tuple[StepState, Steps]:
-    """Reads the next token of every row.
-
-    Args:
-      valid_B: False where a row has no token: it stays as it is.
-      final_B: the text ends with this token, so the open step closes.
-      eos_B: this token is an end of sequence.
-      cost_B: its cost, in nats.
-      max_step_tokens: a step that reaches it closes.
-    """
-    span = table.delimiter_bytes
-    empty = eos_B & (state.count_B == 0)  # MOTAB's Algorithm 1: an empty step, nothing to judge
-    active = valid_B & ~empty
-    total = state.total_B + jnp.where(state.count_B >= span, state.ring_BxQ[:, -1], 0.0)
-    ring = jnp.concatenate([cost_B[:, None], state.ring_BxQ[:, :-1]], axis=1)
-    num_bytes = table.num_bytes_V[token_B]
-    ring_bytes = jnp.concatenate([num_bytes[:, None], state.ring_bytes_BxQ[:, :-1]], axis=1)
-    count = state.count_B + 1
-
-    offset = table.end_VxQ[token_B, state.automaton_B]
-    delimited = offset > 0
-    ends = active & (delimited | final_B | (count >= max_step_tokens))
-
-    # Bytes from each ring token's start to the delimiter's end; within the delimiter's length,
-    # the token is the delimiter's, unless the newest one spills over.
-    reach = jnp.cumsum(ring_bytes.at[:, 0].set(offset), axis=1)
-    in_step = jnp.arange(span) < count[:, None]
-    inside = (reach <= span) & (ring_bytes > 0) & in_step & delimited[:, None]
-    inside = inside.at[:, 0].set(inside[:, 0] & (offset == num_bytes))
-    content_count = count - jnp.sum(inside, axis=1)
-    inside = inside & (content_count > 0)[:, None]
-    content_count = jnp.where(content_count > 0, content_count, count)
-    content = total + jnp.sum(jnp.where(in_step & ~inside, ring, 0.0), axis=1)
-
-    output = Steps(
-        step=jnp.where(empty, jnp.maximum(state.step_B - 1, 0), state.step_B),
-        count=count,
-        ends=ends,
-        cost=content / content_count,
-        value=jnp.exp(-content / content_count),
-        delimited=delimited,
-    )
-    read_on = StepState(
-        automaton_B=jnp.where(ends, 0, table.next_state_VxQ[token_B, state.automaton_B]),
-        step_B=state.step_B + ends,
-        count_B=jnp.where(ends, 0, count),
-        total_B=jnp.where(ends, 0.0, total),
-        ring_BxQ=jnp.where(ends[:, None], 0.0, ring),
-        ring_bytes_BxQ=ring_bytes,
-    )
-    return select(active, read_on, state), output
 
 
 def read_tokens(
@@ -157,21 +96,66 @@ def read_tokens(
     table: StepTable,
     max_step_tokens: int,
 ) -> tuple[StepState, Steps]:
-    """`read_token` over the next tokens of every row, the first `count_B` of C."""
+    """Reads the next tokens of every row, one after the other.
+
+    Args:
+      tokens_BxC: new tokens, the first `count_B` of each row; the others change nothing.
+      final_BxC: the text ends with this token, so the open step closes.
+      eos_BxC: this token is an end of sequence.
+      costs_BxC: its cost, in nats.
+      max_step_tokens: a step that reaches it closes.
+    """
+    span = table.delimiter_bytes
+
+    def read(state: StepState, token: tuple[jax.Array, ...]) -> tuple[StepState, Steps]:
+        token_B, valid_B, final_B, eos_B, cost_B = token
+        empty = eos_B & (state.count_B == 0)  # MOTAB's Algorithm 1: an empty step, nothing to judge
+        active = valid_B & ~empty
+        total = state.total_B + jnp.where(state.count_B >= span, state.ring_BxQ[:, -1], 0.0)
+        ring = jnp.concatenate([cost_B[:, None], state.ring_BxQ[:, :-1]], axis=1)
+        num_bytes = table.num_bytes_V[token_B]
+        ring_bytes = jnp.concatenate([num_bytes[:, None], state.ring_bytes_BxQ[:, :-1]], axis=1)
+        count = state.count_B + 1
+
+        offset = table.end_VxQ[token_B, state.automaton_B]
+        delimited = offset > 0
+        ends = active & (delimited | final_B | (count >= max_step_tokens))
+
+        # Bytes from each ring token's start to the delimiter's end; within the delimiter's length,
+        # the token is the delimiter's, unless the newest one spills over.
+        reach = jnp.cumsum(ring_bytes.at[:, 0].set(offset), axis=1)
+        in_step = jnp.arange(span) < count[:, None]
+        inside = (reach <= span) & (ring_bytes > 0) & in_step & delimited[:, None]
+        inside = inside.at[:, 0].set(inside[:, 0] & (offset == num_bytes))
+        content_count = count - jnp.sum(inside, axis=1)
+        inside = inside & (content_count > 0)[:, None]
+        content_count = jnp.where(content_count > 0, content_count, count)
+        content = total + jnp.sum(jnp.where(in_step & ~inside, ring, 0.0), axis=1)
+
+        output = Steps(
+            step=jnp.where(empty, jnp.maximum(state.step_B - 1, 0), state.step_B),
+            count=count,
+            ends=ends,
+            cost=content / content_count,
+            value=jnp.exp(-content / content_count),
+            delimited=delimited,
+        )
+        read_on = StepState(
+            automaton_B=jnp.where(ends, 0, table.next_state_VxQ[token_B, state.automaton_B]),
+            step_B=state.step_B + ends,
+            count_B=jnp.where(ends, 0, count),
+            total_B=jnp.where(ends, 0.0, total),
+            ring_BxQ=jnp.where(ends[:, None], 0.0, ring),
+            ring_bytes_BxQ=ring_bytes,
+        )
+        return select(active, read_on, state), output
+
     valid_BxC = jnp.arange(tokens_BxC.shape[1]) < count_B[:, None]
-
-    def read(state: StepState, inputs: tuple[jax.Array, ...]) -> tuple[StepState, Steps]:
-        token, valid, final, eos, cost = inputs
-        return read_token(state, token, valid, final, eos, cost, table, max_step_tokens)
-
-    return scan_tokens(read, state, (tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC))
+    per_token = tokens_BxC, valid_BxC, final_BxC, eos_BxC, costs_BxC
+    state, seen = jax.lax.scan(read, state, jax.tree.map(_turned, per_token))
+    return state, jax.tree.map(_turned, seen)
 
 
-def scan_tokens(
-    read: Callable[[Any, Any], tuple[Any, Any]], state: Any, arrays: tuple[jax.Array, ...]
-) -> tuple[Any, Any]:
-    """Scans `read(state, arrays [B]) -> (state, outputs [B])` over C tokens of arrays [B, C]."""
-    state, outputs = jax.lax.scan(
-        read, state, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arrays)
-    )
-    return state, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
+def _turned(x: jax.Array) -> jax.Array:
+    """[B, C] as [C, B], and back."""
+    return jnp.moveaxis(x, 1, 0)

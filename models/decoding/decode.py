@@ -241,3 +241,8 @@ def put(
     slots = jnp.where(columns < count_B[:, None], start_B[:, None] + columns, buffer_BxN.shape[1])
     rows = jnp.arange(buffer_BxN.shape[0])[:, None]
     return buffer_BxN.at[rows, slots].set(block_BxC, mode="drop")
+
+
+def pick(buffer_BxN: jax.Array, column_B: jax.Array) -> jax.Array:
+    """One entry of each row [B]; a negative column reads the first."""
+    return jnp.take_along_axis(buffer_BxN, jnp.maximum(column_B, 0)[:, None], axis=1)[:, 0]

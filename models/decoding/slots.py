@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.decoding.decode import Cache, Cursor, capacities, constrain_cache, resize_cache
+from models.decoding.decode import Cache, Cursor, capacities, constrain_cache, pick, resize_cache
 from models.sharding import constrain_rows
 
 TreeT = TypeVar("TreeT")
@@ -42,9 +42,8 @@ class Rows(flax.struct.PyTreeNode):
 
     def cursor(self) -> Cursor:
         """Where rows stand before their first token: decoding feeds the prompt's last one first."""
-        last = jnp.take_along_axis(self.prompts_BxP, self.lengths_B[:, None] - 1, axis=1)[:, 0]
         return Cursor(
-            token_B=last,
+            token_B=pick(self.prompts_BxP, self.lengths_B - 1),
             length_B=self.lengths_B,
             limit_B=self.lengths_B + self.budgets_B,
             origin_B=self.lengths_B,
