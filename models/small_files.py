@@ -47,14 +47,16 @@ def read_object(file: Path) -> dict[str, Any]:
       FileNotFoundError: there is no such file.
       ValueError: it is not valid JSON, does not hold an object, or is not such a file at all.
     """
+    content = read_small(file)
     try:
-        found = json.loads(read_small(file))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON: {error}.") from None
-    except ValueError as error:  # such as a number of 5,000 digits
-        if str(file) in str(error):
-            raise
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not valid JSON: {error}.") from None
     if not isinstance(found, dict):
         raise ValueError(f"{file} must hold a JSON object, not {found!r:.200}.")
     return found
+
+
+def read_object_if_any(file: Path) -> dict[str, Any]:
+    """As `read_object`; {} where there is no such file."""
+    return read_object(file) if file.exists() else {}

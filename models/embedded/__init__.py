@@ -11,7 +11,6 @@ __all__ = ["EMBEDDED", "ROLES", "TOKENIZERS", "model_directory", "tokenizer_dire
 EMBEDDED = Path(__file__).resolve().parent
 ROLES = ("teacher", "student", "reader", "tale-teacher", "tale-student")
 TOKENIZERS = ("tokenizer", "tale-tokenizer")
-_NAMES = ", ".join(f"embedded:{role}" for role in ROLES)
 
 
 def model_directory(name: str) -> Path:
@@ -25,23 +24,9 @@ def model_directory(name: str) -> Path:
       >>> model_directory("embedded:student").name
       'student'
     """
-    name = str(name)
-    if name.startswith("embedded:"):
-        role = name.removeprefix("embedded:")
-        if role not in ROLES:
-            raise ValueError(f"{name!r}: the embedded models are {_NAMES}.")
-        path = EMBEDDED / role
-        advice = f"configs/pretrain.py says how the embedded {role} is made."
-    else:
-        path = local_path(name, "model")
-        advice = (
-            f"Give one of {_NAMES}, or the directory of a downloaded model, as "
-            "huggingface_hub.snapshot_download returns it."
-        )
-    if not path.is_dir():
-        raise FileNotFoundError(f"Model {name!r}: there is no directory {path}. {advice}")
+    path = _directory(str(name), "model", ROLES)
     if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"Model {name!r}: {path} holds no config.json. {advice}")
+        raise FileNotFoundError(f"Model {str(name)!r}: {path} holds no config.json.")
     return path
 
 
@@ -50,13 +35,20 @@ def tokenizer_directory(name: str) -> Path:
 
     Raises:
       FileNotFoundError: there is no such directory.
+      ValueError: no embedded tokenizer has that name.
     """
-    embedded = name.removeprefix("embedded:")
-    path = EMBEDDED / embedded if name == f"embedded:{embedded}" else local_path(name, "tokenizer")
-    if name == f"embedded:{embedded}" and embedded not in TOKENIZERS:
-        raise FileNotFoundError(
-            f"Tokenizer {name!r}: the embedded ones are {', '.join(TOKENIZERS)}."
-        )
+    return _directory(name, "tokenizer", TOKENIZERS)
+
+
+def _directory(name: str, what: str, embedded: tuple[str, ...]) -> Path:
+    own = name.removeprefix("embedded:")
+    choices = ", ".join(f"embedded:{choice}" for choice in embedded)
+    if name != own and own not in embedded:
+        raise ValueError(f"{name!r}: the embedded {what}s are {choices}.")
+    path = local_path(name, what) if name == own else EMBEDDED / own
     if not path.is_dir():
-        raise FileNotFoundError(f"Tokenizer {name!r}: there is no directory {path}.")
+        raise FileNotFoundError(
+            f"{what.capitalize()} {name!r}: there is no directory {path}. Give one of {choices}, "
+            "or the directory of a downloaded one, as huggingface_hub.snapshot_download returns it."
+        )
     return path

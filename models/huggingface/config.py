@@ -131,8 +131,8 @@ def config_to_json(
 
     Args:
       dtype: what the arrays are stored in.
-      token_ids: values of `TOKEN_ID_FIELDS`. Absent ones are written as null, since a class of
-        transformers would otherwise fill in ids of its own.
+      token_ids: what holds the values of `TOKEN_ID_FIELDS`. Absent ones are written as null, since
+        a class of transformers would otherwise fill in ids of its own.
 
     Raises:
       ValueError: no family of transformers has this combination of switches.

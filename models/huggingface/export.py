@@ -26,24 +26,12 @@ from models.huggingface.checkpoint import (
     all_finite,
     existing_directory,
 )
-from models.huggingface.config import TOKEN_ID_FIELDS, config_to_json
-from models.huggingface.layout import TensorLayout, tensor_layouts, tensor_shapes
+from models.huggingface.config import config_to_json
+from models.huggingface.layout import tensor_shapes, tensors
 from models.parameters import Params, abstract
 from models.paths import local_path
-from models.small_files import check_regular, read_object
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
-)
+from models.small_files import check_regular, read_object_if_any
+from models.text.tokenizer_files import TOKENIZER_FILES
 
 
 def save_pretrained(
@@ -107,7 +95,7 @@ def save_pretrained(
     dtype = dtype or dtypes.pop()
     _check_replaceable(path, set(texts))
     source = path if tokenizer_from is None else existing_directory(tokenizer_from)
-    values = config_to_json(config, dtype, _token_ids(source))
+    values = config_to_json(config, dtype, read_object_if_any(source / CONFIG_FILE))
     copied = [name for name in TOKENIZER_FILES if (source / name).exists() and name not in texts]
     for name in copied:
         check_regular(source / name)
@@ -158,13 +146,6 @@ def _check_replaceable(path: Path, texts: set[str]) -> None:
             )
 
 
-def _token_ids(source: Path) -> dict[str, Any]:
-    if not (source / CONFIG_FILE).exists():
-        return {}
-    values = read_object(source / CONFIG_FILE)
-    return {name: values[name] for name in TOKEN_ID_FIELDS if name in values}
-
-
 def _write_json(file: Path, values: Any) -> None:
     file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -172,31 +153,28 @@ def _write_json(file: Path, values: Any) -> None:
 def _write_tensors(
     params: Params, config: ModelConfig, dtype: str, directory: Path, max_shard_bytes: int
 ) -> None:
-    shards = _shards(config, np.dtype(dtype).itemsize, max_shard_bytes)
-    tensors = _tensors(params, config, dtype)
+    itemsize = np.dtype(dtype).itemsize
+    sizes = {name: math.prod(shape) * itemsize for name, shape in tensor_shapes(config)}
+    shards = _shards(sizes, max_shard_bytes)
+    arrays = _arrays(params, config, dtype)
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards):
-        file = (
-            SINGLE_FILE if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        )
+        part = "" if len(shards) == 1 else f"-{i + 1:05}-of-{len(shards):05}"
+        file = f"model{part}.safetensors"
         # transformers wants to be told that the layout is PyTorch's.
-        save_file(dict(itertools.islice(tensors, len(names))), directory / file, {"format": "pt"})
+        save_file(dict(itertools.islice(arrays, len(names))), directory / file, {"format": "pt"})
         (directory / file).chmod((directory / CONFIG_FILE).stat().st_mode)  # not for us alone
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
-        sizes = {name: math.prod(shape) for name, shape in tensor_shapes(config)}
-        total = sum(sizes.values()) * np.dtype(dtype).itemsize
-        _write_json(
-            directory / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map}
-        )
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        _write_json(directory / INDEX_FILE, index)
 
 
-def _shards(config: ModelConfig, itemsize: int, max_bytes: int) -> list[list[str]]:
-    """Names of the tensors in every file, in the order of `tensor_shapes`."""
+def _shards(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
+    """Names of the tensors in every file, from the bytes of each, in their order."""
     shards: list[list[str]] = [[]]
     used = 0
-    for name, shape in tensor_shapes(config):
-        size = math.prod(shape) * itemsize
+    for name, size in sizes.items():
         if shards[-1] and used + size > max_bytes:
             shards.append([])
             used = 0
@@ -205,25 +183,18 @@ def _shards(config: ModelConfig, itemsize: int, max_bytes: int) -> list[list[str
     return shards
 
 
-def _tensors(params: Params, config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor of the checkpoint, one at a time, in the order of `tensor_shapes`."""
-    layouts = tensor_layouts(config)
-    for path, layout in layouts.items():
-        if not path.startswith("layers/"):
-            yield layout.name, _host(path, layout, params[path], dtype)
-    for layer in range(config.num_layers):
-        for path, layout in layouts.items():
-            if path.startswith("layers/"):
-                array = params["layers"][path.removeprefix("layers/")][layer]
-                yield layout.name.format(layer=layer), _host(path, layout, array, dtype)
-
-
-def _host(path: str, layout: TensorLayout, array: jax.Array, dtype: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        tensor = layout.to_tensor(np.asarray(array).astype(dtype))
-    if not all_finite(tensor):
-        raise ValueError(f"Parameter {path!r} holds numbers that are no finite ones of {dtype}.")
-    return tensor
+def _arrays(params: Params, config: ModelConfig, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor of the checkpoint, one at a time."""
+    arrays = flatten_dict(params, sep="/")
+    for name, layout, path, layer in tensors(config):
+        array = np.asarray(arrays[path] if layer is None else arrays[path][layer])
+        with np.errstate(over="ignore"):
+            tensor = layout.to_tensor(array.astype(dtype))
+        if not all_finite(tensor):
+            raise ValueError(
+                f"Parameter {path!r} holds numbers that are no finite ones of {dtype}."
+            )
+        yield name, tensor
 
 
 def _move(scratch: Path, path: Path) -> None:

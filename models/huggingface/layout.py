@@ -103,16 +103,22 @@ def tensor_layouts(config: ModelConfig) -> dict[str, TensorLayout]:
     return layouts
 
 
-def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of a checkpoint, layer by layer.
+def tensors(config: ModelConfig) -> Iterator[tuple[str, TensorLayout, str, int | None]]:
+    """Name and layout of every tensor of a checkpoint, and the path and layer of its parameter.
 
-    An iterator, since a malformed config can ask for more layers than fit in memory.
+    The layer is None outside of the layers, which come last, one by one. An iterator, since a
+    malformed config can ask for more layers than fit in memory.
     """
-    layouts = tensor_layouts(config)
-    stacked = [layout for path, layout in layouts.items() if path.startswith("layers/")]
-    for path, layout in layouts.items():
+    layouts = tensor_layouts(config).items()
+    for path, layout in layouts:
         if not path.startswith("layers/"):
-            yield layout.name, layout.tensor_shape
+            yield layout.name, layout, path, None
     for layer in range(config.num_layers):
-        for layout in stacked:
-            yield layout.name.format(layer=layer), layout.tensor_shape
+        for path, layout in layouts:
+            if path.startswith("layers/"):
+                yield layout.name.format(layer=layer), layout, path, layer
+
+
+def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a checkpoint, in the order of `tensors`."""
+    return ((name, layout.tensor_shape) for name, layout, _, _ in tensors(config))

@@ -55,15 +55,14 @@ def chat_text(
             "tokenizer.json, name one in prompt.template, or turn chat off and write the whole "
             "prompt in the format."
         )
-    switches: dict[str, Any] = {}
     template = _guarded(tokenizer, tokenizer.get_chat_template)
-    if thinking != "default":
-        switches = {name: thinking == "on" for name in _switches(tokenizer)}
-        if not switches:
-            raise ValueError(
-                f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
-                "model cannot be told. Use thinking='default'."
-            )
+    names = [] if thinking == "default" else _switches(template)
+    switches: dict[str, Any] = dict.fromkeys(names, thinking == "on")
+    if thinking != "default" and not names:
+        raise ValueError(
+            f"{thinking=}, but the chat template reads none of {', '.join(_SWITCHES)}: this "
+            "model cannot be told. Use thinking='default'."
+        )
 
     def render() -> Any:
         _check_numbers(template)
@@ -127,11 +126,12 @@ def _check_numbers(template: str) -> None:
 
 def has_thinking_switch(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether there is a chat template that can be told to think, or not to."""
-    return bool(tokenizer.chat_template) and bool(_switches(tokenizer))
+    if not tokenizer.chat_template:
+        return False
+    return bool(_switches(_guarded(tokenizer, tokenizer.get_chat_template)))
 
 
-def _switches(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    template = _guarded(tokenizer, tokenizer.get_chat_template)
+def _switches(template: str) -> list[str]:
     return [name for name in _SWITCHES if re.search(rf"\b{name}\b", template)]
 
 

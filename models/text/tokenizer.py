@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from models.paths import local_path
-from models.small_files import check_regular, read_small
+from models.small_files import read_small
 from models.text.chat import chat_text, check_template
 from models.text.tokenizer_files import (
     GENERATION,
@@ -63,7 +63,6 @@ def read_template(name: str | os.PathLike) -> str:
         return template
     if not file.exists():
         raise FileNotFoundError(f"Chat template {str(name)!r}: there is no such file.")
-    check_regular(file)
     try:
         text = read_small(file).decode()
     except UnicodeDecodeError as error:
@@ -89,16 +88,14 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     unknown = tokenizer.unk_token_id
     # A text may spell the unknown token out: some families use one token for several purposes.
     if unknown is not None and ids.count(unknown) > text.count(str(tokenizer.unk_token)):
-        foreign = sorted({c for c in text if unknown in _encode_character(tokenizer, c)})
+        foreign = sorted(
+            {c for c in text if unknown in tokenizer.encode(c, add_special_tokens=False)}
+        )
         raise ValueError(
             f"The tokenizer cannot write {foreign} in {text[:80]!r}; "
             "use a tokenizer that covers this text, or leave the text out."
         )
     return ids
-
-
-def _encode_character(tokenizer: PreTrainedTokenizerBase, character: str) -> list[int]:
-    return tokenizer.encode(character, add_special_tokens=False)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
@@ -137,37 +134,30 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> list[byt
     special = special_ids(tokenizer)
     table = [b""] * vocab_size
     for token, index in tokens.items():
-        if index in special:
-            continue
-        table[index] = token.encode() if index in added else to_bytes(token)
+        if index not in special:
+            table[index] = token.encode() if index in added else to_bytes(token)
     return table
 
 
-def _token_decoder(tokenizer: PreTrainedTokenizerBase):
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    kinds = _kinds(backend.get("decoder"))
-    if "ByteLevel" in kinds:
-        table = _unicode_to_byte()
+def _token_decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes]:
+    """From a token, as the vocabulary spells it, to the bytes that it stands for."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-        def byte_level(token: str) -> bytes:
-            if all(c in table for c in token):
-                return bytes(table[c] for c in token)
-            return token.encode()
+    kinds = _kinds(json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder"))
+    if not kinds & {"ByteLevel", "Metaspace", "ByteFallback"}:
+        raise ValueError(
+            f"The tokenizer's decoder is {sorted(kinds) or 'absent'}; only byte-level BPE and "
+            "sentencepiece-like tokenizers are supported."
+        )
+    table = {character: byte for byte, character in bytes_to_unicode().items()}
 
-        return byte_level
-    if kinds & {"Metaspace", "ByteFallback"}:
+    def to_bytes(token: str) -> bytes:
+        if "ByteLevel" in kinds:
+            return bytes(table[c] for c in token) if set(token) <= table.keys() else token.encode()
+        fallback = _BYTE_FALLBACK.fullmatch(token) if "ByteFallback" in kinds else None
+        return bytes.fromhex(fallback[1]) if fallback else token.replace("▁", " ").encode()
 
-        def sentencepiece(token: str) -> bytes:
-            fallback = _BYTE_FALLBACK.fullmatch(token) if "ByteFallback" in kinds else None
-            if fallback:
-                return bytes([int(fallback[1], 16)])
-            return token.replace("▁", " ").encode()
-
-        return sentencepiece
-    raise ValueError(
-        f"The tokenizer's decoder is {sorted(kinds) or 'absent'}; only byte-level BPE and "
-        "sentencepiece-like tokenizers are supported."
-    )
+    return to_bytes
 
 
 def _kinds(decoder: dict[str, Any] | None) -> set[str]:
@@ -176,13 +166,6 @@ def _kinds(decoder: dict[str, Any] | None) -> set[str]:
     if decoder["type"] == "Sequence":
         return set().union(*(_kinds(part) for part in decoder["decoders"]))
     return {decoder["type"]}
-
-
-def _unicode_to_byte() -> dict[str, int]:
-    # GPT-2's table: printable Latin-1 bytes stand for themselves, the others follow from U+0100.
-    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    moved = [byte for byte in range(256) if byte not in set(kept)]
-    return {chr(b): b for b in kept} | {chr(256 + i): b for i, b in enumerate(moved)}
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

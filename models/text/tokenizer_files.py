@@ -5,20 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from models.small_files import check_regular, read_object
+from models.small_files import check_regular, read_object, read_object_if_any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-TOKENIZER, TOKENIZER_CONFIG, GENERATION, CONFIG = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "config.json",
-)
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+GENERATION, CONFIG = "generation_config.json", "config.json"
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-# As multimodal models write their template.
-TEMPLATE_OF_PROCESSOR = "chat_template.json"
+# The second is how multimodal models write theirs.
+TEMPLATE, TEMPLATE_OF_PROCESSOR = "chat_template.jinja", "chat_template.json"
 _OBJECTS = (
     TOKENIZER,
     TOKENIZER_CONFIG,
@@ -26,7 +22,9 @@ _OBJECTS = (
     "added_tokens.json",
     TEMPLATE_OF_PROCESSOR,
 )
-_TEXTS = (MERGES, VOCABULARY, CONFIG, "chat_template.jinja")
+_TEXTS = (MERGES, VOCABULARY, CONFIG, TEMPLATE)
+# What comes along when a model is copied.
+TOKENIZER_FILES = (*_OBJECTS, VOCABULARY, MERGES, TEMPLATE, GENERATION, "tokenizer.model")
 # Classes of transformers that know how such a vocabulary cuts a text, and whose models they are.
 _CLASSES = {"Qwen2Tokenizer": ("qwen2", "qwen3"), "GPT2Tokenizer": ()}
 
@@ -56,8 +54,7 @@ def read_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         if file.exists():
             check_regular(file)
     for name in (*_OBJECTS, *(() if whole else (VOCABULARY,))):
-        if (directory / name).exists():
-            read_object(directory / name)
+        read_object_if_any(directory / name)
     kind = transformers.PreTrainedTokenizerFast if whole else _class(directory)
     try:
         read = kind.from_pretrained(str(directory), local_files_only=True)
@@ -74,12 +71,11 @@ def _class(directory: Path) -> Any:
     """The class that builds a tokenizer from a vocabulary and its merges."""
     import transformers
 
-    named = {}
     for name in (TOKENIZER_CONFIG, CONFIG):
-        values = read_object(directory / name) if (directory / name).exists() else {}
-        named[name] = str(values.get("tokenizer_class") or "").removesuffix("Fast")
-        if named[name] in _CLASSES:
-            return getattr(transformers, named[name])
+        values = read_object_if_any(directory / name)
+        named = str(values.get("tokenizer_class") or "").removesuffix("Fast")
+        if named in _CLASSES:
+            return getattr(transformers, named)
         for kind, families in _CLASSES.items():
             if values.get("model_type") in families:
                 return getattr(transformers, kind)
@@ -125,17 +121,13 @@ def ends_of_generation(directory: Path, tokenizer: PreTrainedTokenizerBase) -> l
     Raises:
       ValueError: it is no id of the tokenizer, nor a list of them.
     """
-    for name in (GENERATION, CONFIG):
-        if (directory / name).exists():
-            break
-    else:
-        return []
-    found = read_object(directory / name).get("eos_token_id")
+    file = directory / (GENERATION if (directory / GENERATION).exists() else CONFIG)
+    found = read_object_if_any(file).get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
     for i in ids:
         if type(i) is not int or not 0 <= i < len(tokenizer):
             raise ValueError(
-                f"{directory / name}: eos_token_id={found!r:.200} must name ids of the tokenizer, "
+                f"{file}: eos_token_id={found!r:.200} must name ids of the tokenizer, "
                 f"whole numbers below {len(tokenizer)}."
             )
     return ids
