@@ -40,7 +40,7 @@ setup(
     package_data={
         **{room: ["py.typed"] for room in ROOMS if room != "configs"},
         "experiments": ["py.typed", "data/samples/*", "report/page.*"],
-        "models": ["py.typed", "embedded/*/*"],
+        "models": ["py.typed", "embedded/*/*", "huggingface/*.toml"],
     },
     install_requires=[
         "absl-py>=2.0",

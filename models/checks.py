@@ -48,9 +48,7 @@ def between(low: float, high: float, ends: str = "[]") -> Rule:
     """A number from `low` to `high`; `ends` are those of an interval, such as `(]`."""
 
     def fits(x: float) -> bool:
-        return (low <= x if ends[0] == "[" else low < x) and (
-            x <= high if ends[1] == "]" else x < high
-        )
+        return low < x < high or (x == low and ends[0] == "[") or (x == high and ends[1] == "]")
 
     return Rule(fits, f" must lie in {ends[0]}{low}, {high}{ends[1]}.")
 
@@ -70,17 +68,18 @@ _KINDS = {
     float: Rule(lambda x: _number(x, numbers.Real), " must be a number."),
     str: Rule(lambda x: isinstance(x, str), " must be a string."),
 }
-_FINITE = Rule(
-    lambda x: (
-        isinstance(x, numbers.Integral) or not isinstance(x, numbers.Real) or math.isfinite(x)
-    ),
-    " must be finite.",
-)
-# Beyond it neither an array nor a float holds a whole number.
-_IN_64_BITS = Rule(
-    lambda x: not isinstance(x, numbers.Integral) or -(2**63) <= int(x) < 2**63,
-    " must fit into 64 bits.",
-)
+
+
+def _is_finite(x: Any) -> bool:
+    return not isinstance(x, numbers.Real) or isinstance(x, numbers.Integral) or math.isfinite(x)
+
+
+def _fits_an_array(x: Any) -> bool:
+    return not isinstance(x, numbers.Integral) or -(2**63) <= int(x) < 2**63
+
+
+_FINITE = Rule(_is_finite, " must be finite.")
+_IN_64_BITS = Rule(_fits_an_array, " must fit into 64 bits.")
 
 Count = Annotated[int, at_least(1)]
 Share = Annotated[float, between(0, 1)]
@@ -94,19 +93,12 @@ def _rules(kind: Any) -> tuple[bool, tuple[Rule, ...]]:
     members = get_args(base) if get_origin(base) in (Union, UnionType) else (base,)
     others = [m for m in members if m is not NoneType]
     kinds = [_KINDS[others[0]]] if len(others) == 1 and others[0] in _KINDS else []
+    own = [r for r in rules if isinstance(r, Rule)]
     # Ranges come before finiteness: what they say of NaN tells more.
-    return NoneType in members, (
-        *kinds,
-        *(r for r in rules if isinstance(r, Rule)),
-        _FINITE,
-        _IN_64_BITS,
-    )
+    return NoneType in members, (*kinds, *own, _FINITE, _IN_64_BITS)
 
 
-@functools.cache
-def _fields(cls: Any) -> dict[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+_hints = functools.cache(functools.partial(get_type_hints, include_extras=True))
 
 
 def require(name: str, value: Any, kind: Any) -> None:
@@ -127,5 +119,6 @@ def check(settings: Any, section: str = "") -> None:
 
     The error names `section`, if there is one, the field, and its value.
     """
-    for name, kind in _fields(settings.__class__).items():
-        require(f"{section}.{name}" if section else name, getattr(settings, name), kind)
+    hints = _hints(settings.__class__)
+    for name in (field.name for field in dataclasses.fields(settings)):
+        require(f"{section}.{name}" if section else name, getattr(settings, name), hints[name])

@@ -60,7 +60,7 @@ class Fields:
             raise self.error(name, f"supported are {', '.join(map(repr, choices))}")
         return value
 
-    def pin(self, name: str, values: tuple[Any, ...]) -> None:
+    def pin(self, name: str, values: Collection[Any]) -> None:
         """Raises where the field is given and is none of `values`."""
         if self.given(name) and not any(_same(self.values[name], v) for v in values):
             raise self.error(name, f"supported is {' or '.join(repr(v) for v in values)}")
