@@ -17,8 +17,7 @@ import models
 from atesd.exposure import References, expose
 from distill.losses.chunked import Readout, log_probs, map_logits, readout, weighted_sum
 from distill.losses.context import gather, teacher_view
-from distill.losses.divergence import forward_kl, summands
-from distill.losses.estimators import Divergence
+from distill.losses.divergence import Divergence, forward_kl, summands
 from distill.trajectories import Trajectories
 from models.checks import Share, above, check, one_of
 from models.parameters import Params

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.losses.chunked import log_probs, readout, weighted_sum
+from distill.losses.chunked import log_probs, predictions, weighted_sum
 from distill.losses.estimators import k3
 from distill.losses.log_probs import token_log_probs
 from distill.losses.surrogate import Advantage, clipped_surrogate
@@ -181,13 +181,9 @@ def policy_gradient_loss(
     t = trajectories
     tokens_BxT, weights_BxT = t.tokens_BxT[:, 1:], t.likelihood_weights_BxT[:, 1:]
 
-    def hidden(params: Params, config: models.ModelConfig) -> jax.Array:
-        return models.forward_hidden(
-            params, config, t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1]
-        )
-
     def fixed(params: Params, config: models.ModelConfig) -> jax.Array:
-        scores = token_log_probs(params, config, hidden(params, config), tokens_BxT, vocab_size)
+        hidden = predictions(params, config, t).hidden_BxTxD
+        scores = token_log_probs(params, config, hidden, tokens_BxT, vocab_size)
         return jax.lax.stop_gradient(scores)
 
     old_BxT = None if old_params is None else fixed(old_params, config)
@@ -205,7 +201,7 @@ def policy_gradient_loss(
 
     total, new_BxT = weighted_sum(
         per_token,
-        readout(params, config, hidden(params, config)),
+        predictions(params, config, t),
         None,
         _token_weights(settings, weights_BxT),
         {

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.arguments import arguments_of, common_ids
 from distill.losses.log_probs import token_log_probs
 from distill.roles import Role, row_role_keys
-from distill.rollouts.arguments import arguments_of, common_ids
 from distill.rollouts.assembly import Train, assemble
 from distill.rollouts.one_writer import SOURCES
-from distill.rollouts.two_models import CachePair, ParamsPair, Writers, rollout_of
+from distill.rollouts.two_models import CachePair, ParamsPair, Writers, rollout_of, where_any
 from distill.steps.table import StepTable
 from distill.steps.values import Steps, StepState, init_steps, read_tokens, restart
 from distill.trajectories import Trajectories
@@ -248,22 +248,16 @@ def turns(plan: Plan, params: ParamsPair, state: StepRolloutState) -> StepRollou
         # was rejected.
         attempt = state.record.rejected_B if writer == Role.STUDENT else 0
         keys = row_role_keys(state.keys_B, state.ids_B, writer, attempt)
-        state = jax.lax.cond(
-            jnp.any(state.cursor.active_B & (state.writer_B == writer)),
-            functools.partial(turn, plan, writer, keys, coin_keys, params),
-            lambda state: state,
-            state,
-        )
+        writing_B = state.cursor.active_B & (state.writer_B == writer)
+        step = functools.partial(turn, plan, writer, keys, coin_keys, params)
+        state = where_any(writing_B, step, state)
     return state
 
 
 def progress(state: StepRolloutState) -> Progress:
     """How far rows are."""
     cursor = state.cursor
-    return Progress(
-        length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
-        written_B=cursor.length_B - cursor.origin_B,
-    )
+    return Progress(length_B=cursor.open_B, written_B=cursor.length_B - cursor.origin_B)
 
 
 def finish(plan: Plan, state: StepRolloutState) -> tuple[Trajectories, StepRecord]:
@@ -302,14 +296,8 @@ def make_step_slots(
     """
     check_policy(policy)
     configs = student_config, teacher_config
-    plan = Plan(
-        configs=configs,
-        vocab_size=common_ids(vocab_size, *(config.vocab_size for config in configs)),
-        eos_ids=check_ends(eos_ids),
-        settings=settings,
-        policy=policy,
-        table=table,
-    )
+    vocab = common_ids(vocab_size, *(config.vocab_size for config in configs))
+    plan = Plan(configs, vocab, check_ends(eos_ids), settings, policy, table)
     return plan.slots(begin, turns, progress, finish)
 
 

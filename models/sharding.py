@@ -43,6 +43,12 @@ def partition_spec(axes: LogicalAxes, mesh: Mesh, rules: Rules = DEFAULT_RULES) 
     return PartitionSpec(*entries)
 
 
+def batch_multiple(mesh: Mesh | None, rules: Rules = DEFAULT_RULES) -> int:
+    """Rows are held in multiples of this: the devices along the batch."""
+    sizes = {} if mesh is None else mesh.shape
+    return math.prod(sizes.get(axis, 1) for axis in dict(rules)["batch"])
+
+
 def named_sharding(
     name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: Mesh, rules: Rules = DEFAULT_RULES
 ) -> NamedSharding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from distill.losses.divergence import DIVERGENCES
 from distill.trajectories import Source, Trajectories
 from models.decoding.decode import pick
 from motab.rollout_state import Record
@@ -42,9 +43,7 @@ def rollout_metrics(trajectories: Trajectories, record: Record) -> dict[str, jax
         "value_mean": mean(record.values_BxL, steps),
         "boundary_mean": mean(record.boundaries_BxL, steps),
         "nll_teacher": mean(record.scores.nll, judged),
-        "reverse_kl": mean(record.scores.reverse_kl, judged),
-        "forward_kl": mean(record.scores.forward_kl, judged),
-        "jsd": mean(record.scores.jsd, judged),
+        **{name: mean(getattr(record.scores, name), judged) for name in DIVERGENCES},
         **counts,
         "tokens": sum(counts.values(), jnp.zeros((), jnp.int32)),
         "rows": jnp.asarray(rows),

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.arguments import arguments_of, common_ids
+from distill.losses.chunked import readout
 from distill.losses.scores import TokenScores, score_tokens
 from distill.roles import Role
-from distill.rollouts.arguments import arguments_of, common_ids
-from distill.rollouts.two_models import ParamsPair, rollout_of
+from distill.rollouts.two_models import ParamsPair, rollout_of, where_any
 from distill.steps.table import StepTable
 from distill.steps.values import Steps, select
 from distill.trajectories import Trajectories
@@ -105,14 +106,14 @@ def hand_over(
 
 def write_and_monitor(plan: Plan, params: ParamsPair, state: RolloutState) -> RolloutState:
     """The student writes a chunk, the teacher judges it, breached rows change hands."""
-    old, (config, teacher_config) = state.student, plan.configs
+    old = state.student
     cache, new, written = plan.write(Role.STUDENT, params, state.caches, old, state.student_keys_B)
     tokens, count_B = written.tokens_BxC, written.count_B
     text = put(state.text_BxT, tokens, old.length_B, count_B)
     hidden, teacher_cache = plan.follow(Role.TEACHER, params, state.caches, old, written)
-    student = params[0], config, written.hidden_BxCxD
-    teacher = params[1], teacher_config, hidden
-    scores = score_tokens(*student, *teacher, tokens, plan.settings.entropy_top_k)
+    both = zip(params, plan.configs, (written.hidden_BxCxD, hidden), strict=True)
+    student, teacher = (readout(*model) for model in both)
+    scores = score_tokens(student, teacher, tokens, plan.settings.entropy_top_k)
     eos = plan.is_eos(tokens)
     lengths = old.length_B[:, None] + jnp.arange(1, plan.chunk_tokens + 1)
     final = eos | (lengths >= old.limit_B[:, None])
@@ -156,12 +157,8 @@ def correct(plan: Plan, params: ParamsPair, state: RolloutState) -> RolloutState
 def rollout_chunk(plan: Plan, params: ParamsPair, state: RolloutState) -> RolloutState:
     """A chunk of every student's text, and then one of every correction."""
     for cursor, step in (("student", write_and_monitor), ("teacher", correct)):
-        state = jax.lax.cond(
-            jnp.any(getattr(state, cursor).active_B),
-            functools.partial(step, plan, params),
-            lambda state: state,
-            state,
-        )
+        active_B = getattr(state, cursor).active_B
+        state = where_any(active_B, functools.partial(step, plan, params), state)
     return state
 
 
@@ -195,15 +192,9 @@ def make_slots(
       ValueError: no end-of-sequence token.
     """
     configs = student_config, teacher_config
-    plan = Plan(
-        configs=configs,
-        vocab_size=common_ids(vocab_size, *(config.vocab_size for config in configs)),
-        eos_ids=check_ends(eos_ids),
-        settings=settings,
-        table=table,
-        delimiter_ids=tuple(delimiter_ids),
-        revision_ids=tuple(revision_ids),
-    )
+    vocab = common_ids(vocab_size, *(config.vocab_size for config in configs))
+    texts = tuple(delimiter_ids), tuple(revision_ids)
+    plan = Plan(configs, vocab, check_ends(eos_ids), settings, table, *texts)
     return plan.slots(begin, rollout_chunk, progress, finish)
 
 

@@ -121,9 +121,6 @@ def progress(state: RolloutState) -> Progress:
     """How far rows are: their student's text, or the text under correction."""
     student, teacher = state.student, state.teacher
     return Progress(
-        length_B=jnp.maximum(
-            jnp.where(student.active_B, student.length_B, 0),
-            jnp.where(teacher.active_B, teacher.length_B, 0),
-        ),
+        length_B=jnp.maximum(student.open_B, teacher.open_B),
         written_B=student.length_B - student.origin_B + teacher.length_B - state.start_B,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from distill.rollouts.assembly import assemble
 from distill.trajectories import Source, Trajectories
 from models.decoding.decode import pick
 from motab.rollout_state import Plan, Record, RolloutState
@@ -72,18 +73,16 @@ def stitch(plan: Plan, state: RolloutState) -> Trajectories:
             tokens,
         )
     tokens = jnp.where(at < student_end[:, None], text_BxT, tokens)
-    present = at < suffix_end[:, None]
 
     steps = piece(record.steps_BxN, first)
     breach, root = record.breach_B[:, None], record.root_B[:, None]
     flawed = breached[:, None] & (steps >= root)
-    source = jnp.where(at < suffix_start[:, None], Source.REVISION, Source.TEACHER)
-    source = jnp.where(
-        at < student_end[:, None], jnp.where(flawed, Source.FLAWED, Source.STUDENT), source
-    )
-    source = jnp.where(at < first[:, None], Source.PROMPT, source)
-    source = jnp.where(present, source, Source.PADDING)
+    students = jnp.where(flawed, Source.FLAWED, Source.STUDENT)
+    after_it = jnp.where(at < suffix_start[:, None], Source.REVISION, Source.TEACHER)
+    writers = jnp.where(at < student_end[:, None], students, after_it)
+    rows = assemble(tokens, writers, first, suffix_end, "none")
 
+    source = rows.source_BxT
     by_student = (source == Source.STUDENT) | (source == Source.FLAWED)
     corrected = (source == Source.REVISION) | (source == Source.TEACHER)
     passed = by_student & (~breached[:, None] | (steps < breach))
@@ -95,11 +94,7 @@ def stitch(plan: Plan, state: RolloutState) -> Trajectories:
     }[settings.loss_on]
     trains = (student_trains | corrected) & ~record.dropped_B[:, None]
     by_divergence = trains & passed & (settings.safe_loss != "likelihood")
-    return Trajectories(
-        tokens_BxT=jnp.where(present, tokens, 0).astype(jnp.int32),
-        source_BxT=source.astype(jnp.int32),
+    return rows.replace(
         likelihood_weights_BxT=(trains & ~by_divergence).astype(jnp.float32),
         divergence_weights_BxT=by_divergence.astype(jnp.float32),
-        positions_BxT=at.astype(jnp.int32),
-        segment_ids_BxT=present.astype(jnp.int32),
     )

@@ -34,20 +34,12 @@ def make_train_step(
     is a divergence, and may be None elsewhere. `micro_batches` is
     `distill.train.update.make_train_step`'s.
     """
-    signal = (
-        None
-        if settings.safe_loss == "likelihood"
-        else Signal(divergence=settings.safe_loss, jsd_beta=settings.jsd_beta)
-    )
+    signal = None
+    if settings.safe_loss != "likelihood":
+        signal = Signal(divergence=settings.safe_loss, jsd_beta=settings.jsd_beta)
 
     def loss_fn(params: Params, teacher_params: Params, trajectories: Trajectories) -> LossSums:
-        return trajectory_loss(
-            params,
-            student_config,
-            trajectories,
-            teacher_params,
-            teacher_config,
-            signal,
-        )
+        teacher = teacher_params, teacher_config
+        return trajectory_loss(params, student_config, trajectories, *teacher, signal)
 
     return distill.train.update.make_train_step(loss_fn, optimizer, student_config, micro_batches)

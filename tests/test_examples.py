@@ -38,7 +38,7 @@ FIRST = (
     ("motab.credit", "find_backtrack"),
     ("motab.monitor", "boundary"),
     ("atesd.references", "split_reference"),
-    ("grpo.policy_gradient", "group_advantages"),
+    ("distill.losses.surrogate", "group_advantages"),
     ("topd.buffer", "threshold"),
 )
 

@@ -28,9 +28,10 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.trajectories import Trajectories
 from models.attention import platform
 from models.parameters import Params
-from models.sharding import LogicalAxes, constrain, partition_spec
+from models.sharding import LogicalAxes, batch_multiple, constrain
 
 # A block's logits are at most this many numbers, per model and device, but at least one position of
 # every row. On CPU twice as many take a tenth more time. An accelerator has the memory for more,
@@ -64,6 +65,12 @@ def readout(params: Params, config: models.ModelConfig, hidden_BxTxD: jax.Array)
     return Readout(hidden_BxTxD, params[_head_name(config)], config)
 
 
+def predictions(params: Params, config: models.ModelConfig, t: Trajectories) -> Readout:
+    """Runs a model over rows [B, T]: what predicts their tokens from the second on, [B, T - 1]."""
+    inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
+    return readout(params, config, models.forward_hidden(params, config, *inputs))
+
+
 def map_logits(
     function: Function, student: Readout, teacher: Readout | None = None, extras: Any = None
 ) -> Any:
@@ -81,11 +88,17 @@ def map_logits(
       ValueError: an array of other tokens.
     """
 
-    return _scan(jax.checkpoint(_of_block(function)), None, student, teacher, extras)[1]
+    body = jax.checkpoint(_of_block(function))
+    at_block, arrays, size = _blocks(body, student, teacher, extras)
+    length = student.hidden_BxTxD.shape[1]
+    if size >= length:
+        return at_block(None, arrays)[1]
+    _, out = jax.lax.scan(at_block, None, jax.tree.map(lambda x: _cut(x, size), arrays))
+    return jax.tree.map(lambda x: _joined(x, length), out)
 
 
 def _of_block(function: Function) -> Callable[..., Any]:
-    """The function as a body of `_scan` and `_loop` that carries nothing."""
+    """The function as a body of blocks that carries nothing."""
 
     def body(carry: None, student: Readout, teacher: Readout | None, extras: Any) -> Any:
         return carry, function(_logits(student), teacher and _logits(teacher), extras)
@@ -132,7 +145,7 @@ def weighted_sum(
     def forward(student: Readout, inputs: Any) -> Any:
         teacher, weights, extras = inputs
         # Devices along the batch each sum up their own rows, and meet once, after the last block.
-        parts = 0 if config.lora is not None else _batch_parts(config)
+        parts = 0 if config.lora is not None else batch_multiple(config.mesh, config.rules)
         nothing = jnp.zeros((parts, *student.head_VxD.shape), jnp.float32) if parts else None
 
         def body(head_gradient: Any, student: Readout, teacher: Readout | None, inputs: Any) -> Any:
@@ -176,24 +189,6 @@ def log_probs(logits_BxTxV: jax.Array, tokens_BxT: jax.Array) -> jax.Array:
     return chosen - jax.nn.logsumexp(logits_BxTxV, axis=-1)
 
 
-def block_count(student: Readout, teacher: Readout | None = None) -> int:
-    """How many blocks the tokens of whole rows are cut into; the arrays may be mere shapes."""
-    length = student.hidden_BxTxD.shape[1]
-    return math.ceil(length / min(_block_length(student, teacher), length))
-
-
-def _scan(
-    body: Callable[..., Any], carry: Any, student: Readout, teacher: Readout | None, extras: Any
-) -> tuple[Any, Any]:
-    """Scans `body(carry, student, teacher, extras) -> (carry, out)` over blocks of positions."""
-    length = student.hidden_BxTxD.shape[1]
-    at_block, arrays, size = _blocks(body, student, teacher, extras)
-    if size >= length:
-        return at_block(carry, arrays)
-    carry, out = jax.lax.scan(at_block, carry, jax.tree.map(lambda x: _cut(x, size), arrays))
-    return carry, jax.tree.map(lambda x: _joined(x, length), out)
-
-
 def _loop(
     body: Callable[..., Any],
     carry: Any,
@@ -202,14 +197,16 @@ def _loop(
     weights_BxT: jax.Array,
     extras: Any,
 ) -> tuple[Any, Any]:
-    """As `_scan`, over the tokens that have a weight; what the body says of others is 0."""
+    """Runs `body(carry, student, teacher, extras) -> (carry, out)` over blocks of positions.
+
+    They hold the tokens that have a weight; what the body says of others is 0.
+    """
     length = weights_BxT.shape[1]
     at_block, arrays, size = _blocks(body, student, teacher, extras)
     counted_BxT = weights_BxT != 0
 
     def only_counted(x: jax.Array) -> jax.Array:
-        where = counted_BxT.reshape(counted_BxT.shape + (1,) * (x.ndim - 2))
-        return jnp.where(where, x, jnp.zeros((), x.dtype))
+        return jnp.where(_as_wide(counted_BxT, x), x, jnp.zeros((), x.dtype))
 
     if size >= length:
         carry, out = at_block(carry, arrays)
@@ -232,9 +229,13 @@ def _loop(
     return carry, out
 
 
+def _as_wide(y_BxT: jax.Array, x: jax.Array) -> jax.Array:
+    """[B, T, 1, ...], with as many axes as x has."""
+    return y_BxT.reshape(y_BxT.shape + (1,) * (x.ndim - 2))
+
+
 def _along(x: jax.Array, index_BxT: jax.Array) -> jax.Array:
-    index = index_BxT.reshape(index_BxT.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, index, axis=1)
+    return jnp.take_along_axis(x, _as_wide(index_BxT, x), axis=1)
 
 
 def _cut(x: jax.Array, size: int) -> jax.Array:
@@ -271,30 +272,21 @@ def _blocks(
         theirs = teacher and teacher.replace(hidden_BxTxD=teacher_hidden)
         return body(carry, student.replace(hidden_BxTxD=hidden), theirs, extras)
 
-    size = _block_length(student, teacher)
+    size = block_length(student, teacher)
     if size < length:
         size = math.ceil(length / math.ceil(length / size))  # equal blocks, as far as that goes
     return at_block, arrays, size
 
 
-def _block_length(student: Readout, teacher: Readout | None) -> int:
-    """Positions of a block."""
+def block_length(student: Readout, teacher: Readout | None) -> int:
+    """Positions of a block, of rows that may be shorter; the arrays may be mere shapes."""
     config = student.config
     width = max(x.head_VxD.shape[0] for x in (student, teacher) if x is not None)
-    rows = math.ceil(student.hidden_BxTxD.shape[0] / _batch_parts(config))
+    rows = math.ceil(student.hidden_BxTxD.shape[0] / batch_multiple(config.mesh, config.rules))
     elements = _BLOCK_ELEMENTS * (1 if platform(config.mesh) == "cpu" else _ACCELERATOR)
     # Several blocks, so that some can be left out.
     share = max(_SHORTEST, math.ceil(student.hidden_BxTxD.shape[1] / 8))
     return max(1, min(elements // (rows * width), share))
-
-
-def _batch_parts(config: models.ModelConfig) -> int:
-    """Parts that rows are divided into over the devices."""
-    if config.mesh is None:
-        return 1
-    axes = partition_spec(("batch",), config.mesh, config.rules)[0] or ()
-    names = (axes,) if isinstance(axes, str) else axes
-    return math.prod(config.mesh.shape[name] for name in names)
 
 
 def _prepared(x: Readout) -> Readout:

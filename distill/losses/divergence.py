@@ -12,11 +12,16 @@ divergence stand for forward and reverse KL.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 
+from models.checks import Share, one_of, require
+
 DIVERGENCES = ("reverse_kl", "forward_kl", "jsd")
 TOP_K_OF = ("student", "teacher", "union")
+Divergence = Annotated[str, one_of(*DIVERGENCES)]
 
 
 def times_log(a: jax.Array, log: jax.Array) -> jax.Array:
@@ -56,28 +61,30 @@ def _kl_jvp(
     return a * log, (by_a * a) * log + a * (by_a - by_b)
 
 
-def _jsd(log_q: jax.Array, log_p: jax.Array, beta: float) -> jax.Array:
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta={beta} must lie in [0, 1].")
-    if beta == 0:
-        return _kl(log_q, log_p)
-    if beta == 1:
-        return _kl(log_p, log_q)
-    # What neither holds is 0 in both terms; its logarithm must only be finite.
-    some = (log_q > -jnp.inf) | (log_p > -jnp.inf)
-    a, b = (jnp.where(some, x, 0.0) for x in (log_q, log_p))
-    log_m = jnp.logaddexp(a + jnp.log(beta), b + jnp.log1p(-beta))
-    return beta * _kl(log_q, log_m) + (1 - beta) * _kl(log_p, log_m)
+def resolve(name: str, jsd_beta: float = 0.5) -> str:
+    """The divergence's name, where the ends of JSD are the two KLs.
+
+    Raises:
+      ValueError: an unknown name, or beta outside [0, 1].
+    """
+    require("divergence", name, Divergence)
+    if name != "jsd":
+        return name
+    require("jsd_beta", jsd_beta, Share)
+    return {0.0: "forward_kl", 1.0: "reverse_kl"}.get(jsd_beta, name)
 
 
 def _summands(name: str, log_q: jax.Array, log_p: jax.Array, jsd_beta: float) -> jax.Array:
+    name = resolve(name, jsd_beta)
     if name == "reverse_kl":
         return _kl(log_p, log_q)
     if name == "forward_kl":
         return _kl(log_q, log_p)
-    if name == "jsd":
-        return _jsd(log_q, log_p, jsd_beta)
-    raise ValueError(f"Unknown divergence {name!r}; choose one of {DIVERGENCES}.")
+    # What neither holds is 0 in both terms; its logarithm must only be finite.
+    some = (log_q > -jnp.inf) | (log_p > -jnp.inf)
+    a, b = (jnp.where(some, x, 0.0) for x in (log_q, log_p))
+    log_m = jnp.logaddexp(a + jnp.log(jsd_beta), b + jnp.log1p(-jsd_beta))
+    return jsd_beta * _kl(log_q, log_m) + (1 - jsd_beta) * _kl(log_p, log_m)
 
 
 def forward_kl(teacher_logits: jax.Array, student_logits: jax.Array) -> jax.Array:

@@ -18,16 +18,12 @@ are not. k1, k2, k3 are Schulman's (joschu.net/blog/kl-approx.html), JSD_beta is
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import jax
 import jax.numpy as jnp
 
-from distill.losses.divergence import DIVERGENCES, times_log
-from models.checks import Share, one_of, require
+from distill.losses.divergence import resolve, times_log
 
 ESTIMATORS = ("k1", "k2", "k3")
-Divergence = Annotated[str, one_of(*DIVERGENCES)]
 
 
 def k1(log_ratio: jax.Array) -> jax.Array:
@@ -73,21 +69,6 @@ def advantage(name: str, log_ratio: jax.Array, jsd_beta: float = 0.5) -> jax.Arr
     if name == "forward_kl":
         return jnp.expm1(d)
     return (1 - jsd_beta) * _log_mixture(d, jsd_beta)
-
-
-def resolve(name: str, jsd_beta: float = 0.5) -> str:
-    """The divergence's name, where the ends of JSD are the two KLs.
-
-    Raises:
-      ValueError: an unknown name, or beta outside [0, 1].
-    """
-    require("divergence", name, Divergence)
-    if name != "jsd":
-        return name
-    require("jsd_beta", jsd_beta, Share)
-    if jsd_beta == 0:
-        return "forward_kl"
-    return "reverse_kl" if jsd_beta == 1 else name
 
 
 def _log_mixture(log_ratio: jax.Array, beta: float) -> jax.Array:

@@ -6,9 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-import models
-from distill.losses.chunked import log_probs, map_logits, readout
-from distill.losses.divergence import forward_kl, jsd, reverse_kl, top_k_entropy
+from distill.losses.chunked import Readout, log_probs, map_logits
+from distill.losses.divergence import DIVERGENCES, divergence, top_k_entropy
 
 
 class TokenScores(flax.struct.PyTreeNode):
@@ -28,35 +27,21 @@ class TokenScores(flax.struct.PyTreeNode):
 
 
 def score_tokens(
-    student_params: models.parameters.Params,
-    student_config: models.ModelConfig,
-    student_hidden_BxTxD: jax.Array,
-    teacher_params: models.parameters.Params,
-    teacher_config: models.ModelConfig,
-    teacher_hidden_BxTxD: jax.Array,
-    tokens_BxT: jax.Array,
-    entropy_top_k: int,
+    student: Readout, teacher: Readout, tokens_BxT: jax.Array, entropy_top_k: int
 ) -> TokenScores:
     """Scores each token from the hidden states it was predicted from.
 
     The heads may be padded to different widths: distributions run over the ids both have.
     Memory is bounded: tokens go through the heads in blocks.
     """
-    vocab = min(student_config.vocab_size, teacher_config.vocab_size)
+    vocab = min(student.config.vocab_size, teacher.config.vocab_size)
 
     def score(p: jax.Array, q: jax.Array, tokens: jax.Array) -> TokenScores:
         p, q = p[..., :vocab], q[..., :vocab]
         return TokenScores(
             nll=-log_probs(q, tokens),
-            reverse_kl=reverse_kl(q, p),
-            forward_kl=forward_kl(q, p),
-            jsd=jsd(q, p),
+            **{name: divergence(name, q, p) for name in DIVERGENCES},
             entropy=top_k_entropy(q, entropy_top_k),
         )
 
-    return map_logits(
-        score,
-        readout(student_params, student_config, student_hidden_BxTxD),
-        readout(teacher_params, teacher_config, teacher_hidden_BxTxD),
-        jnp.clip(tokens_BxT, max=vocab - 1),
-    )
+    return map_logits(score, student, teacher, jnp.clip(tokens_BxT, max=vocab - 1))

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from distill.losses.chunked import log_probs
-from distill.losses.divergence import TOP_K_OF, divergence, top_k_divergence
-from distill.losses.estimators import (
-    ESTIMATORS,
+from distill.losses.divergence import (
+    TOP_K_OF,
     Divergence,
-    advantage,
+    divergence,
     resolve,
-    sampled_divergence,
+    top_k_divergence,
 )
+from distill.losses.estimators import ESTIMATORS, advantage, sampled_divergence
 from models.checks import Count, Share, check, one_of
 
 SUPPORTS = ("full", "top_k", "sampled")
@@ -130,20 +130,12 @@ def token_divergence(
       weights_BxT: tokens without a weight were perhaps not drawn from the student, so that ratios
         of probabilities there may overflow; `sampled` gives 0 for them.
     """
-    s = signal
+    s, both = signal, (teacher_logits_BxTxV, student_logits_BxTxV)
     if s.support == "full":
-        return divergence(s.divergence, teacher_logits_BxTxV, student_logits_BxTxV, s.jsd_beta)
+        return divergence(s.divergence, *both, s.jsd_beta)
     if s.support == "top_k":
-        return top_k_divergence(
-            s.divergence,
-            teacher_logits_BxTxV,
-            student_logits_BxTxV,
-            s.top_k,
-            s.top_k_of,
-            s.jsd_beta,
-        )
-    log_q = log_probs(teacher_logits_BxTxV, tokens_BxT)
-    log_p = log_probs(student_logits_BxTxV, tokens_BxT)
+        return top_k_divergence(s.divergence, *both, s.top_k, s.top_k_of, s.jsd_beta)
+    log_q, log_p = (log_probs(logits_BxTxV, tokens_BxT) for logits_BxTxV in both)
     return sampled_token_divergence(s, log_q, log_p, weights_BxT)
 
 

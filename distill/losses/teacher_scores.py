@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.losses.chunked import log_probs, map_logits, readout
+from distill.losses.chunked import log_probs, map_logits, predictions
 from distill.losses.divergence import divergence, log_sum
 from distill.losses.signal import Signal, sampled_token_divergence
-from distill.trajectories import TeacherScores
+from distill.trajectories import TeacherScores, Trajectories
 from models.parameters import Params
 
 
@@ -40,23 +40,18 @@ def check_cacheable(signal: Signal) -> None:
 def score_trajectories(
     params: Params,
     config: models.ModelConfig,
-    tokens_BxT: jax.Array,
-    positions_BxT: jax.Array,
-    segment_ids_BxT: jax.Array,
+    trajectories: Trajectories,
     top_k: int,
     vocab_size: int,
 ) -> TeacherScores:
     """Runs the teacher over fixed text; no array is [B, T, V].
 
     Args:
-      tokens_BxT, positions_BxT, segment_ids_BxT: as in `distill.trajectories.Trajectories`.
+      trajectories: rows [B, T], of which the text is read.
       top_k: tokens kept of a position; fewer where the vocabulary has fewer.
       vocab_size: scores run over the ids below it: those that both models have.
     """
     k = min(top_k, vocab_size)
-    hidden = models.forward_hidden(
-        params, config, tokens_BxT[:, :-1], positions_BxT[:, :-1], segment_ids_BxT[:, :-1]
-    )
 
     def score(logits: jax.Array, _: Any, targets: jax.Array) -> TeacherScores:
         logits = logits[..., :vocab_size]
@@ -69,7 +64,8 @@ def score_trajectories(
             tail_BxT=_rest(log_q, ids),
         )
 
-    scores = map_logits(score, readout(params, config, hidden), None, tokens_BxT[:, 1:])
+    read = predictions(params, config, trajectories)
+    scores = map_logits(score, read, None, trajectories.tokens_BxT[:, 1:])
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0)) + ((0, 0),) * (x.ndim - 2)), scores)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import models
-from distill.losses.chunked import Readout, log_probs, readout, weighted_sum
+from distill.losses.chunked import log_probs, predictions, weighted_sum
 from distill.losses.signal import Signal, token_divergence
 from distill.losses.teacher_scores import kept_divergence
 from distill.trajectories import Trajectories
@@ -78,17 +78,13 @@ def trajectory_loss(
       ValueError: a signal without a teacher.
     """
     t = trajectories
-    inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
     extras: dict[str, Any] = {
         "targets": t.tokens_BxT[:, 1:],
         "likelihood": t.likelihood_weights_BxT[:, 1:],
         "divergence": t.divergence_weights_BxT[:, 1:],
     }
 
-    def read(params: Params, config: models.ModelConfig) -> Readout:
-        return readout(params, config, models.forward_hidden(params, config, *inputs))
-
-    student = read(student_params, student_config)
+    student = predictions(student_params, student_config, t)
     teacher = None
     vocab = student_config.vocab_size
     trains = extras["likelihood"] != 0
@@ -100,7 +96,7 @@ def trajectory_loss(
             extras["scores"] = jax.tree.map(lambda x: x[:, 1:], t.teacher_scores)
         else:
             assert teacher_params is not None
-            teacher = read(teacher_params, teacher_config)
+            teacher = predictions(teacher_params, teacher_config, t)
         trains |= extras["divergence"] != 0
 
     def per_token(p: jax.Array, q: Any, x: dict[str, Any]) -> tuple[jax.Array, Any]:

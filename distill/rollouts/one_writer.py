@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 import models
+from distill.arguments import arguments_of, common_ids
 from distill.roles import Role, role_key
-from distill.rollouts.arguments import arguments_of, common_ids
 from distill.rollouts.assembly import Train, assemble
 from distill.trajectories import Source, Trajectories
 from models.checks import Count, require

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,6 @@ from models.decoding.decode import (
     Written,
     decode,
     extend,
-    init_cache,
-    prefill,
     unstack,
 )
 from models.decoding.sampling import Sampling
@@ -31,19 +29,6 @@ ParamsPair = tuple[Params, Params]
 CachePair = tuple[Cache, Cache]
 
 
-class WritingSettings(Protocol):
-    """How student and teacher write; lengths in tokens."""
-
-    @property
-    def student_temperature(self) -> float: ...
-    @property
-    def teacher_temperature(self) -> float: ...
-    @property
-    def max_total(self) -> int: ...
-    @property
-    def chunk(self) -> int: ...
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Writers:
     """Two models that write and read one text; pairs are (student's, teacher's), by `Role`.
@@ -52,13 +37,14 @@ class Writers:
       configs: the models'.
       vocab_size: only ids below it are drawn.
       eos_ids: tokens that end a text.
-      settings: how they write.
+      settings: how they write: `student_temperature`, `teacher_temperature`, and in tokens
+        `max_total`, the longest response, and `chunk`.
     """
 
     configs: tuple[models.ModelConfig, models.ModelConfig]
     vocab_size: int
     eos_ids: tuple[int, ...]
-    settings: WritingSettings
+    settings: Any
 
     @property
     def chunk_tokens(self) -> int:
@@ -90,27 +76,22 @@ class Writers:
 
     def slots(self, begin: Any, chunk: Any, progress: Any, finish: Any) -> Slots:
         """A rollout of functions that are given `self` first; its parameters are the pair."""
-        configs = self.configs
-
-        def prefill_caches(
-            params: ParamsPair, prompts: jax.Array, lengths: jax.Array, caches: tuple[Cache, ...]
-        ) -> tuple[Cache, ...]:
-            each = zip(params, configs, caches, strict=True)
-            return tuple(prefill(p, config, prompts, lengths, cache) for p, config, cache in each)
-
         return Slots(
             chunk_tokens=self.chunk_tokens,
             reach=2 * self.chunk_tokens,  # both may write a chunk of the same row
             max_tokens=self.settings.max_total,
-            prepare=lambda params: tuple(map(unstack, params, configs)),
-            init_caches=lambda batch, size: tuple(init_cache(c, batch, size) for c in configs),
-            prefill=prefill_caches,
+            prepare=lambda params: tuple(map(unstack, params, self.configs)),
             begin=functools.partial(begin, self),
             chunk=functools.partial(chunk, self),
             progress=progress,
             finish=functools.partial(finish, self),
-            configs=configs,
+            configs=self.configs,
         )
+
+
+def where_any(rows_B: jax.Array, step: Callable[[Any], Any], state: Any) -> Any:
+    """The state after `step`, which is run where it concerns any of the rows."""
+    return jax.lax.cond(jnp.any(rows_B), step, lambda state: state, state)
 
 
 def rollout_of(slots: Slots) -> Callable[..., Any]:

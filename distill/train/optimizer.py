@@ -97,14 +97,8 @@ def make_optimizer(
         adapters needs none: `distill.train.update.make_train_step` freezes it.
     """
     s = settings
-    adamw = optax.adamw(
-        make_schedule(s, steps),
-        b1=s.b1,
-        b2=s.b2,
-        eps=s.eps,
-        weight_decay=s.weight_decay,
-        mask=matrices if s.decay == "matrices" else None,
-    )
+    schedule, mask = make_schedule(s, steps), matrices if s.decay == "matrices" else None
+    adamw = optax.adamw(schedule, s.b1, s.b2, s.eps, weight_decay=s.weight_decay, mask=mask)
     full = optax.chain(optax.clip_by_global_norm(s.clip_norm), adamw) if s.clip_norm else adamw
     if trainable is None:
         return full

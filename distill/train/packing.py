@@ -93,17 +93,15 @@ def pack_segments(rows: Sequence[Sequence[Segment]], width: int) -> Trajectories
     shape = (len(rows), width)
     positions, segment_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for r, segments in enumerate(rows):
-        start = 0
-        for number, segment in enumerate(segments, 1):
-            stop = start + len(segment.tokens)
-            if stop > width:
-                raise ValueError(f"Row {r} holds more than {width} tokens; make rows wider.")
-            positions[r, start:stop] = np.arange(stop - start)
-            segment_ids[r, start:stop] = number
-            start = stop
-        # Padding counts on, as behind a single trajectory.
-        last = positions[r, start - 1] + 1 if start else 0
-        positions[r, start:] = last + np.arange(width - start)
+        lengths = [len(segment.tokens) for segment in segments]
+        if sum(lengths) > width:
+            raise ValueError(f"Row {r} holds more than {width} tokens; make rows wider.")
+        numbers = np.repeat(np.arange(len(lengths)) + 1, lengths)
+        segment_ids[r, : len(numbers)] = numbers
+        # Padding counts on behind the last token, as behind a single trajectory.
+        before = [n for n in lengths if n][:-1]
+        counted = [np.arange(n) for n in (*before, width - sum(before))]
+        positions[r] = np.concatenate(counted)
 
     def laid_out(*pieces: np.ndarray) -> np.ndarray:
         """One array of every segment, in the rows' order."""

@@ -13,8 +13,8 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import models
-from distill.train.state import TrainState
-from models.sharding import AXES, Rules, partition_spec
+from distill.train.state import TrainState, frozen
+from models.sharding import AXES, Rules, batch_multiple, partition_spec
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh | None:
@@ -53,34 +53,10 @@ def batch_sharding(mesh: Mesh, rules: Rules | None = None) -> NamedSharding:
     return NamedSharding(mesh, spec)
 
 
-def batch_multiple(mesh: Mesh | None) -> int:
-    """Rows are held in multiples of this: the devices along the batch."""
-    if mesh is None:
-        return 1
-    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp") if axis in mesh.axis_names)
-
-
 def round_up(rows: int, mesh: Mesh | None) -> int:
     """The least number of rows, `rows` or more, that divides over the devices along the batch."""
     parts = batch_multiple(mesh)
     return -(-rows // parts) * parts
-
-
-def check_rows(name: str, rows: int, mesh: Mesh | None) -> None:
-    """Refuses rows that do not divide over the devices along the batch.
-
-    Raises:
-      ValueError: names the field `name`, and the next sizes that would do.
-    """
-    parts = batch_multiple(mesh)
-    if rows % parts:
-        assert mesh is not None
-        over = {axis: mesh.shape[axis] for axis in ("data", "fsdp")}
-        less = rows - rows % parts
-        raise ValueError(
-            f"{name}={rows} does not divide over the {parts} devices along the batch, mesh={over}. "
-            f"Use {f'{less} or ' if less else ''}{less + parts}, or another mesh."
-        )
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -103,20 +79,20 @@ def state_shardings(
     """
     params = models.shardings(config, mesh)
     everywhere = whole(mesh)
+
+    def place(x: Any, there: NamedSharding, like: Any) -> Any:
+        if frozen(x):  # an array that does not train has no state
+            return x
+        return there if x.shape == like.shape else everywhere  # a factored moment, say
+
     opt_state: Any = optax.tree_map_params(
         optimizer,
-        lambda x, place, like: (
-            x
-            if isinstance(x, optax.MaskedNode)
-            else place
-            if x.shape == like.shape
-            else everywhere  # a factored moment, say
-        ),
+        place,
         state.opt_state,
         params,
         state.params,
         transform_non_params=lambda _: everywhere,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),  # where a frozen array has no state
+        is_leaf=frozen,
     )
     like_params: Any = jax.tree.structure(state.params)
     method_state = {

@@ -69,14 +69,13 @@ def trained(params: Any) -> Any:
 
 def with_trained(part: Any, params: Any) -> Any:
     """`params`, in which what trains is that of `part`, a tree of `trained`."""
-    return jax.tree.map(
-        lambda new, old: old if _frozen(new) else new, part, params, is_leaf=_frozen
-    )
+    return jax.tree.map(lambda new, old: old if frozen(new) else new, part, params, is_leaf=frozen)
 
 
 def _adapter(path: tuple[Any, ...]) -> bool:
     return bool(path) and is_adapter(str(getattr(path[-1], "key", "")))
 
 
-def _frozen(x: Any) -> bool:
+def frozen(x: Any) -> bool:
+    """Whether x stands in for an array that does not train."""
     return isinstance(x, optax.MaskedNode)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import models
+from distill.arguments import arguments_of
 from distill.train.state import TrainState, holds_adapters, trained, with_trained
 from models.parameters import Params, shardings
 from models.sharding import constrain_rows
@@ -144,13 +145,44 @@ def make_gradient(
     return gradient
 
 
-def make_train_step(
+def make_update(
     loss_fn: Callable[..., Sums],
     optimizer: optax.GradientTransformation,
     config: models.ModelConfig | None = None,
     micro_batches: int = 1,
     join: Callable[[Any], Any] = add_up,
-) -> Callable[..., tuple[TrainState, Metrics]]:
+) -> Callable[..., tuple[TrainState, Any, Metrics]]:
+    """As `make_train_step`, for a method that reads the sums: `(state, sums, metrics)`."""
+    gradient = make_gradient(loss_fn, config, micro_batches, join)
+
+    def update(state: TrainState, *inputs: Any) -> tuple[TrainState, Any, Metrics]:
+        sums, grads = gradient(state.params, *inputs)
+        before = trained(state.params)
+        _check_state(optimizer, before, state)
+        norm = optax.tree.norm(grads)
+        idle = ~is_nonzero(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, before)
+        params = optax.apply_updates(before, updates)
+        sound = ~spoils(params) & ~spoils(opt_state, state.opt_state)
+        finite = jnp.isfinite(sums.mean) & jnp.isfinite(norm) & (idle | sound)
+        params, opt_state = where(finite & ~idle, (params, opt_state), (before, state.opt_state))
+        metrics = {
+            "loss": sums.mean,
+            **sums.metrics,
+            "loss_tokens": sums.tokens,
+            "grad_norm": norm,
+            "skipped": (~finite).astype(jnp.int32),
+            "idle": idle.astype(jnp.int32),
+        }
+        params = with_trained(params, state.params)
+        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return new, sums, metrics
+
+    return update
+
+
+@arguments_of(make_update)
+def make_train_step(*args: Any, **kwargs: Any) -> Callable[..., tuple[TrainState, Metrics]]:
     """Builds `train_step(state, *inputs) -> (state, metrics)`: one optimizer update.
 
     The function is pure: jit it with shardings of your own, and donate the state if you no longer
@@ -210,49 +242,13 @@ def make_train_step(
       >>> bool(second["loss"] < first["loss"]), int(state.step)
       (True, 2)
     """
-    update = make_update(loss_fn, optimizer, config, micro_batches, join)
+    update = make_update(*args, **kwargs)
 
     def train_step(state: TrainState, *inputs: Any) -> tuple[TrainState, Metrics]:
         state, _, metrics = update(state, *inputs)
         return state, metrics
 
     return train_step
-
-
-def make_update(
-    loss_fn: Callable[..., Sums],
-    optimizer: optax.GradientTransformation,
-    config: models.ModelConfig | None = None,
-    micro_batches: int = 1,
-    join: Callable[[Any], Any] = add_up,
-) -> Callable[..., tuple[TrainState, Any, Metrics]]:
-    """As `make_train_step`, for a method that reads the sums: `(state, sums, metrics)`."""
-    gradient = make_gradient(loss_fn, config, micro_batches, join)
-
-    def update(state: TrainState, *inputs: Any) -> tuple[TrainState, Any, Metrics]:
-        sums, grads = gradient(state.params, *inputs)
-        before = trained(state.params)
-        _check_state(optimizer, before, state)
-        norm = optax.tree.norm(grads)
-        idle = ~is_nonzero(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, before)
-        params = optax.apply_updates(before, updates)
-        sound = ~spoils(params) & ~spoils(opt_state, state.opt_state)
-        finite = jnp.isfinite(sums.mean) & jnp.isfinite(norm) & (idle | sound)
-        params, opt_state = where(finite & ~idle, (params, opt_state), (before, state.opt_state))
-        metrics = {
-            "loss": sums.mean,
-            **sums.metrics,
-            "loss_tokens": sums.tokens,
-            "grad_norm": norm,
-            "skipped": (~finite).astype(jnp.int32),
-            "idle": idle.astype(jnp.int32),
-        }
-        params = with_trained(params, state.params)
-        new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
-        return new, sums, metrics
-
-    return update
 
 
 def _check_state(optimizer: optax.GradientTransformation, part: Any, state: TrainState) -> None:

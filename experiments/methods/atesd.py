@@ -26,13 +26,13 @@ import atesd
 from atesd.exposure import reference_counts
 from atesd.prompts import ExposedPrompts
 from atesd.references import ReferenceTokens
-from distill.train.sharding import check_rows
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
 from experiments.config.tree import AtesdConfig
 from experiments.data.batches import PromptBatch, prompt_batches
 from experiments.data.sources import load_source
 from experiments.machine.processes import place_rows
+from experiments.methods.base import check_rows
 from experiments.pair.model import Model
 from experiments.pair.pair import Pair, start_student, with_initial_student
 from experiments.rollouts.own_samples import OwnSamples

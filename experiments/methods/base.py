@@ -5,15 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 import models
 from distill.train.optimizer import make_optimizer, make_schedule
-from distill.train.sharding import check_rows, state_shardings, whole
+from distill.train.sharding import batch_multiple, state_shardings, whole
 from distill.train.state import TrainState, create_state
 from experiments.config.tree import Config
 from experiments.machine.processes import place_rows
 from experiments.pair.pair import Pair
 from models.parameters import Params
+
+
+def check_rows(name: str, rows: int, mesh: Mesh | None) -> None:
+    """Refuses rows that do not divide over the devices along the batch.
+
+    Raises:
+      ValueError: names the field `name`, and the next sizes that would do.
+    """
+    parts = batch_multiple(mesh)
+    if rows % parts:
+        assert mesh is not None
+        over = {axis: mesh.shape[axis] for axis in ("data", "fsdp")}
+        less = rows - rows % parts
+        raise ValueError(
+            f"{name}={rows} does not divide over the {parts} devices along the batch, mesh={over}. "
+            f"Use {f'{less} or ' if less else ''}{less + parts}, or another mesh."
+        )
 
 
 class Base:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from distill.train.state import TrainState
-from distill.train.sync import init_method_state, refreshing, rollout_params
 from distill.trajectories import Trajectories
 from experiments.config.tree import WritingConfig
 from experiments.data.batches import PromptBatch, prompt_batches
@@ -15,6 +14,7 @@ from experiments.data.sources import load_source
 from experiments.machine.processes import fetch
 from experiments.methods.base import Base
 from experiments.methods.protocol import Outcome, Readable
+from experiments.methods.sync import init_method_state, refreshing, rollout_params
 from experiments.pair.pair import Pair
 from experiments.rollouts.recipe import Recipe
 from models.parameters import Params

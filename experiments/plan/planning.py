@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,10 +16,9 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 import models
-from distill.losses.chunked import Readout, block_count
+from distill.losses.chunked import Readout, block_length
 from distill.losses.trajectory_loss import LossSums, trajectory_loss
 from distill.train.sharding import AXES, batch_multiple, batch_sharding, make_mesh, round_up
-from distill.train.sync import init_method_state, refreshing
 from distill.train.update import make_train_step
 from distill.trajectories import Trajectories
 from experiments.config.tree import Config, SftConfig, WritingConfig
@@ -30,6 +30,7 @@ from experiments.machine.placement import (
 )
 from experiments.methods import make_recipe
 from experiments.methods.base import Base
+from experiments.methods.sync import init_method_state, refreshing
 from experiments.pair.pair import Pair, abstract_pair
 from experiments.plan.hlo import program_cost
 from experiments.plan.printing import print_memory, print_program, print_rollout
@@ -263,7 +264,8 @@ def _blocks(rows: int, pair: Pair, width: int) -> int:
         hidden = jax.ShapeDtypeStruct((rows, width - 1, c.hidden_size), c.dtype)
         return Readout(hidden, jax.ShapeDtypeStruct((c.vocab_size, c.hidden_size), c.dtype), c)  # type: ignore[arg-type]
 
-    return block_count(shapes(pair.student_config), shapes(pair.teacher_config))
+    block = block_length(shapes(pair.student_config), shapes(pair.teacher_config))
+    return math.ceil((width - 1) / min(block, width - 1))
 
 
 def _compile(lower: Callable[[], Any], blocks: int) -> Program:

@@ -118,9 +118,7 @@ class KeptScores:
                 scores = score(
                     pair.teacher_params,
                     pair.teacher_config,
-                    t.tokens_BxT,
-                    t.positions_BxT,
-                    t.segment_ids_BxT,
+                    t,
                     top_k=made_of["top_k"],
                     vocab_size=made_of["vocab_size"],
                 )

@@ -170,6 +170,11 @@ class Cursor(flax.struct.PyTreeNode):
     origin_B: jax.Array
     active_B: jax.Array
 
+    @property
+    def open_B(self) -> jax.Array:
+        """Length of the rows that are being written; 0 in others."""
+        return jnp.where(self.active_B, self.length_B, 0)
+
 
 class Written(flax.struct.PyTreeNode):
     """What `decode` wrote in one call: C tokens at most per row, from the row's old length on.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.decoding.decode import Cache, Cursor, decode, init_cache, prefill, put, unstack
+from models.decoding.decode import Cache, Cursor, decode, put, unstack
 from models.decoding.sampling import Sampling
 from models.decoding.slots import Progress, Rows, Slots, run, whole_batch
 from models.parameters import Params
@@ -84,10 +84,10 @@ def make_slots(
             ),
         )
 
-    def chunk(params: Params, state: WritingState) -> WritingState:
+    def chunk(params: tuple[Params], state: WritingState) -> WritingState:
         old, out = state.cursor, state.written
         cache, new, written = decode(
-            params, config, state.caches[0], old, state.keys_B, chunk_tokens, sampling, eos_ids
+            params[0], config, state.caches[0], old, state.keys_B, chunk_tokens, sampling, eos_ids
         )
         start, count = old.length_B - old.origin_B, written.count_B
         return state.replace(
@@ -104,21 +104,13 @@ def make_slots(
         )
 
     def progress(state: WritingState) -> Progress:
-        cursor = state.cursor
-        return Progress(
-            length_B=jnp.where(cursor.active_B, cursor.length_B, 0),
-            written_B=state.written.lengths_B,
-        )
+        return Progress(length_B=state.cursor.open_B, written_B=state.written.lengths_B)
 
     return Slots(
         chunk_tokens=chunk_tokens,
         reach=chunk_tokens,
         max_tokens=max_tokens,
-        prepare=lambda params: unstack(params, config),
-        init_caches=lambda batch, capacity: (init_cache(config, batch, capacity),),
-        prefill=lambda params, prompts, lengths, caches: (
-            prefill(params, config, prompts, lengths, caches[0]),
-        ),
+        prepare=lambda params: (unstack(params, config),),
         begin=begin,
         chunk=chunk,
         progress=progress,

@@ -17,7 +17,17 @@ import jax
 import jax.numpy as jnp
 
 from models.config import ModelConfig
-from models.decoding.decode import Cache, Cursor, capacities, constrain_cache, pick, resize_cache
+from models.decoding.decode import (
+    Cache,
+    Cursor,
+    capacities,
+    constrain_cache,
+    init_cache,
+    pick,
+    prefill,
+    resize_cache,
+)
+from models.parameters import Params
 from models.sharding import constrain_rows
 
 TreeT = TypeVar("TreeT")
@@ -84,10 +94,8 @@ class Slots:
       chunk_tokens: most tokens that a chunk decodes of a row's text.
       reach: cache positions that a row may come to need in one chunk.
       max_tokens: the longest response, in cache positions.
-      prepare: parameters as given to parameters as decoding wants them; once per rollout.
-      init_caches: (rows, capacity) to empty caches.
-      prefill: (parameters, prompts [U, P], lengths [U], empty caches) to caches that hold every
-        prompt token but the last.
+      prepare: parameters as given to parameters as decoding wants them, a tuple of each model's;
+        once per rollout.
       begin: (caches, rows) to the state before the first chunk. The caches may hold fewer
         positions than the prompts are wide.
       chunk: (parameters, state) to state.
@@ -100,14 +108,27 @@ class Slots:
     chunk_tokens: int
     reach: int
     max_tokens: int
-    prepare: Callable[[Any], Any]
-    init_caches: Callable[[int, int], tuple[Cache, ...]]
-    prefill: Callable[[Any, jax.Array, jax.Array, tuple[Cache, ...]], tuple[Cache, ...]]
+    prepare: Callable[[Any], tuple[Params, ...]]
     begin: Callable[[tuple[Cache, ...], Rows], Any]
     chunk: Callable[[Any, Any], Any]
     progress: Callable[[Any], Progress]
     finish: Callable[[Any], Any]
     configs: tuple[ModelConfig, ...]
+
+    def init_caches(self, batch: int, capacity: int) -> tuple[Cache, ...]:
+        """Empty caches of every model."""
+        return tuple(init_cache(config, batch, capacity) for config in self.configs)
+
+    def prefill(
+        self,
+        params: tuple[Params, ...],
+        prompts_UxP: jax.Array,
+        lengths_U: jax.Array,
+        caches: tuple[Cache, ...],
+    ) -> tuple[Cache, ...]:
+        """Caches that hold every prompt token but the last, of empty ones."""
+        each = zip(params, self.configs, caches, strict=True)
+        return tuple(prefill(p, config, prompts_UxP, lengths_U, cache) for p, config, cache in each)
 
     def pinned(self, state: Any) -> Any:
         """The state with every array at its place on the mesh; as it is where there is none."""

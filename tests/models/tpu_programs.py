@@ -88,12 +88,12 @@ def train_step(micro_batches):
 def scoring():
     """Teacher's scores that are kept."""
     score = functools.partial(score_trajectories, config=teacher, top_k=8, vocab_size=VOCAB)
-    tokens = array(jnp.int32, ROWS, WIDTH)
+    read = Trajectories(*[array(jnp.int32, ROWS, WIDTH)] * 6)
 
-    def run(params, tokens, positions, segments):
-        return score(params, tokens_BxT=tokens, positions_BxT=positions, segment_ids_BxT=segments)
+    def run(params, read):
+        return score(params, trajectories=read)
 
-    return jax.jit(run, out_shardings=rows).lower(teacher_params, tokens, tokens, tokens)
+    return jax.jit(run, out_shardings=rows).lower(teacher_params, read)
 
 
 def rollout(program):

@@ -10,6 +10,7 @@ import pytest
 import distill.train.update
 import models
 from distill.losses import chunked
+from distill.losses.chunked import readout
 from distill.losses.divergence import divergence
 from distill.losses.log_probs import token_log_probs
 from distill.losses.scores import score_tokens
@@ -78,7 +79,8 @@ def test_the_train_step_of_a_policy_gradient():
 
 def test_scores():
     def score(params, teacher, hidden, tokens):
-        return score_tokens(params, STUDENT, hidden, teacher, TEACHER, hidden, tokens, 4)
+        theirs = readout(teacher, TEACHER, hidden)
+        return score_tokens(readout(params, STUDENT, hidden), theirs, tokens, 4)
 
     assert largest(score, STATE.params, THEIRS, HIDDEN, TOKENS) < DENSE
 

@@ -9,7 +9,7 @@ import pytest
 
 import distill.losses.trajectory_loss
 import models
-from distill.losses.chunked import Readout
+from distill.losses.chunked import Readout, readout
 from distill.losses.divergence import DIVERGENCES
 from distill.losses.scores import score_tokens
 from distill.losses.signal import Signal
@@ -226,9 +226,8 @@ def test_scores_equal_numpy_whatever_the_block(params, block_elements, monkeypat
     t = make(8)
     inputs, targets = t.tokens_BxT[:, :-1], t.tokens_BxT[:, 1:]
     hidden = HIDDEN(params[0], STUDENT, inputs), HIDDEN(params[1], TEACHER, inputs)
-    scores = score_tokens(
-        params[0], STUDENT, hidden[0], params[1], TEACHER, hidden[1], targets, entropy_top_k=5
-    )
+    both = zip(params, (STUDENT, TEACHER), hidden, strict=True)
+    scores = score_tokens(*(readout(*model) for model in both), targets, entropy_top_k=5)
     p = softmax(np.asarray(FORWARD(params[0], STUDENT, t.tokens_BxT), np.float64))[:, :-1]
     q = softmax(np.asarray(FORWARD(params[1], TEACHER, t.tokens_BxT), np.float64)[:, :-1, :13])
     chosen = np.take_along_axis(q, np.asarray(targets)[..., None], -1)[..., 0]

@@ -34,11 +34,8 @@ def params():
 
 
 def with_scores(params, t: Trajectories, k: int) -> Trajectories:
-    score = jax.jit(score_trajectories, static_argnums=(1, 5, 6))
-    scores = score(
-        params[1], TEACHER, t.tokens_BxT, t.positions_BxT, t.segment_ids_BxT, k, VOCAB
-    )  # fmt: skip
-    return t.replace(teacher_scores=scores)
+    score = jax.jit(score_trajectories, static_argnums=(1, 3, 4))
+    return t.replace(teacher_scores=score(params[1], TEACHER, t, k, VOCAB))
 
 
 def value_and_grad(params, t, signal, teacher):

@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from distill.train.sharding import batch_multiple, batch_sharding, check_rows, make_mesh
+from distill.train.sharding import batch_multiple, batch_sharding, make_mesh
 
 
 def test_one_device_needs_no_mesh():
@@ -49,9 +49,3 @@ def test_rows_divide_over_the_devices_along_the_batch():
     mesh = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
     assert batch_multiple(mesh) == 8 and batch_multiple(None) == 1
     assert batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
-    check_rows("batch_size", 16, mesh)
-    check_rows("batch_size", 5, None)
-    with pytest.raises(ValueError, match=r"batch_size=12 .* the 8 devices .* Use 8 or 16, or"):
-        check_rows("batch_size", 12, mesh)
-    with pytest.raises(ValueError, match=r"Use 8, or another mesh"):
-        check_rows("batch_size", 5, mesh)

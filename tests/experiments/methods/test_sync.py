@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill.train.state import TrainState
-from distill.train.sync import init_method_state, refreshing, rollout_params
+from experiments.methods.sync import init_method_state, refreshing, rollout_params
 
 
 def add(state, amount):

@@ -1,4 +1,4 @@
-"""What the functions that build rollouts share about their arguments."""
+"""Arguments that several functions of the core have in common."""
 
 from __future__ import annotations
 
