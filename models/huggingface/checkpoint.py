@@ -93,7 +93,9 @@ def load_pretrained(
     config = load_config(directory)
     config = config.replace(mesh=mesh, rules=config.rules if rules is None else rules)
     with contextlib.ExitStack() as stack:
-        tensors = _open_tensors(directory, stack)
+        found = _open_tensors(directory, stack)
+        # Old checkpoints hold the rotary frequencies, which follow from the config.
+        tensors = {n: t for n, t in found.items() if not n.endswith("rotary_emb.inv_freq")}
         _check_tensors(tensors, config, directory)
         config = config.replace(dtype=dtype or _common_dtype(tensors, directory))
         if config.tie_embeddings:
@@ -184,29 +186,21 @@ def _check_tensors(tensors: dict[str, _Tensor], config: ModelConfig, directory: 
             f"{directory}: {CONFIG_FILE} asks for tensors that are missing: "
             f"{', '.join(missing[:_SHOWN])}{', ...' if len(missing) > _SHOWN else ''}."
         )
+    if config.tie_embeddings:  # some hold the tied head a second time
+        expected["lm_head.weight"] = (config.vocab_size, config.hidden_size)
     for name, tensor in tensors.items():
-        if name not in expected and not _is_ignored(name, config):
+        if name not in expected:
             raise ValueError(f"{tensor.file}: tensor {name!r} has no place in a {config.family}.")
-        head_shape = (config.vocab_size, config.hidden_size)
-        shape = head_shape if name == "lm_head.weight" else expected.get(name, tensor.shape)
-        if tensor.shape != shape:
+        if tensor.shape != expected[name]:
             raise ValueError(
                 f"{tensor.file}: tensor {name!r} has shape {tensor.shape}, but {CONFIG_FILE} asks "
-                f"for {shape}."
+                f"for {expected[name]}."
             )
-        if name in expected and tensor.dtype_code not in _DTYPE_CODES:
+        if tensor.dtype_code not in _DTYPE_CODES:
             raise ValueError(
                 f"{tensor.file}: tensor {name!r} has dtype {tensor.dtype_code}; supported are "
                 f"{', '.join(_DTYPE_CODES)}."
             )
-
-
-def _is_ignored(name: str, config: ModelConfig) -> bool:
-    # Old checkpoints hold the rotary frequencies, which follow from the config, and some hold the
-    # tied head a second time.
-    return name.endswith("rotary_emb.inv_freq") or (
-        name == "lm_head.weight" and config.tie_embeddings
-    )
 
 
 def _check_tied_head(tensors: dict[str, _Tensor], directory: Path) -> None:
@@ -225,7 +219,7 @@ def _check_tied_head(tensors: dict[str, _Tensor], directory: Path) -> None:
 
 
 def _common_dtype(tensors: dict[str, _Tensor], directory: Path) -> str:
-    codes = {t.dtype_code for n, t in tensors.items() if not n.endswith("rotary_emb.inv_freq")}
+    codes = {tensor.dtype_code for tensor in tensors.values()}
     if len(codes) > 1:
         raise ValueError(
             f"{directory} holds tensors of different dtypes, {', '.join(sorted(codes))}; say "

@@ -71,30 +71,24 @@ def tensor_layouts(config: ModelConfig) -> dict[str, TensorLayout]:
     c = config
     q, kv = (c.num_heads, c.head_dim), (c.num_kv_heads, c.head_dim)
     hidden, mlp, vocab = (c.hidden_size,), (c.intermediate_size,), (c.vocab_size,)
-    linears = {
-        "q": ("self_attn.q_proj", hidden, q),
-        "k": ("self_attn.k_proj", hidden, kv),
-        "v": ("self_attn.v_proj", hidden, kv),
-        "o": ("self_attn.o_proj", q, hidden),
-        "gate": ("mlp.gate_proj", hidden, mlp),
-        "up": ("mlp.up_proj", hidden, mlp),
-        "down": ("mlp.down_proj", mlp, hidden),
+    linears: dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]] = {
+        "self_attn": {"q": (hidden, q), "k": (hidden, kv), "v": (hidden, kv), "o": (q, hidden)},
+        "mlp": {"gate": (hidden, mlp), "up": (hidden, mlp), "down": (mlp, hidden)},
     }
     vectors: dict[str, tuple[str, tuple[int, ...]]] = {
         "attn_norm": ("input_layernorm.weight", hidden),
         "mlp_norm": ("post_attention_layernorm.weight", hidden),
     }
-    if c.qkv_bias:
-        vectors["q_bias"] = ("self_attn.q_proj.bias", q)
-        vectors["k_bias"] = ("self_attn.k_proj.bias", kv)
-        vectors["v_bias"] = ("self_attn.v_proj.bias", kv)
-    if c.qk_norm:
-        vectors["q_norm"] = ("self_attn.q_norm.weight", (c.head_dim,))
-        vectors["k_norm"] = ("self_attn.k_norm.weight", (c.head_dim,))
+    for key in "qkv" if c.qkv_bias else "":
+        vectors[f"{key}_bias"] = (f"self_attn.{key}_proj.bias", linears["self_attn"][key][1])
+    for key in "qk" if c.qk_norm else "":
+        vectors[f"{key}_norm"] = (f"self_attn.{key}_norm.weight", (c.head_dim,))
     prefix = "model.layers.{layer}."
     layouts = {"embed": TensorLayout("model.embed_tokens.weight", (vocab, hidden), False)}
-    for key, (name, into, out) in linears.items():
-        layouts[f"layers/{key}"] = TensorLayout(f"{prefix}{name}.weight", (into, out), True)
+    for part, matrices in linears.items():
+        for key, groups in matrices.items():
+            name = f"{prefix}{part}.{key}_proj.weight"
+            layouts[f"layers/{key}"] = TensorLayout(name, groups, True)
     for key, (name, axes) in vectors.items():
         layouts[f"layers/{key}"] = TensorLayout(prefix + name, (axes,), False)
     layouts["final_norm"] = TensorLayout("model.norm.weight", (hidden,), False)

@@ -210,11 +210,9 @@ def render_prompt(
     message = prompt_format.replace("{problem}", problem)
     if chat:
         messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": message})
         # The template has written the special tokens already.
-        return encode(
-            tokenizer,
-            chat_text(tokenizer, [*messages, {"role": "user", "content": message}], thinking),
-        )
+        return encode(tokenizer, chat_text(tokenizer, messages, thinking))
     if system or thinking != "default":
         raise ValueError(
             f"{system=} and {thinking=} need a chat template, and chat is off. Write the whole "
