@@ -32,8 +32,10 @@ def run(settings: Settings) -> int:
     Raises:
       ValueError: the study names no exposures.
     """
-    study = settings.config.fields
-    if "exposures" not in study or not study.exposures:
+    from experiments.compare.settings import read_study
+
+    study = read_study(settings.config.fields)
+    if not study.exposures:
         raise ValueError("The study names no `exposures`: arms that differ in controller.fixed.")
     from experiments.compare.execute import compare
     from experiments.compare.sweep.picture import write_sweep
@@ -47,7 +49,7 @@ def run(settings: Settings) -> int:
         failed = compare(
             study,
             workdir,
-            arms=list(study.exposures),
+            arms=study.exposures,
             seeds=seeds,
             budget=settings.budget,
             command=called,

@@ -44,13 +44,12 @@ def run(settings: Settings) -> None:
     config = read_config(settings.config.fields)
     if settings.out is None:
         raise ValueError("--out is missing: name the file that trajectories are written to.")
-    require_writing(config)
+    writing = require_writing(config)
     keep_compiled()
     settings.join()
     with interruptible():
         pair = load_pair(config)
-        recipe = make_recipe(config, pair)
-        synthesise(recipe.config, pair, recipe, settings.out)
+        synthesise(writing, pair, make_recipe(writing, pair), settings.out)
     print(
         f"Train on it with --config.synthesis.mode=offline --config.synthesis.file={settings.out}"
     )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from experiments.config.read import read_config
 from experiments.config.tree import Config
 from experiments.machine.environment import environment
+from experiments.methods import require_writing
 from experiments.methods.online import Online
 from experiments.pair.pair import Pair, load_pair, start_student
 from experiments.rollouts.recipe import Recipe
@@ -25,8 +26,7 @@ class _Peer:
 
     def __init__(self, config: Config, make_recipe: MakeRecipe):
         pair = load_pair(config)
-        recipe = make_recipe(config, pair)
-        self._method = Online(recipe.config, pair, recipe)
+        self._method = Online(require_writing(config), pair, make_recipe(config, pair))
         self._state = self._method.init(start_student(pair, config.seed))
         self._done = 0
 

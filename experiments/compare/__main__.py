@@ -32,11 +32,12 @@ class Settings(StudyFlags):
 def run(settings: Settings) -> int:
     """Runs the study; 1 where an arm failed."""
     from experiments.compare.execute import compare
+    from experiments.compare.settings import read_study
     from experiments.machine.compilation import keep_compiled
 
     keep_compiled()
     failed = compare(
-        settings.config.fields,
+        read_study(settings.config.fields),
         settings.workdir,
         arms=settings.arms,
         seeds=settings.seeds,

@@ -12,9 +12,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import configs
-from experiments.checkpoints.files import NAMED
+from experiments.compare.settings import Study
 from experiments.config.data_sections import DataSets
 from experiments.config.read import read_config
+from experiments.config.reading import nearest
 from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import config_differences, plain
 
@@ -51,14 +52,14 @@ class Plan:
       seeds: the selected ones.
     """
 
-    study: Any
+    study: Study
     arms: dict[str, ConfigDict]
     seeds: tuple[int, ...]
 
     @property
     def rates(self) -> tuple[float, ...]:
         """The grid of learning rates."""
-        return tuple(self.study.learning_rates)
+        return self.study.learning_rates
 
     @property
     def best(self) -> bool:
@@ -67,8 +68,7 @@ class Plan:
 
     def rules(self) -> dict[str, Any]:
         """What is fixed before the first run."""
-        fields = plain(self.study.to_dict())
-        return {name: fields[name] for name in RULES}
+        return {name: plain(getattr(self.study, name)) for name in RULES}
 
     def measuring_config(self, arm: str) -> ConfigDict:
         """What an arm's batch size is measured with."""
@@ -119,18 +119,16 @@ def without_tests(config: ConfigDict) -> ConfigDict:
 
 
 def make_plan(
-    study: Any, arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None
+    study: Study, arms: Sequence[str] | None = None, seeds: Sequence[int] | None = None
 ) -> Plan:
-    """Reads a study and checks all that can be known before the first run.
+    """Loads a study's arms and checks all that can be known before the first run.
 
     Args:
-      study: a config of `configs/studies/`.
       arms, seeds: which of the study's; all by default.
 
     Raises:
       ValueError: names the field that is wrong, or what makes two arms incomparable.
     """
-    _check_rules(study)
     chosen = _chosen("arms", arms, study.arms)
     loaded = {name: load_arm(study, name) for name in chosen}
     _check_same(loaded)
@@ -141,7 +139,7 @@ def make_plan(
     return Plan(study, loaded, tuple(_chosen("seeds", seeds, study.seeds)))
 
 
-def load_arm(study: Any, name: str) -> ConfigDict:
+def load_arm(study: Study, name: str) -> ConfigDict:
     """An arm's config: its file's, then what the study shares, then what the arm sets itself.
 
     Raises:
@@ -149,10 +147,10 @@ def load_arm(study: Any, name: str) -> ConfigDict:
     """
     arm = study.arms[name]
     try:
-        config = load_config(arm.config, arm.get("arg", ""))
+        config = load_config(arm.config, arm.arg)
         config.steps, config.batch_size = study.updates, study.batch_size
         override(config, study.shared, "shared")
-        override(config, arm.get("set", {}), f"arms.{name}.set")
+        override(config, arm.set, f"arms.{name}.set")
         read_config(config)  # what is wrong with it shows before any run
     except (TypeError, ValueError) as error:
         raise ValueError(f"Arm {name} ({arm.config}): {error}") from error
@@ -185,9 +183,12 @@ def override(config: ConfigDict, fields: Mapping[str, Any], where: str) -> None:
     for name, value in fields.items():
         path = f"{where}.{name}"
         if name not in config:
-            raise ValueError(f"{path}: the config has no such field.")
+            near = nearest(name, config)
+            raise ValueError(
+                f"{path}: the config has no such field. The nearest is {where}.{near}."
+            )
         if isinstance(config[name], ConfigDict):
-            if not isinstance(value, Mapping | ConfigDict):
+            if not isinstance(value, Mapping):
                 raise ValueError(f"{path} must be a group of fields, not {value!r}.")
             override(config[name], value, path)
             continue
@@ -195,35 +196,6 @@ def override(config: ConfigDict, fields: Mapping[str, Any], where: str) -> None:
             config[name] = value
         except TypeError as error:
             raise ValueError(f"{path}={value!r}: {error}") from error
-
-
-def _check_rules(study: Any) -> None:
-    """Raises where the study's own fields contradict one another."""
-    if not len(study.arms):
-        raise ValueError("arms: a study needs at least one.")
-    for name in study.arms:
-        if Path(name).name != name:
-            raise ValueError(f"arms: {name!r} cannot name a directory.")
-    for field in ("seeds", "learning_rates"):
-        values = list(study[field])
-        if not values or len(set(values)) != len(values):
-            raise ValueError(f"{field}={values}: give at least one, each once.")
-    if study.selection_seed in study.seeds:
-        raise ValueError(
-            f"selection_seed={study.selection_seed} is one of the seeds: learning rates would be "
-            "chosen on a run that counts."
-        )
-    if study.tokens_per_update < 0:
-        raise ValueError(
-            f"tokens_per_update={study.tokens_per_update} must be 0 (batches of batch_size "
-            "trajectories) or more."
-        )
-    if study.checkpoint not in NAMED:
-        raise ValueError(f"checkpoint={study.checkpoint!r}: choose one of {NAMED}.")
-    for field in ("references", "sweep", "monitor"):
-        for name in study[field]:
-            if name not in study.arms:
-                raise ValueError(f"{field}: {name!r} is not an arm; {_names(study.arms)}.")
 
 
 def _check_same(arms: Mapping[str, ConfigDict]) -> None:

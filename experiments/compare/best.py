@@ -11,7 +11,6 @@ from experiments.config.data_sections import DataSets
 from experiments.config.tree import Config
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
-from experiments.pair.model import Model
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.outcome import TEST_SETS
 from experiments.workdir.workdir import CHECKPOINTS, SAMPLES, plain, write_atomic
@@ -32,8 +31,8 @@ def measure_best(config: Config, data: DataSets, directory: Path) -> None:
     pair = load_pair(config)
     params, step = restore_params(directory / CHECKPOINTS, "best")
     models = {
-        "before": Model(start_student(pair, config.seed), pair.student_config),
-        "after": Model(params, pair.student_config),
+        "before": pair.student(start_student(pair, config.seed)),
+        "after": pair.student(params),
     }
     if pair.teacher is not None:
         models["teacher"] = pair.teacher

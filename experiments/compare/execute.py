@@ -28,6 +28,7 @@ from experiments.compare.arms import (
 )
 from experiments.compare.best import BEST, measure_best
 from experiments.compare.selection import Choice, choose
+from experiments.compare.settings import Study
 from experiments.compare.table.report import write_report
 from experiments.compare.tokens import BatchSize, fit_batch_size, read_batch_size
 from experiments.config.read import read_config
@@ -50,7 +51,7 @@ Fit = Callable[[Config, float, Path], BatchSize]
 
 
 def compare(
-    study: Any,
+    study: Study,
     workdir: str | Path,
     *,
     arms: Sequence[str] | None = None,
@@ -65,7 +66,7 @@ def compare(
     """Runs what is missing and writes table.md, table.json and the pictures.
 
     Args:
-      study: a config of `configs/studies/`.
+      study: what is compared; see `read_study`.
       workdir: of the study; a run lives in `ARM/seed-SEED` or `ARM/rate-RATE`.
       arms, seeds: which of the study's; all by default.
       budget: minutes after which no further run is started; the table says what is missing.

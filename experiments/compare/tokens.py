@@ -19,7 +19,7 @@ from distill.train.sharding import make_mesh
 from experiments.config.tree import Config, SftConfig, WritingConfig
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
-from experiments.methods import make_recipe
+from experiments.methods import make_recipe, require_writing
 from experiments.methods.sft import Sft
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.files import read_object, write_atomic
@@ -113,9 +113,8 @@ def tokens_per_trajectory(config: Config) -> float:
         while len(counts) < MEASURED:
             counts += np.count_nonzero(next(batches).weights_BxT, axis=1).tolist()
         return float(np.mean(counts))
-    recipe = make_recipe(config, pair)
+    config, recipe = require_writing(config), make_recipe(config, pair)
     recipe.start_grading()
-    config = recipe.config
     params = start_student(pair, config.seed)
     copies = config.synthesis.trajectories_per_prompt
     prompts = prompt_batches(

@@ -15,7 +15,7 @@ SectionT = TypeVar("SectionT")
 
 
 def read_section(kind: type[SectionT], given: Mapping[str, Any], path: str = "") -> SectionT:
-    """An instance of the dataclass `kind`, sections within it read likewise.
+    """An instance of the dataclass `kind`, sections within it, and mappings of them, read likewise.
 
     A class may have a class method `check_given(given, path)`, which sees what is given before it
     is read. Lists become tuples.
@@ -88,6 +88,9 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         return None
     if (section := section_type(kind, value)) is not None:
         return read_section(section, value, path)
+    if get_origin(_members(kind)[0]) is Mapping:
+        of = get_args(_members(kind)[0])[1]
+        return {n: _value(of, x, _join(path, n)) for n, x in plain_fields(value, path).items()}
     if _is_tuple(kind):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{path}={value!r} must be a list.")

@@ -110,6 +110,25 @@ class SftConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundSettings:
+    """What all rounds of a run's rollouts have in common, whoever writes.
+
+    Attributes:
+      seed: of everything that is drawn.
+      batch_size: rows of a round.
+      slots: rows that are written at the same time; 0 for all.
+      max_prompt: most tokens of a prompt.
+      max_total: most tokens of a response.
+    """
+
+    seed: int
+    batch_size: int
+    slots: int
+    max_prompt: int
+    max_total: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class WritingConfig(Config):
     """What methods have that train on written trajectories.
 
@@ -123,6 +142,17 @@ class WritingConfig(Config):
     def max_total(self) -> int:
         """Most tokens of a response."""
         return getattr(self, self.section).max_total
+
+    @property
+    def rounds(self) -> RoundSettings:
+        """What a recipe needs beside its own sections."""
+        return RoundSettings(
+            seed=self.seed,
+            batch_size=self.batch_size,
+            slots=self.synthesis.slots,
+            max_prompt=self.prompt.max_tokens,
+            max_total=self.max_total,
+        )
 
     def writing(self) -> dict[str, Any]:
         """What decides the text of trajectories, by name; `chunk` changes speed alone."""

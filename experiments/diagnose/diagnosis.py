@@ -52,9 +52,9 @@ from experiments.data.batches import pad_rows, prompt_ids
 from experiments.diagnose.exposure_bias import compare_contexts
 from experiments.diagnose.position_curves import PositionCurve
 from experiments.diagnose.settings import DiagnosisOptions
+from experiments.pair.model import Model
 from experiments.tasks.example import Example
-from models import ModelConfig, generate
-from models.parameters import Params
+from models import generate
 from models.text.tokenizer import Render, render_prompt
 
 ROLES = {"student": Role.STUDENT, "teacher": Role.TEACHER}
@@ -64,8 +64,8 @@ _compare = jax.jit(compare_contexts, static_argnames=("config", "vocab_size"))
 
 
 def diagnose(
-    student: tuple[Params, ModelConfig],
-    teacher: tuple[Params, ModelConfig],
+    student: Model,
+    teacher: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     settings: DiagnosisOptions,
@@ -78,7 +78,7 @@ def diagnose(
     """Measures the pair's exposure bias; the module's docstring says what that is.
 
     Args:
-      student, teacher: parameters and config of each.
+      student, teacher: the two models.
       tokenizer: of both; `compare_tokenizers` says whether there is such a thing.
       examples: the problems.
       settings: how texts are sampled and positions are put into bins.
@@ -102,7 +102,7 @@ def diagnose(
     n, max_new_tokens = settings.n, settings.max_new_tokens
     begun = time.monotonic()
     pair = {"student": student, "teacher": teacher}
-    positions = min(config.max_positions for _, config in pair.values())
+    positions = min(model.config.max_positions for model in pair.values())
     render = render or functools.partial(render_prompt, tokenizer)
     ids = [prompt_ids(example, render, positions) for example in examples]
     prompts_ExP, lengths_E = pad_rows(ids, max(map(len, ids)))
@@ -111,7 +111,7 @@ def diagnose(
             f"Prompts of {prompts_ExP.shape[1]} tokens and max_new_tokens={max_new_tokens} exceed "
             f"the {positions} positions of the models. Lower max_new_tokens."
         )
-    known = [len(tokenizer), *(config.vocab_size for _, config in pair.values())]
+    known = [len(tokenizer), *(model.config.vocab_size for model in pair.values())]
     vocab = min([*known, vocab_size] if vocab_size else known)
     eos = (tokenizer.eos_token_id,) if eos is None else eos
     key = jax.random.key(settings.seed)
@@ -119,10 +119,9 @@ def diagnose(
     def write(
         role: str, prompts: np.ndarray, lengths: np.ndarray, rows: np.ndarray
     ) -> tuple[jax.Array, jax.Array]:
-        params, config = pair[role]
         text = generate(
-            params,
-            config,
+            pair[role].params,
+            pair[role].config,
             prompts,
             lengths,
             role_key(key, ROLES[role], 0),
@@ -153,9 +152,15 @@ def diagnose(
         texts = {role: write(role, prompts, lengths, rows) for role in ROLES}
         scores = {
             role: _compare(
-                *pair[role], prompts, lengths, texts[role][0], texts[_OTHER[role]][0], vocab
+                model.params,
+                model.config,
+                prompts,
+                lengths,
+                texts[role][0],
+                texts[_OTHER[role]][0],
+                vocab,
             )
-            for role in ROLES
+            for role, model in pair.items()
         }
         texts, scores = jax.tree.map(lambda x, c=count: x[:c], jax.device_get((texts, scores)))
         problems = rows[:count] // n

@@ -19,12 +19,13 @@ from distill.rollouts.assembly import assemble
 from distill.train.state import create_state
 from distill.train.update import make_train_step
 from distill.trajectories import Source
+from experiments.config.data_sections import DataSettings
 from experiments.config.tree import Config, TopdConfig
 from experiments.data.batches import prompt_batches
 from experiments.data.sources import load_source
 from experiments.evaluate.intervals import bootstrap
 from experiments.methods.topd import TopdRecipe
-from experiments.pair.pair import Pair, load_pair, start_student
+from experiments.pair.pair import load_pair, start_student
 from models.decoding.decode import put
 from models.parameters import Params
 from models.transformer import embed
@@ -50,20 +51,22 @@ class Prefixes(flax.struct.PyTreeNode):
 
 
 def find_prefixes(
-    recipe: TopdRecipe, params: Params, count: int, batch_size: int
+    recipe: TopdRecipe, data: DataSettings, params: Params, count: int, batch_size: int
 ) -> tuple[Prefixes, float]:
     """The first `count` candidates with a D_OT above the quantile of all low-loss ones seen.
+
+    Args:
+      data: the problems, taken in their order.
 
     Raises:
       ValueError: all training problems together have fewer.
     """
-    pair, config = recipe.pair, recipe.config
-    source = load_source(config.data.train.spec)
+    source = load_source(data.spec)
     batches = prompt_batches(
         source,
-        pair.render,
+        recipe.pair.render,
         batch_size=batch_size,
-        max_prompt_tokens=config.prompt.max_tokens,
+        max_prompt_tokens=recipe.rounds.max_prompt,
         shuffle=False,
     )
     rows, distances, lows = [], [], []
@@ -98,9 +101,10 @@ def _take(batches: list[Prefixes], rows: np.ndarray) -> Prefixes:
 
 
 def make_local_steps(
-    pair: Pair, recipe: TopdRecipe, initial: Params, steps: int, rate: float
+    recipe: TopdRecipe, initial: Params, steps: int, rate: float
 ) -> Callable[[Prefixes, jax.Array], tuple[jax.Array, jax.Array]]:
     """(prefixes, lambda) to D_OT [N] before and after, each prefix on its own."""
+    pair = recipe.pair
     student, teacher = pair.student_config, pair.teacher_config
     assert teacher is not None and pair.teacher_params is not None
     width = recipe.windows.tokens
@@ -161,7 +165,7 @@ def make_local_steps(
             student,
             text,
             p.at_N,
-            jax.random.key(recipe.config.seed),
+            jax.random.key(recipe.rounds.seed),
             width,
             temperature=recipe.windows.temperature,
             eos_ids=pair.eos_ids,
@@ -196,10 +200,12 @@ def local_test(
             "The local test takes one prefix at a time, on one device, and there are "
             f"{pair.mesh.size}. Hide the others, for example with CUDA_VISIBLE_DEVICES=0."
         )
-    recipe = TopdRecipe(config, pair)
+    recipe = TopdRecipe.from_config(config, pair)
     initial = start_student(pair, config.seed)
-    found, threshold = find_prefixes(recipe, initial, prefixes, config.batch_size)
-    measure = make_local_steps(pair, recipe, initial, steps, rate)
+    found, threshold = find_prefixes(
+        recipe, config.data.train, initial, prefixes, config.batch_size
+    )
+    measure = make_local_steps(recipe, initial, steps, rate)
     results: dict[str, Any] = {"prefixes": prefixes, "threshold": threshold, "after": {}}
     for weight in (0.0, *lambdas):
         before, after = (np.asarray(x) for x in measure(found, jnp.float32(weight)))

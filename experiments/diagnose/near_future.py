@@ -26,6 +26,7 @@ from distill.rollouts.one_writer import make_rollout
 from distill.trajectories import Trajectories
 from experiments.command.sampling_flags import SamplingFlags
 from experiments.data.batches import pad_rows, prompt_ids
+from experiments.pair.model import Model
 from experiments.tasks.example import Example
 from models import ModelConfig
 from models.checks import Count, Share, Temperature, between
@@ -63,8 +64,8 @@ class NearFutureSettings(SamplingFlags):
 
 
 def near_future(
-    student: tuple[Params, ModelConfig],
-    teacher: tuple[Params, ModelConfig],
+    student: Model,
+    teacher: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     settings: NearFutureSettings,
@@ -95,7 +96,7 @@ def near_future(
     begun = time.monotonic()
     s = settings
     render = render or functools.partial(render_prompt, tokenizer)
-    positions = min(student[1].max_positions, teacher[1].max_positions)
+    positions = min(student.config.max_positions, teacher.config.max_positions)
     ids = [prompt_ids(example, render, positions) for example in examples]
     prompts, lengths = pad_rows(ids, max(map(len, ids)))
     if prompts.shape[1] + s.max_new_tokens + s.window > positions:
@@ -103,7 +104,7 @@ def near_future(
             f"Prompts of {prompts.shape[1]} tokens, max_new_tokens={s.max_new_tokens} and "
             f"window={s.window} exceed the {positions} positions of the models. Lower one of them."
         )
-    look = _make_look(student[1], teacher[1], s, transport, tuple(eos), vocab_size)
+    look = _make_look(student.config, teacher.config, s, transport, tuple(eos), vocab_size)
     total = len(examples) * s.n
     batch_size = min(s.batch_size, total)
     found: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
@@ -113,8 +114,8 @@ def near_future(
         # The last batch repeats its last text to stay as wide.
         rows = np.minimum(np.arange(start, start + batch_size), total - 1)
         what = look(
-            student[0],
-            teacher[0],
+            student.params,
+            teacher.params,
             prompts[rows // s.n],
             lengths[rows // s.n],
             rows.astype(np.int32),

@@ -22,6 +22,7 @@ from experiments.diagnose.near_future_picture import draw as draw_near_future
 from experiments.diagnose.picture import draw
 from experiments.diagnose.settings import NEAR_FUTURE, PICTURE, RESULTS, PairDiagnosis
 from experiments.machine.environment import environment
+from experiments.pair.model import Model
 from experiments.pair.tokenizers import compare_tokenizers
 from experiments.workdir.workdir import plain, write_atomic
 from models import load_config, load_pretrained
@@ -55,7 +56,7 @@ def diagnose_pair(settings: PairDiagnosis, console: Console) -> dict[str, Any]:
     pair = {}
     for role, path in directories.items():
         config, params = load_pretrained(path, settings.dtype)
-        pair[role] = params, config
+        pair[role] = Model(params, config)
     student, teacher = pair["student"], pair["teacher"]
     with Progress(len(examples) * settings.n, label="diagnose", console=console) as progress:
         results = diagnose(

@@ -17,6 +17,7 @@ from experiments.evaluate.part import Part
 from experiments.evaluate.settings import EvaluationOptions
 from experiments.evaluate.summary import summarize
 from experiments.grading import verdict
+from experiments.pair.model import Model
 from experiments.rollouts.engine import Engine, Request, key_data
 from experiments.tasks.example import Example
 from models import ModelConfig
@@ -27,8 +28,7 @@ from models.text.tokenizer import Render, decode, opens_thinking, render_prompt
 
 
 def evaluate(
-    params: Any,
-    config: ModelConfig,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     settings: EvaluationOptions,
@@ -44,7 +44,7 @@ def evaluate(
     A sample's noise belongs to (seed, problem's index * n + sample): company does not matter.
 
     Args:
-      params, config: the model.
+      model: what answers.
       tokenizer: its tokenizer.
       examples: the problems.
       settings: how solutions are sampled and graded. Those longer than `max_new_tokens` are cut off
@@ -72,6 +72,7 @@ def evaluate(
     start = time.monotonic()
     n, max_new_tokens = settings.n, settings.max_new_tokens
     render = render or functools.partial(render_prompt, tokenizer)
+    config = model.config
     limit = prompt_width or config.max_positions
     prompts = [tuple(prompt_ids(example, render, limit)) for example in examples]
     width = prompt_width or max(map(len, prompts))
@@ -95,7 +96,7 @@ def evaluate(
     records: dict[int, dict[str, Any]] = {} if part is None else dict(part.known)
     places = [i for i in range(total) if i not in records]
     requests = (Request(prompts[i // n], i, key, payload=i) for i in places)
-    for written, done in engine.run(params, requests):
+    for written, done in engine.run(model.params, requests):
         for b, request in enumerate(done):
             example, sample = examples[request.payload // n], request.payload % n
             ids = written.tokens_BxN[b, : written.lengths_B[b]]

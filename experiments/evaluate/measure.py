@@ -44,8 +44,7 @@ def measure(
     )
     assert model.params is not None
     return evaluate(
-        model.params,
-        model.config,
+        model,
         pair.tokenizer,
         examples,
         settings,

@@ -24,6 +24,7 @@ from experiments.evaluate.summary import results_table
 from experiments.grading import POOL
 from experiments.machine.environment import environment
 from experiments.machine.interruption import check
+from experiments.pair.model import Model
 from experiments.rollouts.synthesis import fingerprint
 from experiments.tasks.example import Example
 from experiments.workdir.workdir import plain, write_atomic
@@ -59,8 +60,7 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
         part = Part(out / f"{SAMPLES}.part", _made_of(said, directory, examples, first))
     with Progress(len(examples) * settings.n, label="evaluate", console=console) as progress:
         summary, records = evaluate(
-            params,
-            config,
+            Model(params, config),
             tokenizer,
             examples,
             settings,

@@ -46,7 +46,7 @@ def make_recipe(config: Config, pair: Pair) -> Recipe:
     writing = require_writing(config)
     roles = {"student": pair.student_config, "teacher": pair.teacher_config}
     check_positions(config.lengths(), roles)  # the pair may have been loaded for another config
-    return RECIPES[config.method](writing, pair)
+    return RECIPES[config.method].from_config(writing, pair)
 
 
 def make_method(config: Config, pair: Pair, workdir: Workdir) -> Method:
@@ -57,7 +57,7 @@ def make_method(config: Config, pair: Pair, workdir: Workdir) -> Method:
     """
     if isinstance(config, SftConfig):
         return Sft(config, pair)
-    recipe = make_recipe(config, pair)
-    if recipe.config.synthesis.mode == "online":
-        return Online(recipe.config, pair, recipe)
-    return Offline(recipe.config, pair, recipe, workdir.path)
+    writing, recipe = require_writing(config), make_recipe(config, pair)
+    if writing.synthesis.mode == "online":
+        return Online(writing, pair, recipe)
+    return Offline(writing, pair, recipe, workdir.path)

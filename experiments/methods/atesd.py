@@ -45,12 +45,16 @@ _PROBE_ROUND, _CONTROLLER_ROUND = 2**31 - 1, 2**31 - 2
 
 
 class AtesdRecipe(OwnSamples):
-    """The student's rollouts, and an exposed teacher."""
+    """The student's rollouts, and an exposed teacher.
+
+    It takes the whole config of its method, of which it reads nearly every section: its own five,
+    `prompt`, `data.validation` and `steps`.
+    """
 
     own_context = True
 
     def __init__(self, config: AtesdConfig, pair: Pair):
-        self.loss, self.controller = config.loss, config.controller
+        self._config, self.loss, self.controller = config, config.loss, config.controller
         self.teacher, self.exposure = config.exposed, config.exposure
         if pair.teacher is None:
             # Self-distillation: a frozen teacher is the student as it starts.
@@ -59,7 +63,7 @@ class AtesdRecipe(OwnSamples):
                 if self.teacher.weights == "frozen"
                 else dataclasses.replace(pair, teacher=Model(None, pair.student_config))
             )
-        super().__init__(config, pair, config.rollout.sampling, "divergence")
+        super().__init__(pair, config.rounds, config.rollout.sampling, "divergence")
         self._prompts = ExposedPrompts(
             pair.tokenizer,
             self.exposure.max_reasoning,
@@ -71,6 +75,11 @@ class AtesdRecipe(OwnSamples):
         )
         check_rows("exposure.probe_size", self.exposure.probe_size, pair.mesh)
         self._held_out = self._read_probe() if self.exposure.probe_size else None
+
+    @classmethod
+    def from_config(cls, config: AtesdConfig, pair: Pair) -> AtesdRecipe:
+        """The recipe of the config."""
+        return cls(config, pair)
 
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
@@ -97,10 +106,12 @@ class AtesdRecipe(OwnSamples):
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """The controller, and the teacher's averaged weights."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), _CONTROLLER_ROUND)
+        key = jax.random.fold_in(jax.random.key(self.rounds.seed), _CONTROLLER_ROUND)
         return atesd.init_method_state(params, key, self.controller, self.teacher)
 
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """See `atesd.make_train_step`."""
         assert self.pair.teacher_config is not None
         return atesd.make_train_step(
@@ -110,10 +121,10 @@ class AtesdRecipe(OwnSamples):
             self.controller,
             self.teacher,
             optimizer,
-            self.config.steps,
+            self._config.steps,
             self.max_total,
             self.pair.eos_ids[0],
-            self.config.optimizer.micro_batches,
+            micro_batches,
         )
 
     def _references(self, examples: Sequence[Example], copies: int) -> atesd.References:
@@ -124,7 +135,7 @@ class AtesdRecipe(OwnSamples):
 
     def _read_probe(self) -> tuple[PromptBatch, atesd.References]:
         """Held-out problems."""
-        config, size = self.config, self.exposure.probe_size
+        config, size = self._config, self.exposure.probe_size
         assert config.data.validation is not None
         source = load_source(config.data.validation.spec)
         if len(source) < size:
@@ -149,6 +160,6 @@ class AtesdRecipe(OwnSamples):
             return None
         batch, references = self._held_out
         trajectories, _, _ = self(
-            start_student(self.pair, self.config.seed), batch, 1, _PROBE_ROUND
+            start_student(self.pair, self.rounds.seed), batch, 1, _PROBE_ROUND
         )
         return place_rows(atesd.ExposedBatch(trajectories, references), self.pair.mesh)

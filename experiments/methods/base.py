@@ -8,10 +8,9 @@ import jax
 from jax.sharding import Mesh
 
 import models
-from distill.train.optimizer import make_optimizer, make_schedule
+from distill.train.optimizer import OptimizerSettings, make_optimizer, make_schedule
 from distill.train.sharding import batch_multiple, state_shardings, whole
 from distill.train.state import TrainState, create_state
-from experiments.config.tree import Config
 from experiments.machine.processes import place_rows
 from experiments.pair.pair import Pair
 from models.parameters import Params
@@ -37,14 +36,14 @@ def check_rows(name: str, rows: int, mesh: Mesh | None) -> None:
 class Base:
     """A method's optimiser and state. Subclasses add batches and the step."""
 
-    def __init__(self, config: Config, pair: Pair):
-        self.pair, settings = pair, config.optimizer
-        check_rows("batch_size", config.batch_size, pair.mesh)
-        if settings.micro_batches > 1:
-            rows = config.batch_size // settings.micro_batches
+    def __init__(self, pair: Pair, settings: OptimizerSettings, steps: int, batch_size: int):
+        self.pair, self.micro_batches = pair, settings.micro_batches
+        check_rows("batch_size", batch_size, pair.mesh)
+        if self.micro_batches > 1:
+            rows = batch_size // self.micro_batches
             check_rows("batch_size / optimizer.micro_batches", rows, pair.mesh)
-        self.schedule = make_schedule(settings, config.steps)
-        self.optimizer = make_optimizer(settings, config.steps)
+        self.schedule = make_schedule(settings, steps)
+        self.optimizer = make_optimizer(settings, steps)
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """What the method carries besides parameters and optimiser."""

@@ -26,10 +26,12 @@ import numpy as np
 import optax
 
 import distill.train.update
+from distill.losses.signal import Signal
 from distill.losses.trajectory_loss import LossSums, trajectory_loss
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
-from experiments.config.tree import DistillationConfig
+from experiments.config.method_sections import PolicySettings
+from experiments.config.tree import DistillationConfig, RoundSettings
 from experiments.grading import verdict
 from experiments.pair.pair import Pair
 from experiments.rollouts.policies import SOURCES, make_policy
@@ -42,13 +44,20 @@ from models.parameters import Params
 class DistillationRecipe(Recipe):
     """One policy, one loss."""
 
-    def __init__(self, config: DistillationConfig, pair: Pair):
-        super().__init__(config, pair)
-        rollout, self.signal = config.rollout, config.signal
+    def __init__(
+        self, pair: Pair, rounds: RoundSettings, rollout: PolicySettings, signal: Signal | None
+    ):
+        super().__init__(pair, rounds)
+        self.signal = signal
         self.policy, self._share = rollout.policy, rollout.on_policy_share
         self.sources = SOURCES.get(self.policy, (Source.STUDENT, Source.TEACHER))
         self.selects = self.needs_answer = self.policy == "rft"
         self._write, self.slots = make_policy(rollout, pair)
+
+    @classmethod
+    def from_config(cls, config: DistillationConfig, pair: Pair) -> DistillationRecipe:
+        """The recipe of `config.rollout` and `config.signal`."""
+        return cls(pair, config.rounds, config.rollout, config.signal)
 
     def writers(self, sample_ids: np.ndarray, key: jax.Array) -> np.ndarray:
         """GKD's coins: 0 the student, 1 the teacher."""
@@ -77,7 +86,9 @@ class DistillationRecipe(Recipe):
             "rows": rows,
         }
 
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """Likelihood, or the signal's divergence to the teacher, over all response tokens."""
 
         def loss_fn(params: Params, teacher_params: Any, trajectories: Trajectories) -> LossSums:
@@ -91,7 +102,7 @@ class DistillationRecipe(Recipe):
             )
 
         return distill.train.update.make_train_step(
-            loss_fn, optimizer, self.pair.student_config, self.config.optimizer.micro_batches
+            loss_fn, optimizer, self.pair.student_config, micro_batches
         )
 
     def row(self, record: dict[str, Any], b: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from distill.losses.surrogate import group_advantages
 from distill.train.state import TrainState
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.tree import GrpoConfig
+from experiments.config.tree import GrpoConfig, RoundSettings
 from experiments.data.batches import PromptBatch
 from experiments.grading import verdict
 from experiments.machine.processes import fetch
@@ -33,7 +33,7 @@ from experiments.pair.pair import Pair, with_initial_student
 from experiments.rollouts.own_samples import OwnSamples
 from experiments.rollouts.recipe import TrainStep
 from experiments.tasks.example import Example
-from grpo.policy_gradient import SurrogateSums, policy_gradient_loss
+from grpo.policy_gradient import GrpoSettings, SurrogateSums, policy_gradient_loss
 from models.decoding.sampling import Sampling
 from models.parameters import Params
 
@@ -43,12 +43,16 @@ class GrpoRecipe(OwnSamples):
 
     needs_answer = True
 
-    def __init__(self, config: GrpoConfig, pair: Pair):
-        self.settings = config.grpo
-        if self.settings.kl_weight > 0 and pair.teacher is None:
-            pair = with_initial_student(pair, config.seed)
-        super().__init__(config, pair, Sampling(self.settings.student_temperature), "likelihood")
-        self.group_size = config.synthesis.trajectories_per_prompt
+    def __init__(self, pair: Pair, rounds: RoundSettings, settings: GrpoSettings, group_size: int):
+        if settings.kl_weight > 0 and pair.teacher is None:
+            pair = with_initial_student(pair, rounds.seed)
+        super().__init__(pair, rounds, Sampling(settings.student_temperature), "likelihood")
+        self.settings, self.group_size = settings, group_size
+
+    @classmethod
+    def from_config(cls, config: GrpoConfig, pair: Pair) -> GrpoRecipe:
+        """The recipe of `config.grpo`, with groups of `synthesis.trajectories_per_prompt`."""
+        return cls(pair, config.rounds, config.grpo, config.synthesis.trajectories_per_prompt)
 
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
@@ -74,7 +78,9 @@ class GrpoRecipe(OwnSamples):
         rows = trajectories.tokens_BxT.shape[0]
         return trajectories, jax.ShapeDtypeStruct((rows,), np.float32)
 
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """One update on (trajectories, rewards [B]); the update's metrics and the sums'."""
         pair, settings = self.pair, self.settings
 
@@ -98,7 +104,7 @@ class GrpoRecipe(OwnSamples):
             )
 
         update = distill.train.update.make_train_step(
-            loss_fn, optimizer, pair.student_config, self.config.optimizer.micro_batches
+            loss_fn, optimizer, pair.student_config, micro_batches
         )
 
         def train_step(

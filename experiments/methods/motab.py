@@ -12,7 +12,7 @@ import motab
 from distill.steps.table import make_step_table
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.tree import MotabConfig
+from experiments.config.tree import MotabConfig, RoundSettings
 from experiments.pair.pair import Pair
 from experiments.rollouts.policies import run_batch
 from experiments.rollouts.readable import readable_trajectories
@@ -22,15 +22,15 @@ from models.text.tokenizer import encode, token_bytes
 
 
 class MotabRecipe(Recipe):
-    """`motab` in a config are the fields of `motab.MotabSettings`."""
+    """The rollout and the loss that `motab` in a config describes."""
 
     sources = motab.metrics.SOURCES
 
-    def __init__(self, config: MotabConfig, pair: Pair):
-        super().__init__(config, pair)
+    def __init__(self, pair: Pair, rounds: RoundSettings, settings: motab.MotabSettings):
+        super().__init__(pair, rounds)
         assert pair.teacher_config is not None
         self._configs = pair.student_config, pair.teacher_config
-        self.settings = config.motab
+        self.settings = settings
         table = make_step_table(
             token_bytes(pair.tokenizer, pair.student_config.vocab_size), self.settings.delimiter
         )
@@ -45,6 +45,11 @@ class MotabRecipe(Recipe):
         )
         self.slots = (slots,)
 
+    @classmethod
+    def from_config(cls, config: MotabConfig, pair: Pair) -> MotabRecipe:
+        """The recipe of `config.motab`."""
+        return cls(pair, config.rounds, config.motab)
+
     def rollout(self, *inputs: Any) -> tuple[Trajectories, motab.Record]:
         """See `motab.make_rollout`."""
         return run_batch(self.slots[0], *inputs)
@@ -53,11 +58,11 @@ class MotabRecipe(Recipe):
         """See `motab.rollout_metrics`."""
         return motab.rollout_metrics(trajectories, record)
 
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """See `motab.make_train_step`."""
-        return motab.make_train_step(
-            *self._configs, self.settings, optimizer, self.config.optimizer.micro_batches
-        )
+        return motab.make_train_step(*self._configs, self.settings, optimizer, micro_batches)
 
     def readable(
         self, trajectories: Trajectories, record: motab.Record, examples: Sequence[Example]

@@ -20,7 +20,7 @@ class Offline(Base):
     """Updates on a file of what the student's initial weights and the teacher wrote."""
 
     def __init__(self, config: WritingConfig, pair: Pair, recipe: Recipe, workdir: Path):
-        super().__init__(config, pair)
+        super().__init__(pair, config.optimizer, config.steps, config.batch_size)
         self.recipe, self._shown = recipe, config.samples.rows
         self._packed = bool(config.synthesis.pack_to)
         path = workdir / SYNTHESIS
@@ -29,7 +29,7 @@ class Offline(Base):
         if not config.synthesis.file:
             synthesise(config, pair, recipe, path)
         self.batches = TrajectoryBatches(config, recipe, path)
-        self._train = self.jit_step(recipe.train_step(self.optimizer))
+        self._train = self.jit_step(recipe.train_step(self.optimizer, self.micro_batches))
 
     def step(self, state: TrainState, batch: dict[str, Any], step: int) -> Outcome:
         """One update on stored trajectories."""

@@ -24,7 +24,7 @@ class Online(Base):
     """Rollout and update in turns; the rollout's weights are refreshed every few steps."""
 
     def __init__(self, config: WritingConfig, pair: Pair, recipe: Recipe):
-        super().__init__(config, pair)
+        super().__init__(pair, config.optimizer, config.steps, config.batch_size)
         recipe.start_grading()
         self.recipe, self.sync_every = recipe, config.synthesis.sync_every
         self.copies = config.synthesis.trajectories_per_prompt
@@ -36,7 +36,8 @@ class Online(Base):
             max_prompt_tokens=config.prompt.max_tokens,
             seed=config.seed,
         )
-        self._train = self.jit_step(refreshing(recipe.train_step(self.optimizer), self.sync_every))
+        train_step = recipe.train_step(self.optimizer, self.micro_batches)
+        self._train = self.jit_step(refreshing(train_step, self.sync_every))
 
     def method_state(self, params: Params) -> dict[str, Any]:
         """The rollout's weights, where they lag behind, and what the recipe carries."""

@@ -24,7 +24,7 @@ class Sft(Base):
     """Likelihood of the reference given the problem."""
 
     def __init__(self, config: SftConfig, pair: Pair):
-        super().__init__(config, pair)
+        super().__init__(pair, config.optimizer, config.steps, config.batch_size)
         self.batches = completion_batches(
             load_source(config.data.train.spec),
             pair.tokenizer,
@@ -41,7 +41,7 @@ class Sft(Base):
 
         self._train = self.jit_step(
             distill.train.update.make_train_step(
-                loss_fn, self.optimizer, pair.student_config, config.optimizer.micro_batches
+                loss_fn, self.optimizer, pair.student_config, self.micro_batches
             )
         )
 

@@ -19,16 +19,18 @@ import numpy as np
 import optax
 
 import topd
+from distill.losses.signal import Signal
 from distill.train.sharding import batch_multiple
 from distill.train.update import Metrics
 from distill.trajectories import Trajectories
-from experiments.config.tree import TopdConfig
+from experiments.config.tree import RoundSettings, TopdConfig
 from experiments.data.batches import PromptBatch
 from experiments.pair.pair import Pair
 from experiments.rollouts.own_samples import OwnSamples
 from experiments.rollouts.readable import readable_rows
 from experiments.rollouts.recipe import TrainStep
 from experiments.tasks.example import Example
+from models.decoding.sampling import Sampling
 from models.parameters import Params
 from models.text.tokenizer import decode
 
@@ -36,17 +38,26 @@ from models.text.tokenizer import decode
 class TopdRecipe(OwnSamples):
     """The student's rollouts, probed; the record has `truncated` and the `probe`."""
 
-    def __init__(self, config: TopdConfig, pair: Pair):
+    def __init__(
+        self,
+        pair: Pair,
+        rounds: RoundSettings,
+        sampling: Sampling,
+        opd: Signal,
+        windows: topd.WindowSettings,
+        transport: topd.TransportSettings,
+        guidance: topd.GuidanceSettings,
+    ):
         assert pair.teacher_config is not None
-        self.opd, self.windows = config.signal, config.windows
-        self.transport, self.guidance = config.transport, config.guidance
+        self.opd, self.windows = opd, windows
+        self.transport, self.guidance = transport, guidance
         parts = batch_multiple(pair.mesh)
         if self.guidance.needs_low_losses and self.windows.low_rows % parts:
             raise ValueError(
                 f"windows.low_rows={self.windows.low_rows} rows do not divide over the {parts} "
                 "devices that share a batch. Use a multiple of them, or 0 for all rows."
             )
-        super().__init__(config, pair, config.rollout.sampling, "divergence")
+        super().__init__(pair, rounds, sampling, "divergence")
         self._probe = jax.jit(
             topd.make_probe(
                 pair.student_config,
@@ -58,6 +69,19 @@ class TopdRecipe(OwnSamples):
                 pair.eos_ids,
                 pair.vocab_size,
             )
+        )
+
+    @classmethod
+    def from_config(cls, config: TopdConfig, pair: Pair) -> TopdRecipe:
+        """The recipe of `config.rollout`, `signal`, `windows`, `transport` and `guidance`."""
+        return cls(
+            pair,
+            config.rounds,
+            config.rollout.sampling,
+            config.signal,
+            config.windows,
+            config.transport,
+            config.guidance,
         )
 
     def __call__(
@@ -84,7 +108,9 @@ class TopdRecipe(OwnSamples):
         """The distances at low-loss positions."""
         return topd.init_method_state(self.guidance)
 
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """See `topd.make_train_step`."""
         assert self.pair.teacher_config is not None
         return topd.make_train_step(
@@ -93,7 +119,7 @@ class TopdRecipe(OwnSamples):
             self.guidance,
             self.opd,
             optimizer,
-            self.config.optimizer.micro_batches,
+            micro_batches,
         )
 
     def readable(

@@ -67,6 +67,10 @@ class Pair:
     teacher_render: Render
     thinking_switches: tuple[bool, bool] = (False, False)
 
+    def student(self, params: Params) -> Model:
+        """The student with these parameters."""
+        return Model(params, self.student_config)
+
     @property
     def teacher_config(self) -> models.ModelConfig | None:
         """The teacher's architecture."""
@@ -273,8 +277,7 @@ def with_initial_student(pair: Pair, seed: int) -> Pair:
     if pair.student_config.lora is not None:
         base = Model(None, pair.student_config.replace(lora=None))
         return dataclasses.replace(pair, teacher=base)
-    start = Model(start_student(pair, seed), pair.student_config)
-    return dataclasses.replace(pair, teacher=start)
+    return dataclasses.replace(pair, teacher=pair.student(start_student(pair, seed)))
 
 
 def start_student(pair: Pair, seed: int) -> Params:

@@ -45,8 +45,8 @@ class _Planned(Base):
     """A method's state, as shapes."""
 
     def __init__(self, config: Config, pair: Pair, recipe: Recipe | None):
-        super().__init__(config, pair)
-        self.recipe, self._parts = recipe, config.optimizer.micro_batches
+        super().__init__(pair, config.optimizer, config.steps, config.batch_size)
+        self.recipe = recipe
         # Updates between refreshes of the weights that write; 0 where they are never refreshed.
         self._sync_every = 0
         if isinstance(config, WritingConfig) and config.synthesis.mode == "online":
@@ -66,9 +66,9 @@ class _Planned(Base):
             def loss_fn(params: Params, trajectories: Trajectories) -> LossSums:
                 return trajectory_loss(params, student, trajectories)
 
-            step = make_train_step(loss_fn, self.optimizer, student, self._parts)
+            step = make_train_step(loss_fn, self.optimizer, student, self.micro_batches)
             return self.jit_step(step).lower(self.abstract(), inputs)
-        step = self.recipe.train_step(self.optimizer)
+        step = self.recipe.train_step(self.optimizer, self.micro_batches)
         if self._sync_every:
             step = refreshing(step, self._sync_every)
         return self.jit_step(step).lower(self.abstract(), self.recipe.pair.teacher_params, inputs)

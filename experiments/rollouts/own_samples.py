@@ -13,7 +13,7 @@ from distill.roles import Role
 from distill.rollouts.one_writer import make_slots
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
-from experiments.config.tree import WritingConfig
+from experiments.config.tree import RoundSettings
 from experiments.pair.pair import Pair
 from experiments.rollouts.policies import recorded, run_batch
 from experiments.rollouts.recipe import Recipe
@@ -24,18 +24,17 @@ class OwnSamples(Recipe):
     """The student's own samples; the record says which rows [B] are `truncated`.
 
     Args:
-      config: says most tokens of a response.
       sampling, train: as in `distill.rollouts.one_writer.make_rollout`.
     """
 
     sources = (Source.STUDENT,)
 
-    def __init__(self, config: WritingConfig, pair: Pair, sampling: Sampling, train: str):
-        super().__init__(config, pair)
+    def __init__(self, pair: Pair, rounds: RoundSettings, sampling: Sampling, train: str):
+        super().__init__(pair, rounds)
         writing = make_slots(
             pair.student_config,
             sampling,
-            config.max_total,
+            rounds.max_total,
             pair.eos_ids,
             vocab_size=pair.vocab_size,
             train=train,

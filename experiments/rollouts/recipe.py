@@ -15,7 +15,7 @@ from distill.train.sharding import batch_multiple, batch_sharding, whole
 from distill.train.state import TrainState
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
-from experiments.config.tree import WritingConfig
+from experiments.config.tree import RoundSettings
 from experiments.data.batches import PromptBatch
 from experiments.grading import POOL
 from experiments.machine.processes import place_rows
@@ -32,10 +32,13 @@ TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]
 class Recipe(abc.ABC):
     """How trajectories are written, and how a student trains on them.
 
-    A subclass sets the attributes and builds both. A record says more about trajectories than they
-    do themselves: any pytree with rows first.
+    A subclass takes the sections that it reads, which `from_config` hands to it. It sets the
+    attributes and builds both. A record says more about trajectories than they do themselves: any
+    pytree with rows first.
 
     Attributes:
+      pair: the models, as the method sees them: its teacher may be the student before training.
+      rounds: what all rounds have in common.
       sources: whose tokens a response may hold.
       selects: whether some of what is written trains nothing on purpose.
       needs_answer: whether responses are graded, so that training problems must have answers.
@@ -54,8 +57,8 @@ class Recipe(abc.ABC):
     own_context: bool = False
     slots: tuple[Slots, ...]
 
-    def __init__(self, config: WritingConfig, pair: Pair):
-        self.config, self.pair = config, pair
+    def __init__(self, pair: Pair, rounds: RoundSettings):
+        self.pair, self.rounds = pair, rounds
         if not self.own_context:
             pair.require_same_prompts()
 
@@ -69,8 +72,15 @@ class Recipe(abc.ABC):
         places = None if rows is None else (rows, rows, everywhere)
         self._rollout = jax.jit(measured, out_shardings=places)
         self._measure = jax.jit(self.rollout_metrics, out_shardings=everywhere)
-        # Rows that are written at the same time; 0: a whole batch.
-        self._count = config.synthesis.slots
+
+    @classmethod
+    @abc.abstractmethod
+    def from_config(cls, config: Any, pair: Pair) -> Recipe:
+        """The recipe that a config of its method asks for.
+
+        Raises:
+          ValueError: it does not fit the models or the mesh.
+        """
 
     def start_grading(self) -> None:
         """Starts and tests what grades responses, where the recipe does, before any is written.
@@ -84,7 +94,7 @@ class Recipe(abc.ABC):
     @property
     def max_total(self) -> int:
         """Most tokens of a response."""
-        return self.config.max_total
+        return self.rounds.max_total
 
     @abc.abstractmethod
     def rollout(self, *inputs: Any) -> tuple[Trajectories, Any]:
@@ -96,7 +106,9 @@ class Recipe(abc.ABC):
         """Pure: scalars of a rollout, with `tokens_*` by source, `tokens` and `rows`."""
 
     @abc.abstractmethod
-    def train_step(self, optimizer: optax.GradientTransformation) -> TrainStep:
+    def train_step(
+        self, optimizer: optax.GradientTransformation, micro_batches: int = 1
+    ) -> TrainStep:
         """The pure update (state, teacher_params, inputs) to (state, metrics).
 
         Offline `inputs` are the trajectories; online, what `training_inputs` makes of them.
@@ -133,7 +145,7 @@ class Recipe(abc.ABC):
     ) -> tuple[Trajectories, Any, Metrics]:
         """`copies` trajectories of every prompt, side by side; noise belongs to the round."""
         rows = len(batch.prompts_BxP) * copies
-        if 0 < self._count < rows:
+        if 0 < self.rounds.slots < rows:
             return self._through_slots(student_params, batch, copies, round_)
         inputs = place_rows(
             (
@@ -170,13 +182,13 @@ class Recipe(abc.ABC):
         """Slots for one writer: `synthesis.slots` of them, or as many as a batch has rows."""
         return Engine(
             self.slots[writer],
-            self._count or self.config.batch_size,
-            self.config.prompt.max_tokens,
+            self.rounds.slots or self.rounds.batch_size,
+            self.rounds.max_prompt,
             batch_multiple(self.pair.mesh),
         )
 
     def _key(self, round_: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), round_)
+        return jax.random.fold_in(jax.random.key(self.rounds.seed), round_)
 
     def _through_slots(
         self, student_params: Params, batch: PromptBatch, copies: int, round_: int

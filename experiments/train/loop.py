@@ -49,7 +49,6 @@ from experiments.workdir.run_config import CONFIG
 from experiments.workdir.shared import open_workdir
 from experiments.workdir.tracking import Trackers, require
 from experiments.workdir.workdir import REPORT, Workdir
-from models.parameters import Params
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +156,7 @@ class _Run:
                 self._track()
                 params = start_student(self.pair, self.config.seed)
                 if not self.pair.from_scratch:
-                    self._evaluate("before", self._student(params), 0)
+                    self._evaluate("before", self.pair.student(params), 0)
                 if self.pair.teacher is not None:
                     self._evaluate("teacher", self.pair.teacher, 0)
                 state = self.method.init(params)
@@ -181,7 +180,7 @@ class _Run:
                     checkpoints.replace(start, state, self._run_state(), accuracy)
             state = self._train(state, start, checkpoints)
             checkpoints.wait()
-        self._evaluate("after", self._student(state.params), self.config.steps)
+        self._evaluate("after", self.pair.student(state.params), self.config.steps)
 
         def finish() -> dict[str, Any]:
             results = plain(self._summarise())
@@ -282,7 +281,7 @@ class _Run:
     ) -> float | None:
         if "validation" not in self.data:
             return None
-        summary, _ = self._sample("validation", self._student(state.params))
+        summary, _ = self._sample("validation", self.pair.student(state.params))
         low, high = summary["interval"]
         record = {"accuracy": summary["accuracy"], "low": low, "high": high, "n": summary["n"]}
         self.workdir.append_metrics({"step": step, "kind": "validation", **record})
@@ -306,9 +305,6 @@ class _Run:
                 f"{name}: accuracy {100 * summary['accuracy']:.1f} % on {summary['n']} {data} "
                 f"problems ({summary['seconds']:.0f} s){late}",
             )
-
-    def _student(self, params: Params) -> Model:
-        return Model(params, self.pair.student_config)
 
     def _sample(
         self, data: str, model: Model, as_teacher: bool = False

@@ -42,7 +42,7 @@ def _first_step(session: Session) -> None:
 
     def step() -> Any:
         pair = load_pair(config)
-        method = Online(config, pair, MotabRecipe(config, pair))
+        method = Online(config, pair, MotabRecipe.from_config(config, pair))
         state = method.init(start_student(pair, config.seed))
         return jax.block_until_ready(method.step(state, next(method.batches), 0).state)
 

@@ -10,7 +10,6 @@ import numpy as np
 from experiments.config.tree import Config
 from experiments.data.sources import load_source
 from experiments.evaluate.measure import measure
-from experiments.pair.model import Model
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.files import read_object, write_atomic
 from experiments.workdir.logs import is_number
@@ -39,7 +38,7 @@ def success_shares(config: Config, workdir: Path) -> dict[str, float]:
     pair, test = load_pair(config), config.data.test
     assert test is not None
     examples = list(load_source(test.spec, needs_answer=True))
-    student = Model(start_student(pair, config.seed), pair.student_config)
+    student = pair.student(start_student(pair, config.seed))
     _, samples = measure(config, pair, student, examples, SAMPLES)
     verdicts: dict[str, list[bool]] = {}
     for sample in samples:

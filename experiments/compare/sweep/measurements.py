@@ -45,7 +45,7 @@ def make_table(plan: Plan, workdir: Path, problems: int) -> dict[str, Any]:
     assert isinstance(config, AtesdConfig)
     table: dict[str, Any] = {
         "exposures": list(values),
-        "labels": [plan.study.arms[arm].label for arm in arms],
+        "labels": [plan.study.label(arm) for arm in arms],
         "teachers": {
             name: [_plain(bootstrap(x_P)) for x_P in x_AxP]
             for name, x_AxP in compare_teachers(config, values, problems).items()

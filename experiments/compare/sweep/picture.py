@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from experiments.compare.arms import make_plan
+from experiments.compare.settings import Study
 from experiments.compare.sweep.measurements import ALL, make_table
 from experiments.compare.table.markdown import aligned
 from experiments.machine.environment import environment
@@ -30,7 +31,7 @@ _COLORS = {ALL: BLUE, "easy": GREEN, "medium": ORANGE, "hard": RED}
 
 
 def write_sweep(
-    study: Any, workdir: Path, seeds: Sequence[int] | None, problems: int, command: str
+    study: Study, workdir: Path, seeds: Sequence[int] | None, problems: int, command: str
 ) -> Path:
     """Writes what the finished runs say into the study's directory; returns sweep.md.
 
@@ -39,7 +40,7 @@ def write_sweep(
       problems: held-out problems that teachers are compared on.
       command: how the sweep was called.
     """
-    plan = make_plan(study, list(study.exposures), seeds)
+    plan = make_plan(study, study.exposures, seeds)
     table = {"command": command, **make_table(plan, workdir, problems), **environment()}
     figure = draw_sweep(table)
     temporary = workdir / ".sweep.png.unfinished"

@@ -6,12 +6,12 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.compare.arms import seed_directory
 from experiments.compare.best import BEST
+from experiments.compare.settings import Study
 from experiments.workdir.results import Run
 from experiments.workdir.workdir import read_results, read_run_config
 
@@ -41,7 +41,7 @@ class Finished(Run):
         return {}
 
 
-def read_runs(study: Any, workdir: Path) -> dict[str, list[Finished]]:
+def read_runs(study: Study, workdir: Path) -> dict[str, list[Finished]]:
     """The finished runs of every arm of the study that has any, in the study's order."""
     runs: dict[str, list[Finished]] = {}
     for arm in study.arms:

@@ -33,7 +33,7 @@ def write_report(
     table = {
         "study": {
             "title": study.title,
-            "labels": {name: arm.get("label", "") or name for name, arm in study.arms.items()},
+            "labels": {name: study.label(name) for name in study.arms},
             "references": list(study.references),
             "sweep": list(study.sweep),
             "monitor": list(study.monitor),

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.compare.arms import Plan, selection_directory
 from experiments.compare.selection import choose
+from experiments.compare.settings import Study
 from experiments.compare.table.correction import self_correction
 from experiments.compare.table.exposure import exposure
 from experiments.compare.table.gather import Finished, paired, read_runs, right_shares
@@ -54,7 +55,7 @@ def make_table(plan: Plan, workdir: Path) -> dict[str, Any]:
     }
 
 
-def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
+def _arm(study: Study, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
     """Accuracies, costs, what it trained on, exposure, windows, the monitor, and self-correction.
 
     Costs are means over seeds. `tokens` are those trained on, by who wrote them.
@@ -64,7 +65,7 @@ def _arm(study: Any, name: str, runs: Sequence[Finished]) -> dict[str, Any]:
     synthesis = [r["synthesis"] for r in results if r.get("synthesis")]
     sources = {source for s in synthesis for source in s.get("tokens", {})}
     return {
-        "label": study.arms[name].get("label", "") or name,
+        "label": study.label(name),
         "method": fields.get("method"),
         "seeds": [run.seed for run in runs],
         "accuracy": {data: _accuracy(runs, "after", data) for data in TEST_SETS},
@@ -136,7 +137,7 @@ def _same_start(runs: Sequence[Finished]) -> bool:
     return all(found == group[0] for group in by_seed.values() for found in group)
 
 
-def _correction(study: Any, runs: Sequence[Finished], role: str) -> dict[str, Any] | None:
+def _correction(study: Study, runs: Sequence[Finished], role: str) -> dict[str, Any] | None:
     """Self-correction on the test set; None where the study names no text that announces it."""
     if not study.revision_text:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from configs.studies import atesd as atesd_study
 from configs.studies import motab as motab_study
+from configs.studies import topd as topd_study
 from experiments.checkpoints.checkpoints import Checkpoints
 from experiments.compare.arms import load_config, make_plan, without_tests
 from experiments.compare.best import measure_best
 from experiments.compare.execute import compare
+from experiments.compare.settings import read_study
 from experiments.config.read import read_config
 from experiments.pair.pair import load_pair, start_student
 from experiments.workdir.workdir import config_differences, read_log
@@ -30,7 +34,7 @@ SCORE = {"accuracy": 0.5, "interval": [0.2, 0.8], "n": 2}
 
 
 def execute(study, workdir, train, **options):
-    return compare(study, workdir, train=train, console=QUIET, **options)
+    return compare(read_study(study), workdir, train=train, console=QUIET, **options)
 
 
 def runs_in(workdir: Path) -> dict[str, tuple[bytes, int]]:
@@ -45,7 +49,7 @@ def runs_in(workdir: Path) -> dict[str, tuple[bytes, int]]:
 @pytest.mark.parametrize("arg", motab_study.ARGUMENTS)
 def test_every_arm_of_the_study_loads_and_starts_from_the_same_student(arg):
     study = motab_study.get_config(arg).lock()
-    plan = make_plan(study)
+    plan = make_plan(read_study(study))
     assert list(plan.arms) == list(study.arms)
     first, *others = (config.to_dict() for config in plan.arms.values())
     for config in others:
@@ -56,7 +60,7 @@ def test_every_arm_of_the_study_loads_and_starts_from_the_same_student(arg):
 
 def test_the_arms_of_the_sweep_differ_in_gamma_0_alone():
     study = motab_study.get_config()
-    plan = make_plan(study)
+    plan = make_plan(read_study(study))
     swept = [plan.arms[name].to_dict() for name in study.sweep]
     assert [config["motab"]["gamma_0"] for config in swept] == [0.1, 0.3, 0.7, 0.9]
     for config in swept[1:]:
@@ -91,6 +95,12 @@ def _set(path, value):
         (_set("learning_rates", ()), "learning_rates="),
         (_set("tokens_per_update", -1), "tokens_per_update=-1"),
         (_set("checkpoint", "luckiest"), "checkpoint='luckiest'"),
+        (_set("monitr", ("motab",)), r"monitr: there is no such field; .* nearest is monitor"),
+        (_set("exposures", ("ppo",)), "exposures: 'ppo' is not an arm"),
+        (_set("seeds", (0, -1)), "seeds=-1"),
+        (_set("learning_rates", (1e-3, float("nan"))), "learning_rates=nan"),
+        (_set("updates", 0), "updates=0"),
+        (_set("arms.opd.lable", "x"), r"arms\.opd\.lable: .*nearest is arms\.opd\.label"),
         (_set("checkpoint", "best"), "checkpoint.keep_best"),
         (_set("arms.opd.config", "configs/ppo.py"), "Arm opd .*no such file"),
         (_set("arms.opd.config", "experiments/run.py"), "not a file of configs/"),
@@ -102,6 +112,7 @@ def _set(path, value):
         (_set("arms.motab.set", {"motab": 3}), r"set\.motab must be a group"),
         (_set("arms.opd.set", {"steps": "many"}), r"arms\.opd\.set\.steps='many'"),
         (_set("shared.tempo", 3), r"shared\.tempo"),
+        (_set("shared.data.tset", {"size": 3}), r"shared\.data\.tset: .*shared\.data\.test"),
         (
             _set("arms.opd.set", {"student": {"path": "elsewhere"}}),
             r"opd.* differ in student\.path",
@@ -121,6 +132,57 @@ def test_what_is_wrong_is_named_before_any_run(change, message, tmp_path):
         execute(study, tmp_path / "study", train)
     assert not train.asked
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("seeds", 3, "seeds=3 must be a list"),
+        ("updates", 1.5, r"updates=1\.5 must be a whole number"),
+        ("batch_size", True, "batch_size=True must be a whole number"),
+        ("title", 3, "title=3 must be a string"),
+        ("shared", 3, "shared=3 must be a section"),
+        ("arms.opd.arg", 3, r"arms\.opd\.arg=3 must be a string"),
+        ("arms.opd.set", 3, r"arms\.opd\.set=3 must be a section"),
+        ("arms.opd", "opd", r"arms\.opd='opd' must be a section"),
+        ("learning_rates", (1e-3, "high"), "learning_rates='high' must be a number"),
+    ],
+)
+def test_a_value_of_another_type_is_named(path, value, message):
+    fields = small_study().to_dict()
+    *groups, last = path.split(".")
+    node = fields
+    for name in groups:
+        node = node[name]
+    node[last] = value
+    with pytest.raises(ValueError, match=message):
+        read_study(fields)
+
+
+STUDIES = (motab_study, atesd_study, topd_study)
+
+
+@pytest.mark.parametrize(
+    ("module", "arg"), [(module, arg) for module in STUDIES for arg in module.ARGUMENTS]
+)
+def test_a_study_is_read_as_it_is_given(module, arg):
+    """Every field, and nothing else: what a directory's rules hold is what the file says."""
+    given = module.get_config(arg)
+    study = read_study(given)
+    fields = given.to_dict()
+    assert dataclasses.asdict(study) == {"exposures": (), **fields}
+    assert list(study.arms) == list(given.arms)
+    assert study == read_study(json.loads(json.dumps(fields)))  # of a file, where tuples are lists
+    for name in study.arms:
+        assert study.label(name) == fields["arms"][name]["label"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        study.seeds = (3,)
+
+
+def test_an_arm_without_a_label_is_called_by_its_name():
+    study = small_study()
+    study.arms.opd.label = ""
+    assert read_study(study).label("opd") == "opd"
 
 
 @pytest.mark.parametrize(
@@ -346,4 +408,4 @@ def test_the_command_from_end_to_end(tmp_path):
 @pytest.mark.parametrize(("arms", "seeds"), [(["ppo"], None), (["opd"], [7])])
 def test_an_arm_or_seed_that_is_not_in_the_study_is_refused(arms, seeds):
     with pytest.raises(ValueError, match=r"--(arms: 'ppo'|seeds: 7) is not in the study"):
-        make_plan(small_study(), arms, seeds)
+        make_plan(read_study(small_study()), arms, seeds)

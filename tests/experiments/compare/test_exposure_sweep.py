@@ -9,6 +9,7 @@ import pytest
 
 from configs.studies import atesd as atesd_study
 from experiments.compare.arms import make_plan, seed_directory
+from experiments.compare.settings import read_study
 from experiments.compare.sweep import difficulty
 from experiments.compare.sweep import measurements as table
 from experiments.compare.sweep.difficulty import terciles
@@ -49,7 +50,7 @@ def test_best_shares_count_wins_over_the_same_problems_and_seeds():
 def finished(tmp_path, monkeypatch):
     """Nine problems; a = 0 solves the hard third, a = .5 the medium one, a = 1 the easy one."""
     study = sweep_study()
-    plan = make_plan(study)
+    plan = make_plan(read_study(study))
     solved = {"fixed-0": (6, 9), "fixed-50": (3, 6), "opsd": (0, 3)}
     for arm, (start, stop) in solved.items():
         for seed in (0, 1):
@@ -70,7 +71,7 @@ def finished(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_the_mismatch_is_shown_once(finished):
     study, workdir, _ = finished
-    text = write_sweep(study, workdir, None, 64, "command").read_text()
+    text = write_sweep(read_study(study), workdir, None, 64, "command").read_text()
     assert "| exposure a |" in text and "mismatch |" in text and "loss |" not in text
     table = json.loads((workdir / "sweep.json").read_text())
     assert len(draw_sweep(table).axes) == 4
@@ -81,7 +82,7 @@ def test_a_loss_that_is_the_mismatch_is_shown_once(finished):
 
 def test_the_table_finds_the_best_exposure_of_every_tercile(finished):
     study, workdir, asked = finished
-    found = make_table(make_plan(study, list(EXPOSURES)), workdir, 64)
+    found = make_table(make_plan(read_study(study), list(EXPOSURES)), workdir, 64)
     assert found["exposures"] == [0.0, 0.5, 1.0]
     assert asked == [("", (0.0, 0.5, 1.0), 64)]
     assert found["seeds"] == [0, 1]
@@ -96,28 +97,28 @@ def test_the_table_finds_the_best_exposure_of_every_tercile(finished):
 
 def test_the_report_says_what_is_there(finished):
     study, workdir, _ = finished
-    text = write_sweep(study, workdir, None, 64, "python -m x").read_text()
+    text = write_sweep(read_study(study), workdir, None, 64, "python -m x").read_text()
     assert "| best a " in text and "`python -m x`" in text and "Seeds 0, 1" in text
     assert (workdir / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((workdir / "sweep.json").read_text())["labels"][2] == "OPSD, a = 1"
     # With a seed that only one arm has there is no accuracy; the teachers remain.
     study.seeds = (0, 1, 2)
-    text = write_sweep(study, workdir, [2], 64, "again").read_text()
+    text = write_sweep(read_study(study), workdir, [2], 64, "again").read_text()
     assert "No seed has a finished run" in text and "reference_nll" in text
 
 
 def test_arms_that_are_no_sweep_are_refused(tmp_path):
     study = sweep_study()
     with pytest.raises(ValueError, match=r"arm grpo has no controller\.policy='fixed'"):
-        make_table(make_plan(study, ["grpo", "opsd"]), tmp_path, 8)
+        make_table(make_plan(read_study(study), ["grpo", "opsd"]), tmp_path, 8)
     study.arms["fixed-50"].set.controller.fixed = 1.0
     with pytest.raises(ValueError, match=r"two arms have the same controller\.fixed"):
-        make_table(make_plan(study, ["fixed-50", "opsd"]), tmp_path, 8)
+        make_table(make_plan(read_study(study), ["fixed-50", "opsd"]), tmp_path, 8)
 
 
 @pytest.mark.slow
 def test_more_exposure_makes_the_embedded_teacher_surer_and_farther():
-    config = make_plan(sweep_study()).measuring_config("opsd")
+    config = make_plan(read_study(sweep_study())).measuring_config("opsd")
     found = compare_teachers(read_config(config), (0.0, 1.0), 32)
     assert all(x.shape == (2, 32) and np.isfinite(x).all() for x in found.values())
     none, whole = 0, 1
@@ -128,7 +129,7 @@ def test_more_exposure_makes_the_embedded_teacher_surer_and_farther():
 
 
 def test_shares_are_measured_once_and_kept(tmp_path, monkeypatch):
-    config = make_plan(sweep_study()).arms["opsd"]
+    config = make_plan(read_study(sweep_study())).arms["opsd"]
     config.data.test.size = 3
     config.evaluation.max_tokens = 24
     monkeypatch.setattr(difficulty, "SAMPLES", 2)

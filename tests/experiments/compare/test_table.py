@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.compare.arms import make_plan, seed_directory, selection_directory
+from experiments.compare.settings import read_study
 from experiments.compare.table.correction import self_correction, step_is_right
 from experiments.compare.table.markdown import aligned
 from experiments.compare.table.monitor import monitor
@@ -31,7 +32,7 @@ PROBLEM = "a=3,b=+8,c=*4?"
 @pytest.fixture
 def study(tmp_path):
     """OPD and MOTAB with seeds 0 and 1; SKD with seed 1; a sweep of two."""
-    plan = make_plan(small_study())
+    plan = make_plan(read_study(small_study()))
     shares = {"backtracked": 0.25, "dropped": 0.0, "truncated": 0.1}
 
     def write(arm, seed, after, long, tokens, **more):
@@ -241,7 +242,7 @@ def test_a_cell_with_a_bar_stays_one_cell():
 
 
 def test_the_table_of_nothing(tmp_path):
-    plan = make_plan(small_study())
+    plan = make_plan(read_study(small_study()))
     write_report(plan, tmp_path, {"opd/seed-0": "not started"}, "", 0.0)
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["arms"] == {}

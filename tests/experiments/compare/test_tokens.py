@@ -12,6 +12,7 @@ from rich.console import Console
 from experiments.compare import tokens
 from experiments.compare.arms import load_config
 from experiments.compare.execute import compare
+from experiments.compare.settings import read_study
 from experiments.compare.tokens import (
     BatchSize,
     fit_batch_size,
@@ -100,7 +101,7 @@ def test_every_run_of_an_arm_has_its_fitted_batch(tmp_path):
     train = FakeTrainer()
     options = {"console": QUIET, "arms": ["opd", "motab", "skd-08"]}
     fit = fitting(asked, {"opd": 36, "motab": 30})
-    failed = compare(study, tmp_path, train=train, fit=fit, **options)
+    failed = compare(read_study(study), tmp_path, train=train, fit=fit, **options)
     assert failed == {"skd-08": "ValueError: too long"}
     sizes = {name: config.batch_size for name, config in train.asked}
     assert len(sizes) == 8
@@ -114,7 +115,7 @@ def test_every_run_of_an_arm_has_its_fitted_batch(tmp_path):
     assert "too long" in (tmp_path / "skd-08" / "error.txt").read_text()
 
     # Measured once: a resumed study reads what it fitted.
-    compare(study, tmp_path, train=train, fit=fitting(asked, {"skd-08": 34}), **options)
+    compare(read_study(study), tmp_path, train=train, fit=fitting(asked, {"skd-08": 34}), **options)
     assert asked == ["skd-08", "opd", "motab", "skd-08"]
     assert {config.batch_size for name, config in train.asked if "skd" in name} == {34}
 
@@ -126,7 +127,9 @@ def test_an_interrupted_study_has_a_table(tmp_path):
         return False
 
     with pytest.raises(KeyboardInterrupt):
-        compare(small_study(), tmp_path, train=FakeTrainer(fails=interrupt), console=QUIET)
+        compare(
+            read_study(small_study()), tmp_path, train=FakeTrainer(fails=interrupt), console=QUIET
+        )
     rows = json.loads((tmp_path / "table.json").read_text())["arms"]
     assert all(row["seeds"] == [0] for row in rows.values()) and rows
 
@@ -142,7 +145,9 @@ def test_learning_rates_share_what_was_synthesised(tmp_path):
             if config.method == "motab":
                 (directory / SYNTHESIS).write_text(name)
 
-    compare(small_study(), tmp_path, train=Train(), console=QUIET, arms=["opd", "motab"])
+    compare(
+        read_study(small_study()), tmp_path, train=Train(), console=QUIET, arms=["opd", "motab"]
+    )
     assert {name for name, there in found.items() if there} == {
         "motab/rate-0.001",
         "motab/rate-0.003",

@@ -14,6 +14,7 @@ from experiments.diagnose.__main__ import main
 from experiments.diagnose.diagnosis import diagnose
 from experiments.diagnose.picture import draw
 from experiments.diagnose.settings import DiagnosisOptions
+from experiments.pair.model import Model
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer
 from models import Generation, ModelConfig, forward, init
@@ -40,7 +41,7 @@ EXAMPLES = list(ChainSource("test", size=4))
 
 def model(seed, config=CONFIG):
     params = init(jax.random.key(seed), config)
-    return {**params, "head": params["head"] * 8}, config  # far from uniform
+    return Model({**params, "head": params["head"] * 8}, config)  # far from uniform
 
 
 STUDENT, TEACHER = model(0), model(1, CONFIG.replace(vocab_size=128, hidden_size=24))
@@ -71,7 +72,7 @@ def test_equals_plain_numpy_on_known_texts(monkeypatch):
     roles_seen = []
 
     def fake(params, config, prompts, lengths, key, max_new_tokens, row_ids, **_):
-        role = "student" if config is STUDENT[1] else "teacher"
+        role = "student" if config is STUDENT.config else "teacher"
         roles_seen.append((role, tuple(np.asarray(jax.random.key_data(key)).tolist())))
         tokens = np.zeros((len(row_ids), max_new_tokens), np.int32)
         for b, row in enumerate(row_ids):
@@ -90,7 +91,9 @@ def test_equals_plain_numpy_on_known_texts(monkeypatch):
     def log_p(pair, prompt, text):
         row, end = np.zeros((1, 48), np.int32), len(prompt) + len(text)
         row[0, :end] = [*prompt, *text]
-        logits = np.asarray(jitted(*pair, row), np.float64)[0, len(prompt) - 1 : end - 1, :VOCAB]
+        logits = np.asarray(jitted(pair.params, pair.config, row), np.float64)[
+            0, len(prompt) - 1 : end - 1, :VOCAB
+        ]
         logits = logits - logits.max(axis=-1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 

@@ -26,15 +26,15 @@ def quick_compilation():
 def test_prefixes_are_candidates_above_the_quantile():
     config = small()
     pair = load_pair(read_config(config))
-    recipe = TopdRecipe(read_config(config), pair)
-    found, threshold = find_prefixes(recipe, start_student(pair, config.seed), 5, 8)
+    recipe, data = TopdRecipe.from_config(read_config(config), pair), read_config(config).data.train
+    found, threshold = find_prefixes(recipe, data, start_student(pair, config.seed), 5, 8)
     assert found.at_N.shape == (5,) and threshold > 0
     for i in range(5):
         student = found.student_NxK[i, : found.student_counts_N[i]].tolist()
         teacher = found.teacher_NxK[i, : found.teacher_counts_N[i]].tolist()
         assert student != teacher
     with pytest.raises(ValueError, match="prefixes=9999, but the 32 training problems gave"):
-        find_prefixes(recipe, start_student(pair, config.seed), 9999, 16)
+        find_prefixes(recipe, data, start_student(pair, config.seed), 9999, 16)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from scipy import stats
 from experiments.diagnose.__main__ import main
 from experiments.diagnose.near_future import KINDS, NearFutureSettings, near_future, summarize
 from experiments.diagnose.near_future_picture import draw
+from experiments.pair.model import Model
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer
 from models import ModelConfig, init
@@ -34,7 +35,7 @@ def quick_compilation():
 
 def model(seed):
     params = init(jax.random.key(seed), CONFIG)
-    return {**params, "head": params["head"] * 8}, CONFIG  # far from uniform
+    return Model({**params, "head": params["head"] * 8}, CONFIG)  # far from uniform
 
 
 STUDENT, TEACHER = model(0), model(1)

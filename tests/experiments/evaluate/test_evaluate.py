@@ -15,6 +15,7 @@ from experiments.evaluate.evaluation import evaluate
 from experiments.evaluate.part import Part
 from experiments.evaluate.settings import EvaluationOptions
 from experiments.grading import grade
+from experiments.pair.model import Model
 from experiments.rollouts.engine import programs
 from experiments.tasks.chain import ChainSource
 from experiments.tasks.chain_tokenizer import build_chain_tokenizer, save_chain_tokenizer
@@ -49,8 +50,7 @@ def sampled(params, prompt_width=None, on_batch=None, part=None, **options):
     settings = EvaluationOptions(
         **({"n": 3, "max_new_tokens": 12, "temperature": 1.0, "top_p": 1.0} | options)
     )
-    return evaluate(
-        params, CONFIG, TOKENIZER, EXAMPLES, settings, prompt_width=prompt_width,
+    return evaluate(Model(params, CONFIG), TOKENIZER, EXAMPLES, settings, prompt_width=prompt_width,
         on_batch=on_batch, part=part,
     )  # fmt: skip
 
@@ -68,7 +68,7 @@ def test_batches_do_not_matter(params):
     assert texts(sampled(params, seed=1)[1]) != texts(whole)
     # The problem's place and the sample's number are its identity.
     settings = EvaluationOptions(n=3, max_new_tokens=12, temperature=1.0, top_p=1.0)
-    _, fewer = evaluate(params, CONFIG, TOKENIZER, EXAMPLES[:2], settings)
+    _, fewer = evaluate(Model(params, CONFIG), TOKENIZER, EXAMPLES[:2], settings)
     assert texts(fewer) == texts(whole)[:6]
 
 
@@ -131,7 +131,7 @@ def test_summary_follows_from_the_samples(monkeypatch):
     fake, calls = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
     settings = EvaluationOptions(n=4, max_new_tokens=30, batch_size=6)
-    summary, records = evaluate(None, CONFIG, TOKENIZER, EXAMPLES[:5], settings)
+    summary, records = evaluate(Model(None, CONFIG), TOKENIZER, EXAMPLES[:5], settings)
     assert [i for done in calls for i in done[::-1]] == list(range(20))
     assert calls[0] == [5, 4, 3, 2, 1, 0]
     assert [r["text"] for r in records] == [x[:30] for x in responses]
@@ -179,7 +179,7 @@ def test_scores_by_group_and_by_data_set(monkeypatch):
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
     settings = EvaluationOptions(n=2, max_new_tokens=30, batch_size=3)
-    summary, records = evaluate(None, CONFIG, TOKENIZER, examples, settings)
+    summary, records = evaluate(Model(None, CONFIG), TOKENIZER, examples, settings)
     assert [r["group"] for r in records[::2]] == ["2", "1", "1", "2", ""]
     assert summary["accuracy"] == 0.5
     assert {k: v["accuracy"] for k, v in summary["sources"].items()} == {
@@ -193,7 +193,7 @@ def test_scores_by_group_and_by_data_set(monkeypatch):
     assert summary["mean_of_sources"]["accuracy"] == pytest.approx((0.75 + 1 / 3) / 2)
     low, high = summary["mean_of_sources"]["interval"]
     assert low < summary["mean_of_sources"]["accuracy"] < high
-    alone, _ = evaluate(None, CONFIG, TOKENIZER, examples[:1], settings)
+    alone, _ = evaluate(Model(None, CONFIG), TOKENIZER, examples[:1], settings)
     assert not {"sources", "groups", "mean_of_sources"} & alone.keys()
 
 
@@ -206,7 +206,7 @@ def test_thinking_that_the_prompt_began_is_not_an_answer(monkeypatch):
     for wrapped, expected in ((tokenizer, [False, True, False]), (TOKENIZER, [True, True, False])):
         fake, _ = scripted(responses)
         monkeypatch.setattr(module, "Engine", fake)
-        _, records = evaluate(None, CONFIG, wrapped, examples, settings)
+        _, records = evaluate(Model(None, CONFIG), wrapped, examples, settings)
         assert [r["right"] for r in records] == expected
         assert [r["text"] for r in records] == responses
 
@@ -217,7 +217,7 @@ def test_multiple_choice_is_graded_by_letter(monkeypatch):
     fake, _ = scripted(responses)
     monkeypatch.setattr(module, "Engine", fake)
     _, records = evaluate(
-        None, CONFIG, TOKENIZER, [example], EvaluationOptions(n=5, max_new_tokens=60)
+        Model(None, CONFIG), TOKENIZER, [example], EvaluationOptions(n=5, max_new_tokens=60)
     )
     assert [r["right"] for r in records] == [True, True, True, False, False]
 
@@ -232,7 +232,7 @@ def test_progress_is_told_as_samples_end(params):
 
 def test_bad_requests_are_named(params):
     with pytest.raises(ValueError, match="no problems"):
-        evaluate(params, CONFIG, TOKENIZER, [], EvaluationOptions(n=1, max_new_tokens=4))
+        evaluate(Model(params, CONFIG), TOKENIZER, [], EvaluationOptions(n=1, max_new_tokens=4))
     with pytest.raises(ValueError, match="n=0"):
         sampled(params, n=0)
     with pytest.raises(ValueError, match=r"256 positions.*max_new_tokens"):
@@ -241,7 +241,7 @@ def test_bad_requests_are_named(params):
         sampled(params, prompt_width=5)
     foreign = Example("a.jsonl:1", "é?", "", "1", "a")
     with pytest.raises(ValueError, match="cannot write"):
-        evaluate(params, CONFIG, TOKENIZER, [foreign], EvaluationOptions(max_new_tokens=4))
+        evaluate(Model(params, CONFIG), TOKENIZER, [foreign], EvaluationOptions(max_new_tokens=4))
 
 
 @pytest.fixture(scope="module")

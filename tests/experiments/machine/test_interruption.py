@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experiments.checkpoints.files import find_step
 from experiments.compare.execute import compare
+from experiments.compare.settings import read_study
 from experiments.config.read import read_config
 from experiments.evaluate import __main__ as evaluate
 from experiments.evaluate.part import Part
@@ -223,9 +224,9 @@ def test_an_interrupted_study_shows_what_it_has_and_goes_on(tmp_path):
 
     study = small_study(learning_rates=(1e-3,))
     with pytest.raises(Interrupted, match="saved after step 1 of 4"):
-        compare(study, tmp_path, train=second_is_interrupted, console=console)
+        compare(read_study(study), tmp_path, train=second_is_interrupted, console=console)
     assert not list(tmp_path.rglob("error.txt"))
     assert (tmp_path / "table.md").exists()
     first = train.names[0]
-    assert compare(study, tmp_path, train=train, console=console) == {}
+    assert compare(read_study(study), tmp_path, train=train, console=console) == {}
     assert train.names.count(first) == 1 and len(train.names) == 8

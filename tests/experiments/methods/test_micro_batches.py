@@ -19,7 +19,7 @@ class _Stated(Base):
     """A method's state, with what its recipe carries."""
 
     def __init__(self, config, pair, recipe):
-        super().__init__(config, pair)
+        super().__init__(pair, config.optimizer, config.steps, config.batch_size)
         self._recipe = recipe
 
     def method_state(self, params):
@@ -43,7 +43,7 @@ def test_a_batch_is_cut_into_as_many_parts(module):
         base = _Stated(tree, recipe.pair, recipe)
         i, f = (jax.ShapeDtypeStruct((config.batch_size, 24), x) for x in (jnp.int32, jnp.float32))
         inputs = recipe.abstract_inputs(Trajectories(i, i, f, f, i, i))
-        step = recipe.train_step(base.optimizer)
+        step = recipe.train_step(base.optimizer, base.micro_batches)
         return str(jax.make_jaxpr(step)(base.abstract(), recipe.pair.teacher_params, inputs))
 
     assert "8,4,24" in trace(4).replace(" ", "") and "8,4,24" not in trace(1).replace(" ", "")
