@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -20,7 +21,6 @@ from distill.trajectories import Source, Trajectories
 from models.checks import Count, check
 from models.decoding.decode import put
 
-_SMALLEST_BUCKET = 16
 # The product a n in float32 lies up to 2^-23 of itself below the one that is meant, and .3 * 10
 # must be 3. This adds twice as much: nothing that a reference of a usual length could notice.
 _ROUNDING = np.float32(1 + 2**-22)
@@ -65,10 +65,7 @@ class ReferenceWidths:
 
 def bucket(width: int, maximum: int) -> int:
     """The smallest power of two from 16 up that holds `width`, and `maximum` if that is less."""
-    size = _SMALLEST_BUCKET
-    while size < width:
-        size *= 2
-    return min(size, maximum)
+    return min(max(16, 1 << (width - 1).bit_length()), maximum)
 
 
 def pack_references(rows: Sequence[ReferenceTokens], widths: ReferenceWidths) -> References:
@@ -95,26 +92,14 @@ def pack_references(rows: Sequence[ReferenceTokens], widths: ReferenceWidths) ->
             )
         return _pad(ids, bucket(width, maximum))
 
-    head, head_lengths = piece("head")
-    reasoning, reasoning_lengths = piece("reasoning")
-    answer, answer_lengths = piece("answer")
-    tail, tail_lengths = piece("tail")
-    places = np.minimum(np.arange(reasoning.shape[1] + 1), reasoning_lengths[:, None])
-    cuts, _ = _pad([row.cuts for row in rows], reasoning.shape[1] + 1)
-    return References(
-        head_BxH=head,
-        head_lengths_B=head_lengths,
-        reasoning_BxR=reasoning,
-        reasoning_lengths_B=reasoning_lengths,
-        cuts_BxN=np.take_along_axis(cuts, places, axis=1),
-        answer_BxA=answer,
-        answer_lengths_B=answer_lengths,
-        tail_BxL=tail,
-        tail_lengths_B=tail_lengths,
-        had_answer_B=np.array([row.had_answer for row in rows]),
-        empty_B=np.array([row.empty for row in rows]),
-        overlong_B=np.array([row.overlong for row in rows]),
-    )
+    head, reasoning = piece("head"), piece("reasoning")
+    tokens, lengths = reasoning
+    places = np.minimum(np.arange(tokens.shape[1] + 1), lengths[:, None])
+    cuts, _ = _pad([row.cuts for row in rows], tokens.shape[1] + 1)
+    cuts = np.take_along_axis(cuts, places, axis=1)
+    flags = np.array([(row.had_answer, row.empty, row.overlong) for row in rows]).T
+    # In the order of the fields.
+    return References(*head, *reasoning, cuts, *piece("answer"), *piece("tail"), *flags)
 
 
 def _pad(rows: Sequence[Sequence[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -157,22 +142,17 @@ def expose(references: References, exposure: jax.Array | float) -> tuple[jax.Arr
         (r.answer_BxA, r.answer_lengths_B),
         (r.tail_BxL, r.tail_lengths_B),
     )
+    empty_B = jnp.zeros(r.head_BxH.shape[0], jnp.int32)
     width = sum(tokens.shape[1] for tokens, _ in pieces)
-    contexts = jnp.zeros((r.head_BxH.shape[0], width), jnp.int32)
-    lengths = jnp.zeros(r.head_BxH.shape[0], jnp.int32)
+    return _append(jnp.zeros((*empty_B.shape, width), jnp.int32), empty_B, *pieces)
+
+
+def _append(text_BxN: jax.Array, lengths_B: jax.Array, *pieces: Any) -> Any:
+    """Text and its lengths with pieces behind it, each tokens [B, ...] and their counts [B]."""
     for tokens, counts in pieces:
-        contexts = put(contexts, jnp.asarray(tokens), lengths, jnp.asarray(counts))
-        lengths = lengths + counts
-    return contexts, lengths
-
-
-def reference_counts(references: References) -> dict[str, jax.Array]:
-    """How many references had no answer of their own, had no reasoning, or lost their end."""
-    return {
-        "without_answer": jnp.sum(~jnp.asarray(references.had_answer_B)),
-        "empty": jnp.sum(jnp.asarray(references.empty_B)),
-        "overlong": jnp.sum(jnp.asarray(references.overlong_B)),
-    }
+        text_BxN = put(text_BxN, jnp.asarray(tokens), lengths_B, jnp.asarray(counts))
+        lengths_B = lengths_B + counts
+    return text_BxN, lengths_B
 
 
 def reference_responses(
@@ -195,15 +175,14 @@ def reference_responses(
     """
     r = references
     extra = r.reasoning_BxR.shape[1] + r.answer_BxA.shape[1] + 1
-    text = jnp.pad(jnp.asarray(prompts_BxP, jnp.int32), ((0, 0), (0, extra)))
-    lengths = jnp.asarray(prompt_lengths_B)
-    ends = jnp.full((text.shape[0], 1), eos_id, jnp.int32)
-    for tokens, counts in (
+    prompts = jnp.pad(jnp.asarray(prompts_BxP, jnp.int32), ((0, 0), (0, extra)))
+    starts = jnp.asarray(prompt_lengths_B)
+    text, lengths = _append(
+        prompts,
+        starts,
         (r.reasoning_BxR, r.reasoning_lengths_B),
         (r.answer_BxA, r.answer_lengths_B),
-        (ends, jnp.ones_like(lengths)),
-    ):
-        text = put(text, jnp.asarray(tokens), lengths, jnp.asarray(counts))
-        lengths = lengths + counts
+        (jnp.full((prompts.shape[0], 1), eos_id, jnp.int32), jnp.ones_like(starts)),
+    )
     writers = jnp.full_like(text, Source.TEACHER)
-    return assemble(text, writers, jnp.asarray(prompt_lengths_B), lengths, "likelihood")
+    return assemble(text, writers, starts, lengths, "likelihood")

@@ -28,8 +28,7 @@ def reference_log_probs(
       contexts_BxC, lengths_B: contexts, right-padded, and their lengths in tokens.
     """
     rows = reference_responses(contexts_BxC, lengths_B, references, eos_id)
-    inputs = rows.tokens_BxT[:, :-1], rows.positions_BxT[:, :-1], rows.segment_ids_BxT[:, :-1]
-    hidden = models.forward_hidden(params, config, *inputs)
+    hidden = models.forward_hidden(params, config, *rows.inputs)
     log_probs = token_log_probs(params, config, hidden, rows.tokens_BxT[:, 1:])
     weights = rows.likelihood_weights_BxT[:, 1:]
     return jnp.sum(weights * log_probs, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)

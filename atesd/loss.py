@@ -18,6 +18,7 @@ from atesd.exposure import References, expose
 from distill.losses.chunked import Readout, log_probs, map_logits, readout, weighted_sum
 from distill.losses.context import gather, teacher_view
 from distill.losses.divergence import Divergence, forward_kl, summands
+from distill.train.update import rows_of_parts
 from distill.trajectories import Trajectories
 from models.checks import Share, above, check, one_of
 from models.parameters import Params
@@ -57,6 +58,8 @@ class LossSettings:
 class RowScores(flax.struct.PyTreeNode):
     """Means over the response tokens of every row [B], in nats; 0 where a row has none.
 
+    They are the sums of a batch or of its part: see `distill.train.update.PartSums`.
+
     Attributes:
       loss: [], mean of `loss_B` over the rows that have a response, 0 without any; of a part of a
         batch its share of that mean. It alone has a gradient.
@@ -80,15 +83,56 @@ class RowScores(flax.struct.PyTreeNode):
     group_B: jax.Array
     exposure_B: jax.Array
 
+    @property
+    def mean(self) -> jax.Array:
+        """The loss [], in nats per token; 0 where no row has a response."""
+        return self.loss
+
+    @property
+    def total(self) -> jax.Array:
+        """What is differentiated []."""
+        return self.loss
+
+    @property
+    def count(self) -> jax.Array:
+        """0: a part's loss is its share of the batch's already."""
+        return jnp.zeros_like(self.loss)
+
+    @property
+    def tokens(self) -> jax.Array:
+        """Response tokens []."""
+        return jnp.sum(self.tokens_B)
+
+    @property
+    def metrics(self) -> dict[str, jax.Array]:
+        """Means over the rows that have a response, and `empty_responses`, a count."""
+        there_B = self.tokens_B > 0
+
+        def mean(values_B: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.where(there_B, values_B, 0.0)) / jnp.maximum(jnp.sum(there_B), 1)
+
+        return {
+            "divergence": mean(self.loss_B),
+            "mismatch": mean(self.mismatch_B),
+            "clipped": mean(self.clipped_B),
+            "disagreement": mean(self.disagreement_B),
+            "confidence": mean(self.confidence_B),
+            "empty_responses": jnp.sum(~there_B),
+        }
+
+
+def join(parts: RowScores) -> RowScores:
+    """A batch's scores of those of its parts, stacked: their rows in the batch's order."""
+    return jax.tree.map(lambda x: rows_of_parts(x) if x.ndim > 1 else jnp.sum(x), parts)
+
 
 def clipped_divergence(
     settings: LossSettings, teacher_logits: jax.Array, student_logits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Of teacher_logits and student_logits [..., V]: the loss [...], and whether it was capped."""
     s = settings
-    each = summands(
-        s.divergence, teacher_logits / s.temperature, student_logits / s.temperature, s.jsd_beta
-    )
+    q, p = teacher_logits / s.temperature, student_logits / s.temperature
+    each = summands(s.divergence, q, p, s.jsd_beta)
     if s.clip == "summand":
         loss = jnp.sum(jnp.minimum(each, s.clip_at), axis=-1)
         return loss, jnp.any(each > s.clip_at, axis=-1)
@@ -133,20 +177,14 @@ def exposed_scores(
       group_B: of the rows, where they are a part of a batch; None: they are sorted here.
     """
     t = trajectories
-    inputs = (t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1], t.segment_ids_BxT[:, :-1])
-    weights_BxT = (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32)
+    weights_BxT = _weights(t)
     tokens_B = jnp.sum(weights_BxT, axis=1)
     # The loss's weights: of a token in its row's mean, and of the row in the mean over rows.
     rows = jnp.maximum(jnp.sum(tokens_B > 0) if rows is None else rows, 1)
     means_BxT = weights_BxT * (1 / rows / jnp.maximum(tokens_B, 1.0))[:, None]
-
-    def row_mean(values_BxT: jax.Array) -> jax.Array:
-        return _row_means(values_BxT, weights_BxT)
-
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
     targets_BxT = jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1)
-    hidden = models.forward_hidden(student_params, student_config, *inputs)
-    student = readout(student_params, student_config, hidden)
+    student = _read(student_params, student_config, t)
     groups = exposure_G.shape[0]
     if group_B is None:
         difficulty_B = tokens_B  # of one group, in which nothing is sorted
@@ -154,8 +192,7 @@ def exposed_scores(
             difficulty_B = _difficulty(student, t, references, settings, vocab)
         group_B = groups_by_difficulty(difficulty_B, groups)
     exposure_B = exposure_G[group_B]
-    contexts, lengths = expose(references, exposure_B)
-    view = teacher_view(contexts, lengths, t, max_response)
+    view = teacher_view(*expose(references, exposure_B), t, max_response)
     hidden = models.forward_hidden(
         teacher_params, teacher_config, view.tokens_BxS, view.positions_BxS, view.segment_ids_BxS
     )
@@ -169,17 +206,12 @@ def exposed_scores(
             "mismatch_B": forward_kl(q, p),
             "clipped_B": capped.astype(jnp.float32),
             "disagreement_B": (jnp.argmax(q, -1) != jnp.argmax(p, -1)).astype(jnp.float32),
-            "confidence_B": _confidence(p, targets, vocab),
+            "confidence_B": jnp.exp(log_probs(p, targets)),
         }
 
     loss, scores = weighted_sum(per_token, student, teacher, means_BxT, targets_BxT)
-    return RowScores(
-        loss=loss,
-        **jax.tree.map(row_mean, scores),
-        tokens_B=tokens_B,
-        group_B=group_B,
-        exposure_B=exposure_B,
-    )
+    means = {name: _row_means(x_BxT, weights_BxT) for name, x_BxT in scores.items()}
+    return RowScores(loss, **means, tokens_B=tokens_B, group_B=group_B, exposure_B=exposure_B)
 
 
 def row_difficulty(
@@ -191,17 +223,13 @@ def row_difficulty(
     settings: LossSettings,
 ) -> jax.Array:
     """What sorts rows into groups [B], more of it being harder; no gradient."""
-    t = trajectories
-    hidden = models.forward_hidden(
-        student_params,
-        student_config,
-        t.tokens_BxT[:, :-1],
-        t.positions_BxT[:, :-1],
-        t.segment_ids_BxT[:, :-1],
-    )
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-    student = readout(student_params, student_config, hidden)
-    return _difficulty(student, t, references, settings, vocab)
+    student = _read(student_params, student_config, trajectories)
+    return _difficulty(student, trajectories, references, settings, vocab)
+
+
+def _read(params: Params, config: models.ModelConfig, t: Trajectories) -> Readout:
+    return readout(params, config, models.forward_hidden(params, config, *t.inputs))
 
 
 def _difficulty(
@@ -211,15 +239,16 @@ def _difficulty(
         return jnp.asarray(references.reasoning_lengths_B)
     # Before the teacher's contexts are known, and so in a pass of its own.
     drawn_BxT = map_logits(
-        lambda p, _, x: _confidence(p, x, vocab),
+        lambda p, _, x: jnp.exp(log_probs(p[..., :vocab], x)),
         jax.lax.stop_gradient(student),
         extras=jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1),
     )
-    return -_row_means(drawn_BxT, (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32))
+    return -_row_means(drawn_BxT, _weights(t))
 
 
-def _confidence(p: jax.Array, targets: jax.Array, vocab: int) -> jax.Array:
-    return jnp.exp(log_probs(p[..., :vocab], targets))
+def _weights(t: Trajectories) -> jax.Array:
+    """1 for the tokens that count [B, T - 1]."""
+    return (t.divergence_weights_BxT[:, 1:] != 0).astype(jnp.float32)
 
 
 def _row_means(values_BxT: jax.Array, weights_BxT: jax.Array) -> jax.Array:
@@ -229,8 +258,5 @@ def _row_means(values_BxT: jax.Array, weights_BxT: jax.Array) -> jax.Array:
 
 def group_means(values_B: jax.Array, scores: RowScores, groups: int) -> jax.Array:
     """Means over the rows of each group that have a response [G]; NaN where a group has none."""
-    there_B = (scores.tokens_B > 0).astype(jnp.float32)
-    member_GxB = (scores.group_B == jnp.arange(groups)[:, None]) * there_B
-    counts_G = jnp.sum(member_GxB, axis=1)
-    total_G = jnp.sum(jnp.where(member_GxB > 0, values_B, 0.0), axis=1)
-    return jnp.where(counts_G > 0, total_G / jnp.maximum(counts_G, 1.0), jnp.nan)
+    member_GxB = (scores.group_B == jnp.arange(groups)[:, None]) & (scores.tokens_B > 0)
+    return jnp.mean(jnp.broadcast_to(values_B, member_GxB.shape), axis=1, where=member_GxB)

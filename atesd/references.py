@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -203,8 +204,4 @@ def _cuts(text: str, ends: Sequence[int], unit: str) -> list[int]:
         visible = len(text[:end].rstrip())
         closing = bisect.bisect_left(ends, visible) + 1
         allowed.add(min(max(closing, bisect.bisect_right(ends, end)), count))
-    cuts, last = [], 0
-    for n in range(count + 1):
-        last = n if n in allowed else last
-        cuts.append(last)
-    return cuts
+    return list(itertools.accumulate((n if n in allowed else 0 for n in range(count + 1)), max))

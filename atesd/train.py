@@ -23,6 +23,7 @@ from atesd.loss import (
     exposed_scores,
     group_means,
     groups_by_difficulty,
+    join,
     row_difficulty,
 )
 from atesd.settings import ControllerSettings
@@ -66,60 +67,6 @@ class ExposedBatch(flax.struct.PyTreeNode):
     references: References
 
 
-class ExposedSums(flax.struct.PyTreeNode):
-    """A batch's loss: the mean over rows of means over tokens; see `update.PartSums`."""
-
-    scores: RowScores
-
-    def _mean(self, values_B: jax.Array) -> jax.Array:
-        there_B = self.scores.tokens_B > 0
-        return jnp.sum(jnp.where(there_B, values_B, 0.0)) / jnp.maximum(jnp.sum(there_B), 1)
-
-    @property
-    def mean(self) -> jax.Array:
-        """The loss [], in nats per token; 0 where no row has a response."""
-        return self.scores.loss
-
-    @property
-    def total(self) -> jax.Array:
-        """What is differentiated []."""
-        return self.scores.loss
-
-    @property
-    def count(self) -> jax.Array:
-        """0: a part's loss is its share of the batch's already."""
-        return jnp.zeros_like(self.scores.loss)
-
-    @property
-    def tokens(self) -> jax.Array:
-        """Response tokens []."""
-        return jnp.sum(self.scores.tokens_B)
-
-    @property
-    def metrics(self) -> distill.train.update.Metrics:
-        """Means over the rows that have a response, and `empty_responses`, a count."""
-        s = self.scores
-        return {
-            "divergence": self._mean(s.loss_B),
-            "mismatch": self._mean(s.mismatch_B),
-            "clipped": self._mean(s.clipped_B),
-            "disagreement": self._mean(s.disagreement_B),
-            "confidence": self._mean(s.confidence_B),
-            "empty_responses": jnp.sum(s.tokens_B == 0),
-        }
-
-
-def join(parts: ExposedSums) -> ExposedSums:
-    """A batch's sums of those of its parts, stacked: their rows in the batch's order."""
-    s = parts.scores
-    rows = {
-        field.name: rows_of_parts(getattr(s, field.name))
-        for field in dataclasses.fields(s)
-        if field.name != "loss"
-    }
-    return parts.replace(scores=RowScores(loss=jnp.sum(s.loss), **rows))
-
-
 TrainStep = Callable[
     [TrainState, Params | None, tuple[ExposedBatch, ExposedBatch | None]],
     tuple[TrainState, distill.train.update.Metrics],
@@ -150,25 +97,16 @@ class Plan:
     loss: LossSettings
     controller: ControllerSettings
     teacher: TeacherSettings
-    steps: int
     max_response: int
     eos_id: int
     micro_batches: int
 
-    @property
-    def probe_rewarded(self) -> bool:
-        """Whether the loss on the probe batch is rewarded."""
-        return self.controller.reward_loss == "probe"
-
-    @property
-    def base_inside(self) -> bool:
-        """Whether the student's parameters hold the teacher: the base of the student's adapters."""
-        base = self.student_config.replace(lora=None)
-        return self.student_config.lora is not None and self.teacher_config == base
-
     def weights(self, state: TrainState, teacher_params: Params | None) -> Params:
         """The teacher's, without a gradient; `teacher_params` are read where it is frozen."""
-        own = self.teacher.weights == "live" or (teacher_params is None and self.base_inside)
+        student = self.student_config
+        # The base of the student's adapters stands in the student's own parameters.
+        base = student.lora is not None and self.teacher_config == student.replace(lora=None)
+        own = self.teacher.weights == "live" or (teacher_params is None and base)
         theirs: Any = state.params if own else teacher_params
         if self.teacher.weights == "ema":
             theirs = state.method_state["teacher_params"]
@@ -178,12 +116,12 @@ class Plan:
         self,
         params: Params,
         teacher_params: Params,
-        batch: ExposedBatch,
         exposure_G: jax.Array,
-        responses: jax.Array | None = None,
-        group_B: jax.Array | None = None,
+        responses: jax.Array | None,
+        rows: tuple[ExposedBatch, jax.Array | None],
     ) -> RowScores:
-        """`exposed_scores` of a batch, or of a part of one."""
+        """`exposed_scores` of a batch, or of a part of one; `rows` are it and its groups [B]."""
+        batch, group_B = rows
         return exposed_scores(
             params,
             self.student_config,
@@ -225,11 +163,11 @@ def measure_probe(
     nll_B = -reference_log_probs(
         params, plan.student_config, prompts, lengths, probe.references, plan.eos_id
     )
-    if not plan.probe_rewarded:  # two more forward passes that nothing would read
+    if plan.controller.reward_loss != "probe":  # two more forward passes that nothing would read
         return jnp.mean(nll_B), _NOTHING
     exposure = jnp.full((1,), plan.teacher.probe_exposure)
-    distilled = ExposedSums(plan.scores(params, teacher_params, probe, exposure))
-    return jnp.mean(nll_B), distilled.mean
+    scores = plan.scores(params, teacher_params, exposure, None, (probe, None))
+    return jnp.mean(nll_B), scores.loss
 
 
 def ask_teacher(
@@ -251,9 +189,8 @@ def ask_teacher(
     log_probs_B = reference_log_probs(
         teacher_params, plan.teacher_config, contexts, lengths, few, plan.eos_id
     )[:asked]
-    member_GxB = (group_B[:asked] == jnp.arange(plan.controller.groups)[:, None]).astype(
-        jnp.float32
-    )
+    groups = jnp.arange(plan.controller.groups)[:, None]
+    member_GxB = (group_B[:asked] == groups).astype(jnp.float32)
     counts_G = jnp.sum(member_GxB, axis=1)
     mean_G = member_GxB @ log_probs_B / jnp.maximum(counts_G, 1.0)
     return jnp.where(counts_G > 0, mean_G, jnp.nan), jnp.mean(log_probs_B)
@@ -307,25 +244,11 @@ def make_train_step(
         loss,
         controller,
         teacher,
-        steps,
         max_response,
         eos_id,
         micro_batches,
     )
-
-    def loss_fn(
-        params: Params,
-        teacher_params: Params,
-        exposure_G: jax.Array,
-        responses: jax.Array,
-        rows: tuple[ExposedBatch, jax.Array | None],
-    ) -> ExposedSums:
-        batch, group_B = rows
-        return ExposedSums(
-            plan.scores(params, teacher_params, batch, exposure_G, responses, group_B)
-        )
-
-    update = make_update(loss_fn, optimizer, student_config, micro_batches, join)
+    update = make_update(plan.scores, optimizer, student_config, micro_batches, join)
 
     def train_step(
         state: TrainState,
@@ -345,8 +268,7 @@ def make_train_step(
         here = decide(here, controller, state.step, steps, *probed)
         responses = jnp.sum(jnp.any(batch.trajectories.divergence_weights_BxT[:, 1:] != 0, axis=1))
         rows = batch, sort_rows(plan, state.params, batch)
-        new, sums, metrics = update(state, theirs, here.exposure_G, responses, rows)
-        scores = sums.scores
+        new, scores, metrics = update(state, theirs, here.exposure_G, responses, rows)
         loss_G, mismatch_G, confidence_G = (
             group_means(x_B, scores, controller.groups)
             for x_B in (scores.loss_B, scores.mismatch_B, scores.confidence_B)
@@ -371,7 +293,7 @@ def make_train_step(
             )
         if probe is not None:
             metrics["probe_nll"] = jnp.mean(here.probe_nll_G)
-            if plan.probe_rewarded:
+            if controller.reward_loss == "probe":
                 metrics["probe_loss"] = jnp.mean(here.probe_loss_G)
         return new.replace(method_state=method_state), {**metrics, **seen}
 

@@ -63,6 +63,11 @@ class Trajectories(flax.struct.PyTreeNode):
     teacher_scores: TeacherScores | None = None
 
     @property
+    def inputs(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Tokens, positions and segment ids [B, T - 1] of what predicts the second token and on."""
+        return self.tokens_BxT[:, :-1], self.positions_BxT[:, :-1], self.segment_ids_BxT[:, :-1]
+
+    @property
     def idle_rows(self) -> jax.Array:
         """How many rows [] hold tokens of which none trains: empty, dropped or unrewarded."""
         trains_B = jnp.any(

@@ -162,8 +162,7 @@ def guided_loss(
         batch = batch_weights(t, probe, guided_BxW, settings)
     length = t.tokens_BxT.shape[1] - 1
     vocab = min(student_config.vocab_size, teacher_config.vocab_size)
-    tokens, positions = t.tokens_BxT[:, :-1], t.positions_BxT[:, :-1]
-    segments = t.segment_ids_BxT[:, :-1]
+    tokens, positions, segments = t.inputs
     opd = t.divergence_weights_BxT[:, 1:]
     weights = batch.opd_BxT * shares[0]
     extras: Any = {"targets": jnp.clip(t.tokens_BxT[:, 1:], max=vocab - 1), "opd": opd}

@@ -71,8 +71,7 @@ def read(
       trajectories: rows that are not packed: slots of a cache are positions.
       room: positions that the cache has beyond the rollouts' T.
     """
-    t = trajectories
-    tokens, segments = t.tokens_BxT[:, :-1], t.segment_ids_BxT[:, :-1]
+    tokens, positions, segments = trajectories.inputs
     keys, values = [], []
 
     def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -82,7 +81,7 @@ def read(
 
     x = embed(params, config, tokens)
     for layer in params["layers"]:
-        x = block(x, layer, config, t.positions_BxT[:, :-1], attend)
+        x = block(x, layer, config, positions, attend)
 
     def stored(x_BxTxHkxDh: jax.Array) -> jax.Array:
         x = jnp.pad(jnp.swapaxes(x_BxTxHkxDh, 1, 2), ((0, 0), (0, 0), (0, 1 + room), (0, 0)))

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import atesd
-from atesd.exposure import reference_counts
 from atesd.prompts import ExposedPrompts
 from atesd.references import ReferenceTokens
 from distill.train.update import Metrics
@@ -86,7 +86,11 @@ class AtesdRecipe(OwnSamples):
     ) -> tuple[Any, Metrics]:
         """The batch with its references, and the probe; how many references were irregular."""
         references = self._references(batch.examples, copies)
-        counts = {f"references_{k}": n for k, n in reference_counts(references).items()}
+        counts = {
+            "references_without_answer": jnp.sum(~jnp.asarray(references.had_answer_B)),
+            "references_empty": jnp.sum(jnp.asarray(references.empty_B)),
+            "references_overlong": jnp.sum(jnp.asarray(references.overlong_B)),
+        }
         return (atesd.ExposedBatch(trajectories, references), self._probe), counts
 
     def abstract_inputs(self, trajectories: Any) -> Any:

@@ -18,7 +18,6 @@ from atesd.exposure import (
     bucket,
     expose,
     pack_references,
-    reference_counts,
     reference_responses,
     shown_tokens,
 )
@@ -185,10 +184,11 @@ def test_counts():
         flagged(True, False, True), flagged(False, True, False), flagged(False, False, True),
         flagged(False, True, True),
     ]  # fmt: skip
-    counts = jax.jit(reference_counts)(pack_references(rows, WIDTHS))
-    assert {k: int(v) for k, v in counts.items()} == {
-        "without_answer": 3, "empty": 2, "overlong": 3,
-    }  # fmt: skip
+    packed = pack_references(rows, WIDTHS)
+    assert packed.had_answer_B.tolist() == [row.had_answer for row in rows]
+    assert packed.empty_B.tolist() == [row.empty for row in rows]
+    assert packed.overlong_B.tolist() == [row.overlong for row in rows]
+    assert (sum(packed.had_answer_B), sum(packed.empty_B), sum(packed.overlong_B)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("behind", ["prompts", "contexts"])

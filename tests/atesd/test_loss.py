@@ -198,7 +198,7 @@ def test_clipped_losses_in_blocks_equal_all_logits_at_once(divergence, clip, mon
         want = test_chunked.dense(function, arrays)
         value, (hidden, head, *_) = test_chunked.pieces(function, arrays)
     assert np.any(want[0][1]["capped"]) == (clip != "none")
-    test_chunked.close((value, (hidden, head)), want, 1e-5)
+    test_chunked.assert_close((value, (hidden, head)), want, 1e-5)
 
 
 def step_inputs():
@@ -226,7 +226,7 @@ def test_blocks_change_neither_scores_nor_gradient(monkeypatch):
                 compiler_options=tiny_exposed.QUICK,
             )
             results.append(fn(*inputs))
-    test_chunked.close(*results, 1e-5)
+    test_chunked.assert_close(*results, 1e-5)
     (value, scores), _ = results[0]
     there = np.asarray(scores.tokens_B) > 0
     assert float(value) == pytest.approx(np.mean(np.asarray(scores.loss_B)[there]), rel=1e-5)
