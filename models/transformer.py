@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from models.attention import attention
+from models.attention import attention, platform
 from models.config import ModelConfig
 from models.lora import adapter_output, frozen_base
 from models.parameters import Params
@@ -34,6 +34,20 @@ def embed(params: Params, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Arr
     return _constrain(x, ("batch", None, None), config)
 
 
+def _product(rows_NxI: jax.Array, matrix_IxO: jax.Array, config: ModelConfig) -> jax.Array:
+    """The product of two matrices of one dtype, in that dtype [N, O].
+
+    XLA on CPU has products of bfloat16 only of several rows, and with sums asked for in float32.
+    For any other it copies the matrix to float32, and a loop over tokens keeps all the copies.
+    """
+    if rows_NxI.dtype != jnp.bfloat16 or platform(config.mesh) != "cpu":
+        return rows_NxI @ matrix_IxO
+    count = len(rows_NxI)
+    rows_NxI = jnp.pad(rows_NxI, ((0, max(0, 2 - count)), (0, 0)))
+    sums_NxO = jax.lax.dot(rows_NxI, matrix_IxO, preferred_element_type=jnp.float32)
+    return sums_NxO[:count].astype(jnp.bfloat16)
+
+
 def block(
     x_BxTxD: jax.Array,
     layer: Params,
@@ -50,7 +64,7 @@ def block(
         axes = x.ndim - 2
         # As a product of two matrices: with more axes, XLA on CPU transposes in the backward pass.
         rows = x.reshape(-1, math.prod(x.shape[2:]))
-        y = rows @ weight.reshape(rows.shape[1], -1)
+        y = _product(rows, weight.reshape(rows.shape[1], -1), config)
         y = y.reshape(*x.shape[:2], *weight.shape[axes:])
         return y + adapter_output(x, layer, name, config) if name in adapted else y
 
