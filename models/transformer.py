@@ -34,7 +34,7 @@ def embed(params: Params, config: ModelConfig, tokens_BxT: jax.Array) -> jax.Arr
     return _constrain(x, ("batch", None, None), config)
 
 
-def _product(rows_NxI: jax.Array, matrix_IxO: jax.Array, config: ModelConfig) -> jax.Array:
+def product(rows_NxI: jax.Array, matrix_IxO: jax.Array, config: ModelConfig) -> jax.Array:
     """The product of two matrices of one dtype, in that dtype [N, O].
 
     XLA on CPU has products of bfloat16 only of several rows, and with sums asked for in float32.
@@ -64,7 +64,7 @@ def block(
         axes = x.ndim - 2
         # As a product of two matrices: with more axes, XLA on CPU transposes in the backward pass.
         rows = x.reshape(-1, math.prod(x.shape[2:]))
-        y = _product(rows, weight.reshape(rows.shape[1], -1), config)
+        y = product(rows, weight.reshape(rows.shape[1], -1), config)
         y = y.reshape(*x.shape[:2], *weight.shape[axes:])
         return y + adapter_output(x, layer, name, config) if name in adapted else y
 
@@ -132,7 +132,12 @@ def forward_hidden(
     elif config.remat == "dots":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         step = jax.checkpoint(step, policy=policy)
-    x, _ = jax.lax.scan(step, embed(params, config, tokens), params["layers"])
+    x, layers = embed(params, config, tokens), params["layers"]
+    if isinstance(layers, list):  # of a model that is held as decoding reads it
+        for layer in layers:
+            x, _ = step(x, layer)
+    else:
+        x, _ = jax.lax.scan(step, x, layers)
     return rms_norm(x, params["final_norm"], config.norm_eps)
 
 

@@ -88,6 +88,11 @@ class Config:
         """Whether the student before training is the teacher, with weights of its own."""
         return False
 
+    @property
+    def teacher_trains(self) -> bool:
+        """Whether updates run the teacher on what they train on; elsewhere it only writes."""
+        return True
+
     def lengths(self) -> dict[str, int]:
         """Most tokens of a text, by the fields that say so."""
         prompt, answer = self.prompt.max_tokens, self.evaluation.max_tokens
@@ -178,6 +183,11 @@ class MotabConfig(WritingConfig):
 
     motab: MotabSettings
 
+    @property
+    def teacher_trains(self) -> bool:
+        """Only the safe part's divergence reads the teacher."""
+        return self.motab.safe_loss != "likelihood"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig(WritingConfig):
@@ -192,6 +202,11 @@ class DistillationConfig(WritingConfig):
 
     rollout: PolicySettings
     signal: Signal | None = None
+
+    @property
+    def teacher_trains(self) -> bool:
+        """Likelihood needs none."""
+        return self.signal is not None
 
     def writing(self) -> dict[str, Any]:
         """What the policy reads."""

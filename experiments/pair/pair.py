@@ -156,6 +156,7 @@ def load_pair(config: Config) -> Pair:
             dtype=config.teacher.dtype,
             mesh=mesh,
             rules=config.teacher.rules.table("teacher.rules"),
+            stacked=mesh is not None or config.teacher_trains,
         )
         teacher = Model(params, architecture.replace(attention=config.teacher.attention))
         vocab = min(vocab, shared, architecture.vocab_size)
@@ -280,25 +281,39 @@ def with_initial_student(pair: Pair, seed: int) -> Pair:
     return dataclasses.replace(pair, teacher=pair.student(start_student(pair, seed)))
 
 
-def start_student(pair: Pair, seed: int) -> Params:
+def start_student(pair: Pair, seed: int, stacked: bool = True) -> Params:
     """The student's parameters before training, in float32: from disk, or drawn from the seed.
 
     Adapters, if it has any, are fresh, and drawn from the seed.
+
+    Args:
+      stacked: False is for a student that only writes: its layers may then be a list, in the dtype
+        that it computes in. It is held once; see `models.load_pretrained`.
     """
-    key = jax.random.key(seed)
-    params = _start_base(pair, key)
-    if pair.student_config.lora is None:
+    key, config = jax.random.key(seed), pair.student_config
+    stacked = stacked or pair.mesh is not None or pair.from_scratch
+    params = _start_base(pair, key, stacked)
+    if config.lora is None:
         return params
-    return models.add_adapters(params, pair.student_config, jax.random.fold_in(key, _ADAPTERS))
+    key = jax.random.fold_in(key, _ADAPTERS)
+    if stacked:
+        return models.add_adapters(params, config, key)
+    adapters = models.add_adapters({"layers": {}}, config, key)["layers"]
+    layers = [
+        {**layer, **{name: x[i].astype(config.dtype) for name, x in adapters.items()}}
+        for i, layer in enumerate(params["layers"])
+    ]
+    return {**params, "layers": layers}
 
 
-def _start_base(pair: Pair, key: jax.Array) -> Params:
+def _start_base(pair: Pair, key: jax.Array, stacked: bool) -> Params:
     if not pair.from_scratch:
         return models.load_pretrained(
             pair.student_directory,
-            dtype="float32",
+            dtype="float32" if stacked else pair.student_config.dtype,
             mesh=pair.mesh,
             rules=pair.student_config.rules,
+            stacked=stacked,
         )[1]
     base = pair.student_config.replace(lora=None)
     places = None if pair.mesh is None else models.shardings(base, pair.mesh)

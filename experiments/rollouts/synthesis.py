@@ -69,7 +69,7 @@ def synthesise(config: WritingConfig, pair: Pair, recipe: Recipe, path: Path) ->
         max_prompt_tokens=config.prompt.max_tokens,
         seed=config.seed,
     )
-    params = start_student(pair, config.seed)
+    params = start_student(pair, config.seed, stacked=False)
     done = len(there)
     rounds = enumerate(itertools.islice(batches, total))
     target = path if is_first() else os.devnull

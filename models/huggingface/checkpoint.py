@@ -61,6 +61,7 @@ def load_pretrained(
     dtype: Any = None,
     mesh: Mesh | None = None,
     rules: Rules | None = None,
+    stacked: bool = True,
 ) -> tuple[ModelConfig, Params]:
     """Reads a Qwen3, Qwen2 or Llama model from a local Hugging Face directory.
 
@@ -73,6 +74,9 @@ def load_pretrained(
         default. `config.dtype`, which the model computes in, is set to the same.
       mesh: places every array by its `NamedSharding`; a process reads only its own parts.
       rules: logical-axis rules on that mesh; `ModelConfig`'s by default.
+      stacked: False gives `layers` as a list of layers. A model that only writes and reads text is
+        then held once: decoding reads the list, and would copy stacked layers into one. Not on a
+        mesh.
 
     Returns:
       The config (with `dtype`, `mesh` and `rules` set) and the parameters, as in `declare`.
@@ -80,7 +84,8 @@ def load_pretrained(
     Raises:
       FileNotFoundError: a file is missing.
       ValueError: config, index, header or tensors are malformed, or not what the config asks for; a
-        tensor holds NaN or infinite numbers, or such as `dtype` cannot hold.
+        tensor holds NaN or infinite numbers, or such as `dtype` cannot hold; a list of layers is
+        asked for on a mesh.
 
     Example:
       >>> from models.embedded import model_directory
@@ -88,6 +93,8 @@ def load_pretrained(
       >>> config.dtype, params["embed"].dtype
       ('bfloat16', dtype(bfloat16))
     """
+    if mesh is not None and not stacked:
+        raise ValueError("stacked=False with a mesh: layers are placed on it stacked.")
     dtype = None if dtype is None else dtype_name(dtype)
     directory = existing_directory(path)
     config = load_config(directory)
@@ -100,7 +107,7 @@ def load_pretrained(
         config = config.replace(dtype=dtype or _common_dtype(tensors, directory))
         if config.tie_embeddings:
             _check_tied_head(tensors, directory)
-        return config, _read_params(tensors, config)
+        return config, _read_params(tensors, config, stacked)
 
 
 def existing_directory(path: str | os.PathLike[str]) -> Path:
@@ -228,18 +235,25 @@ def _common_dtype(tensors: dict[str, _Tensor], directory: Path) -> str:
     return _DTYPE_CODES[codes.pop()]
 
 
-def _read_params(tensors: dict[str, _Tensor], config: ModelConfig) -> Params:
+def _read_params(tensors: dict[str, _Tensor], config: ModelConfig, stacked: bool) -> Params:
     params = {}
+    layers: list[Params] = [{} for _ in range(0 if stacked else config.num_layers)]
     placed = {} if config.mesh is None else shardings(config, config.mesh)
     places = flatten_dict(placed, sep="/")
     for path, layout in tensor_layouts(config).items():
         shape = (config.num_layers, *layout.shape) if path.startswith("layers/") else layout.shape
         read = _reader(tensors, layout, shape, config.dtype)
-        if config.mesh is None:
+        rest = (slice(None),) * len(layout.shape)
+        if path.startswith("layers/") and layers:
+            for i, layer in enumerate(layers):
+                block = read((slice(i, i + 1), *rest))
+                layer[path.removeprefix("layers/")] = jnp.asarray(block[0])
+        elif config.mesh is None:
             params[path] = jnp.asarray(read((slice(None),) * len(shape)))
         else:
             params[path] = jax.make_array_from_callback(shape, places[path], read)
-    return unflatten_dict(params, sep="/")
+    tree = unflatten_dict(params, sep="/")
+    return {**tree, "layers": layers} if layers else tree
 
 
 def _reader(
