@@ -10,6 +10,7 @@ ROOMS = (
     "configs",
     "distill",
     "experiments",
+    "family",
     "grpo",
     "mixtures",
     "models",

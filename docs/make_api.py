@@ -27,6 +27,7 @@ ROOMS = (
     "topd",
     "grpo",
     "mixtures",
+    "family",
 )
 _LISTS = ("Args", "Attributes", "Raises")
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):[ \t]*$", re.MULTILINE)

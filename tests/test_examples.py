@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures", "experiments/grading")
+ROOMS = (
+    "models",
+    "distill",
+    "motab",
+    "atesd",
+    "topd",
+    "grpo",
+    "mixtures",
+    "family",
+    "experiments/grading",
+)
 # What a reader tries first, as module and name.
 FIRST = (
     ("models.config", "ModelConfig"),

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-ROOMS = ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures")
+ROOMS = ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures", "family")
 SHAPE = re.compile(r"_((?:[A-Z][a-z]?|1)(?:x(?:[A-Z][a-z]?|1))*)$")
 ROOT = Path(__file__).parent.parent
 

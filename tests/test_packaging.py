@@ -70,7 +70,9 @@ def test_a_foreign_package_behind_ours_does_no_harm(tmp_path):
     assert process.stdout == "Generation\n", process.stderr
 
 
-@pytest.mark.parametrize("room", ["motab", "atesd", "topd", "grpo", "mixtures", "experiments"])
+@pytest.mark.parametrize(
+    "room", ["motab", "atesd", "topd", "grpo", "mixtures", "family", "experiments"]
+)
 def test_no_room_runs_a_foreign_package(room, tmp_path):
     file = foreign(tmp_path)
     assert refused(python(["-c", f"import {room}"], tmp_path, ROOT), file)
@@ -196,7 +198,17 @@ def test_every_room_says_what_it_exports_and_its_version():
     import importlib.metadata
 
     versions = set()
-    for name in ("models", "distill", "motab", "atesd", "topd", "grpo", "mixtures", "experiments"):
+    for name in (
+        "models",
+        "distill",
+        "motab",
+        "atesd",
+        "topd",
+        "grpo",
+        "mixtures",
+        "family",
+        "experiments",
+    ):
         room = importlib.import_module(name)
         assert sorted(room.__all__) == sorted(set(room.__all__))
         missing = [exported for exported in room.__all__ if not hasattr(room, exported)]

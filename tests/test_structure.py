@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("motab", "atesd", "topd", "grpo", "mixtures")
+METHODS = ("motab", "atesd", "topd", "grpo", "mixtures", "family")
 # The rooms of `experiments`, floor by floor: imports go down, or to a neighbour on the same floor.
 FLOORS = (
     ("text", "tasks"),
