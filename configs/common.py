@@ -185,6 +185,40 @@ def online(sync_every: int = 1) -> dict:
     }
 
 
+def planned(method: str, plan: dict, copies: int = 8, **surrogate) -> ml_collections.ConfigDict:
+    """A method of the family on the student's fresh samples, `copies` to a prompt.
+
+    Args:
+      method: a name of `family.METHODS`.
+      plan: its own settings.
+      surrogate: fields of `family.SurrogateSettings` that are not GRPO's.
+    """
+    config = ml_collections.ConfigDict(
+        {
+            "method": method,
+            **shared(),
+            # Ratios are those of the student's whole distribution.
+            "rollout": {
+                "student_temperature": 1.0,
+                "student_top_p": 1.0,
+                "student_top_k": 0,
+                "max_total": 192,
+            },
+            "plan": plan,
+            "surrogate": {
+                "clip_low": 0.2,
+                "clip_high": 0.2,
+                "advantage": "std",
+                "normalise": "token",
+                **surrogate,
+            },
+            "synthesis": {**online(), "trajectories_per_prompt": copies},
+        }
+    )
+    config.optimizer.learning_rate = 3e-4 if copies > 1 else 3e-3
+    return config
+
+
 def parse(file: str, arg: str, variants: Sequence[str]) -> tuple[str, bool]:
     """Splits `sampled-smoke` into the variant and whether it is to run in seconds.
 

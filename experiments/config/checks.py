@@ -6,6 +6,7 @@ when their own files are read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from experiments.config.tree import (
     DistillationConfig,
     GrpoConfig,
     MotabConfig,
+    PlannedConfig,
     TopdConfig,
     WritingConfig,
 )
@@ -64,7 +66,8 @@ def _check_synthesis(config: WritingConfig) -> None:
         raise ValueError(
             f"synthesis.trajectories={s.trajectories} is less than one round of {round_}."
         )
-    if s.cache_teacher and (not isinstance(config, DistillationConfig) or config.signal is None):
+    keeps = config.method == "lightning" or getattr(config, "signal", None) is not None
+    if s.cache_teacher and (isinstance(config, TopdConfig) or not keeps):
         raise ValueError(
             "synthesis.cache_teacher=True, but the loss asks the teacher nothing that could be "
             "kept. Set it to False."
@@ -183,6 +186,57 @@ def _check_topd(config: TopdConfig) -> None:
     _check_sampled(config.signal, _own_distribution(read, config.synthesis.sync_every))
 
 
+def _check_planned(config: PlannedConfig) -> None:
+    point, s, what = config.point, config.synthesis, f"method={config.method!r}"
+    if config.method == "lightning":
+        if s.mode != "offline" or not s.cache_teacher:
+            raise ValueError(
+                f"synthesis.mode={s.mode!r} and synthesis.cache_teacher={s.cache_teacher} with "
+                f"{what}: its text and the teacher's scores are kept. Use 'offline' and True, or "
+                "configs/opd.py."
+            )
+    else:
+        _needs_online(config)
+    if point.rewarded and s.trajectories_per_prompt < 2:
+        raise ValueError(
+            f"synthesis.trajectories_per_prompt={s.trajectories_per_prompt} with {what}: a reward "
+            "is relative to those of other responses to the prompt. Use 2 or more."
+        )
+    if point.exposed != (config.context is not None):
+        raise ValueError(
+            f"context is missing: with {what} it says what the teacher reads."
+            if point.exposed
+            else f"context: with {what} the teacher reads the student's prompt. Remove the section."
+        )
+    if point.taught and not point.exposed:
+        _needs_teacher(config, what)
+    elif config.teacher is not None:
+        raise ValueError(
+            f"teacher: {what} "
+            + ("has the student itself as its teacher." if point.exposed else "reads no teacher.")
+            + " Remove the section."
+        )
+    if config.method != "lightning":
+        _check_ratio(config, what)
+
+
+def _check_ratio(config: PlannedConfig, what: str) -> None:
+    """Ratios are those of the student's own distribution; what has none asks for fresh text."""
+    read, lag = dataclasses.asdict(config.rollout), config.synthesis.sync_every
+    for name, value, allowed, reason in _own_distribution(read, lag):
+        if value not in allowed and name != "synthesis.sync_every":
+            raise ValueError(
+                f"{name}={value!r} with {what}: {reason}, while ratios and gradients are those of "
+                f"the whole distribution at temperature 1. Set it to {allowed[0]!r}."
+            )
+    if lag > 1 and (config.method == "sdar" or getattr(config.plan, "form", "") == "loss"):
+        raise ValueError(
+            f"synthesis.sync_every={lag} with {what}: the pull towards the teacher stands beside "
+            "the surrogate and has no ratio, so that the text must be the current weights'. Set it "
+            f"to 1{' or use plan.form=advantage' if config.method == 'kdrl' else ''}."
+        )
+
+
 Asked = tuple[str, Any, tuple[Any, ...], str]
 
 
@@ -229,4 +283,5 @@ _OWN: dict[type[Config], Callable[[Any], None]] = {
     GrpoConfig: _check_grpo,
     AtesdConfig: _check_atesd,
     TopdConfig: _check_topd,
+    PlannedConfig: _check_planned,
 }

@@ -181,6 +181,32 @@ class PolicySettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class AnswerContext:
+    """What the student reads as its own teacher, some updates ago: problem and answer.
+
+    Attributes:
+      template: the user's message, with `{problem}` and `{answer}` once each or more.
+      max_tokens: most tokens of the context.
+      sync_every: updates between two refreshes of the teacher's weights.
+    """
+
+    template: str
+    max_tokens: Count
+    sync_every: Count = 10
+
+    def __post_init__(self):
+        check(self, "context")
+        for name in ("{problem}", "{answer}"):
+            if name not in self.template:
+                raise ValueError(f"context.template={self.template!r} does not contain {name!r}.")
+
+    def message(self, problem: str, answer: str) -> str:
+        """The message for one problem."""
+        pieces = self.template.split("{answer}")  # a problem may hold braces of its own
+        return answer.join(piece.replace("{problem}", problem) for piece in pieces)
+
+
+@dataclasses.dataclass(frozen=True)
 class ExposureSettings:
     """What the teacher reads.
 

@@ -10,11 +10,13 @@ import dataclasses
 from typing import Annotated, Any, ClassVar
 
 import atesd
+import family
 import topd
 from distill.losses.signal import Signal
 from distill.train.optimizer import OptimizerSettings
 from experiments.config.data_sections import DataSets
 from experiments.config.method_sections import (
+    AnswerContext,
     ExposureSettings,
     PolicySettings,
     RolloutSettings,
@@ -284,8 +286,49 @@ class TopdConfig(WritingConfig):
         return super().lengths() | {name: prompt + most + window}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlannedConfig(WritingConfig):
+    """A method of the family: a plan in one loss.
+
+    Attributes:
+      rollout: how the student writes.
+      surrogate: what the plan is put into.
+      context: what the teacher reads, where it is the student itself.
+      plan: the method's own settings.
+    """
+
+    section: ClassVar[str] = "rollout"
+
+    rollout: RolloutSettings
+    surrogate: family.SurrogateSettings
+    context: AnswerContext | None = None
+    plan: Any
+
+    @property
+    def point(self) -> family.Method:
+        """The plan, and what it reads."""
+        return family.METHODS[self.method]
+
+    def lengths(self) -> dict[str, int]:
+        """Those of responses behind the teacher's context, too."""
+        if self.context is None:
+            return super().lengths()
+        context, most = self.context.max_tokens, self.max_total
+        name = f"context.max_tokens={context} and rollout.max_total={most}"
+        return super().lengths() | {name: context + most}
+
+
+def _planned(name: str, method: family.Method) -> type[PlannedConfig]:
+    """The class of one of the family's methods, whose plan has settings of its own."""
+    plan = ("plan", method.settings, dataclasses.field())
+    bases = (PlannedConfig,)
+    made = dataclasses.make_dataclass(name, [plan], bases=bases, frozen=True, kw_only=True)
+    return made
+
+
 # What `method` may be. A new method adds its class here.
 METHODS: dict[str, type[Config]] = {
+    **{name: _planned(name, method) for name, method in family.METHODS.items()},
     "motab": MotabConfig,
     "distillation": DistillationConfig,
     "grpo": GrpoConfig,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import family
 from experiments.config.tree import Config, SftConfig, WritingConfig
 from experiments.methods.atesd import AtesdRecipe
 from experiments.methods.distillation import DistillationRecipe
@@ -9,6 +10,7 @@ from experiments.methods.grpo import GrpoRecipe
 from experiments.methods.motab import MotabRecipe
 from experiments.methods.offline import Offline
 from experiments.methods.online import Online
+from experiments.methods.planned import LightningRecipe, PlannedRecipe
 from experiments.methods.protocol import Method
 from experiments.methods.sft import Sft
 from experiments.methods.topd import TopdRecipe
@@ -23,6 +25,8 @@ RECIPES: dict[str, type[Recipe]] = {
     "grpo": GrpoRecipe,
     "atesd": AtesdRecipe,
     "topd": TopdRecipe,
+    **dict.fromkeys(family.METHODS, PlannedRecipe),
+    "lightning": LightningRecipe,
 }
 
 

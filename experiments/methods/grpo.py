@@ -13,7 +13,6 @@ the student before training, as in the paper, or the model of a `teacher` sectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,18 +26,15 @@ from distill.train.update import Metrics
 from distill.trajectories import Trajectories
 from experiments.config.tree import GrpoConfig, RoundSettings
 from experiments.data.batches import PromptBatch
-from experiments.grading import verdict
-from experiments.machine.processes import fetch
 from experiments.pair.pair import Pair, with_initial_student
-from experiments.rollouts.own_samples import OwnSamples
+from experiments.rollouts.own_samples import GradedSamples
 from experiments.rollouts.recipe import TrainStep
-from experiments.tasks.example import Example
 from grpo.policy_gradient import GrpoSettings, SurrogateSums, policy_gradient_loss
 from models.decoding.sampling import Sampling
 from models.parameters import Params
 
 
-class GrpoRecipe(OwnSamples):
+class GrpoRecipe(GradedSamples):
     """Groups of the student's own samples, and the clipped surrogate on them."""
 
     needs_answer = True
@@ -57,20 +53,8 @@ class GrpoRecipe(OwnSamples):
     def training_inputs(
         self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
     ) -> tuple[tuple[Trajectories, np.ndarray], Metrics]:
-        """Trajectories and their rewards [B], graded on the host.
-
-        Metrics: `reward`, its mean; `timed_out`, how many answers could not be compared in time and
-        so have no reward; `groups_without_signal`, the share of groups whose rewards are
-        equal: they carry no gradient, and count in the loss's mean.
-        """
-        examples = [example for example in batch.examples for _ in range(copies)]
-        rows = self.readable(fetch(trajectories), record, examples)
-        rewards_B = np.array([row["reward"] for row in rows], np.float32)
-        metrics: dict[str, Any] = {
-            "reward": np.mean(rewards_B),
-            "timed_out": sum(row["timed_out"] for row in rows),
-            "groups_without_signal": np.mean(np.ptp(rewards_B.reshape(-1, copies), axis=1) == 0),
-        }
+        """Trajectories and their rewards [B]; see `GradedSamples.rewards`."""
+        rewards_B, metrics = self.rewards(trajectories, record, batch, copies)
         return (trajectories, rewards_B), metrics
 
     def abstract_inputs(self, trajectories: Any) -> Any:
@@ -119,14 +103,3 @@ class GrpoRecipe(OwnSamples):
             return update(state, old_params, reference_params, (trajectories, advantages_B))
 
         return train_step
-
-    def readable(
-        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
-    ) -> list[dict[str, Any]]:
-        """Rows with their `reward`, and whether the answer's comparison `timed_out`."""
-        rows = super().readable(trajectories, record, examples)
-        for row, example in zip(rows, examples, strict=True):
-            text = "".join(part["text"] for part in row["parts"])
-            found = verdict(self.pair.gradable(text), example)
-            row["reward"], row["timed_out"] = float(found.right), found.timed_out
-        return rows

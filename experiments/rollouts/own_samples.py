@@ -14,9 +14,13 @@ from distill.rollouts.one_writer import make_slots
 from distill.train.update import Metrics
 from distill.trajectories import Source, Trajectories
 from experiments.config.tree import RoundSettings
+from experiments.data.batches import PromptBatch
+from experiments.grading import verdict
+from experiments.machine.processes import fetch
 from experiments.pair.pair import Pair
 from experiments.rollouts.policies import recorded, run_batch
 from experiments.rollouts.recipe import Recipe
+from experiments.tasks.example import Example
 from models.decoding.sampling import Sampling
 
 
@@ -62,3 +66,39 @@ class OwnSamples(Recipe):
     def row_metrics(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`truncated`, a share of the rows."""
         return {"truncated": np.mean([r["truncated"] for r in rows])}
+
+
+class GradedSamples(OwnSamples):
+    """The student's own samples, graded: 1 where the final answer is right, 0 elsewhere."""
+
+    def rewards(
+        self, trajectories: Trajectories, record: Any, batch: PromptBatch, copies: int
+    ) -> tuple[np.ndarray, Metrics]:
+        """Rewards [B], graded on the host.
+
+        Metrics: `reward`, its mean; `timed_out`, how many answers could not be compared in time and
+        so have no reward; `groups_without_signal`, the share of groups whose rewards are equal:
+        they carry no advantage, and count in the loss's mean.
+        """
+        examples = [example for example in batch.examples for _ in range(copies)]
+        rows = self.readable(fetch(trajectories), record, examples)
+        rewards_B = np.array([row["reward"] for row in rows], np.float32)
+        metrics: dict[str, Any] = {
+            "reward": np.mean(rewards_B),
+            "timed_out": sum(row["timed_out"] for row in rows),
+            "groups_without_signal": np.mean(np.ptp(rewards_B.reshape(-1, copies), axis=1) == 0),
+        }
+        return rewards_B, metrics
+
+    def readable(
+        self, trajectories: Trajectories, record: Any, examples: Sequence[Example]
+    ) -> list[dict[str, Any]]:
+        """Rows with their `reward`, and whether the answer's comparison `timed_out`."""
+        rows = super().readable(trajectories, record, examples)
+        if not self.needs_answer:
+            return rows
+        for row, example in zip(rows, examples, strict=True):
+            text = "".join(part["text"] for part in row["parts"])
+            found = verdict(self.pair.gradable(text), example)
+            row["reward"], row["timed_out"] = float(found.right), found.timed_out
+        return rows

@@ -29,6 +29,7 @@ from experiments.command.progress import Progress
 from experiments.config.tree import WritingConfig
 from experiments.machine.interruption import check
 from experiments.machine.processes import fetch, first_does, place_rows
+from experiments.pair.pair import Pair
 from experiments.rollouts.recipe import Recipe
 from experiments.rollouts.synthesis import fingerprint
 from experiments.workdir.workdir import write_atomic
@@ -37,6 +38,8 @@ from models.embedded import model_directory
 log = logging.getLogger(__name__)
 
 _FIELDS = ("sampled_BxT", "ids_BxTxK", "log_probs_BxTxK", "tail_BxT")
+# What a loss on sampled tokens reads: one number for each.
+_SAMPLED = _FIELDS[:1]
 
 
 class KeptScores:
@@ -69,6 +72,7 @@ class KeptScores:
                 "kept. Set it to False."
             )
         check_cacheable(recipe.signal)
+        self._fields = _SAMPLED if recipe.signal.support == "sampled" else _FIELDS
         self._directory = path.with_name(path.name + ".teacher")
         self._per_file = config.batch_size
         self._lengths = lengths
@@ -77,7 +81,7 @@ class KeptScores:
         missing = [
             number
             for number in range(-(-len(lengths) // self._per_file))
-            if not _is_there(self._file(number), {**made_of, "number": number})
+            if not _is_there(self._file(number), {**made_of, "number": number}, self._fields)
         ]
         if missing:
             self._compute(recipe, segment, width, missing, made_of)
@@ -88,7 +92,12 @@ class KeptScores:
         start = sum(self._lengths[first : first + place])
         stop = start + self._lengths[index]
         with safe_open(self._file(number), framework="numpy") as file:
-            return TeacherScores(**{x: file.get_slice(x)[start:stop] for x in _FIELDS})
+            found = {x: file.get_slice(x)[start:stop] for x in self._fields}
+        nothing = np.zeros((self._lengths[index], 0), np.float32)
+        empty = dict(
+            zip(_FIELDS, (None, nothing.astype(np.int32), nothing, nothing.sum(1)), strict=True)
+        )
+        return TeacherScores(**{**empty, **found})
 
     def _file(self, number: int) -> Path:
         return self._directory / f"{number:05}.safetensors"
@@ -119,11 +128,11 @@ class KeptScores:
                     pair.teacher_params,
                     pair.teacher_config,
                     t,
-                    top_k=made_of["top_k"],
+                    top_k=max(made_of["top_k"], 1),
                     vocab_size=made_of["vocab_size"],
                 )
                 arrays = {}
-                for name in _FIELDS:
+                for name in self._fields:
                     rows = np.asarray(fetch(getattr(scores, name)))
                     pieces = [row[: len(x.tokens)] for row, x in zip(rows, here, strict=False)]
                     arrays[name] = np.concatenate(pieces)
@@ -149,10 +158,17 @@ def _made_of(config: WritingConfig, recipe: Recipe, path: Path) -> dict[str, Any
         "tokenizer": fingerprint(pair.student_directory)["tokenizer"],
         "prompt": dataclasses.asdict(config.prompt),
         "trajectories": digest.hexdigest(),
-        "top_k": recipe.signal.top_k,
+        "template": _template(pair),
+        "top_k": 0 if recipe.signal.support == "sampled" else recipe.signal.top_k,
         "vocab_size": min(pair.student_config.vocab_size, pair.teacher_config.vocab_size),
         "batch_size": config.batch_size,
     }
+
+
+def _template(pair: Pair) -> str:
+    """Of the chat template that prompts were written with; empty without one."""
+    text = str(pair.tokenizer.chat_template or "")
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest() if text else ""
 
 
 def _digest(made_of: str, arrays: Mapping[str, np.ndarray]) -> str:
@@ -165,7 +181,7 @@ def _digest(made_of: str, arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _is_there(path: Path, made_of: Mapping[str, Any]) -> bool:
+def _is_there(path: Path, made_of: Mapping[str, Any], fields: Sequence[str]) -> bool:
     """Whether a file holds what it should; a damaged one is told of, and does not count."""
     if not path.exists():
         return False
@@ -173,7 +189,7 @@ def _is_there(path: Path, made_of: Mapping[str, Any]) -> bool:
         with safe_open(path, framework="numpy") as file:
             about = file.metadata() or {}
             found = json.loads(about["made_of"])
-            arrays = {name: file.get_tensor(name) for name in _FIELDS}
+            arrays = {name: file.get_tensor(name) for name in fields}
         if not isinstance(found, dict):
             raise ValueError("it does not say what it was made of")
     except (SafetensorError, KeyError, ValueError, OSError):

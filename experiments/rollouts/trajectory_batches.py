@@ -108,7 +108,9 @@ class TrajectoryBatches:
             raise FileNotFoundError(f"synthesis.file={path}: there is no such file.")
         with path.open("rb") as file:
             header = header_of(config)
-            check_header(file.readline(), header, path, ("prompt", config.section))
+            # Where the student's own text is kept, another student's would not do.
+            own = ("student",) if recipe.signal and recipe.signal.support == "sampled" else ()
+            check_header(file.readline(), header, path, ("prompt", config.section, *own))
         rows = _Rows(path)
         self.kept, self.timed_out = len(rows) / rows.total, rows.timed_out
         self._width = config.prompt.max_tokens + config.max_total
