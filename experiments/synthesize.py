@@ -37,6 +37,7 @@ def run(settings: Settings) -> None:
     from experiments.config.read import read_config
     from experiments.machine.compilation import keep_compiled
     from experiments.machine.interruption import interruptible
+    from experiments.machine.processes import is_first
     from experiments.methods import make_recipe, require_writing
     from experiments.pair.pair import load_pair
     from experiments.rollouts.synthesis import synthesise
@@ -48,6 +49,8 @@ def run(settings: Settings) -> None:
     keep_compiled()
     settings.join()
     with interruptible():
+        if is_first():
+            print("Loading the models.", flush=True)
         pair = load_pair(config)
         synthesise(writing, pair, make_recipe(writing, pair), settings.out)
     print(

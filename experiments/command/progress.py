@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,11 +14,14 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from experiments.command.say import say
+from experiments.machine.compilation import Watch
 from experiments.machine.processes import is_first
 from experiments.workdir.outcome import ROLES, SOURCES
 
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
+# Nothing is silent for longer: most of a large model's first minutes goes into compiling.
+_QUIET_SECONDS = 15.0
 _SHARES = {
     "backtracked": "trajectories backtracked",
     "accepted": "student's steps accepted",
@@ -29,7 +33,9 @@ _SHARES = {
 class Progress:
     """A bar on a terminal; elsewhere a plain line now and then. Use as a context manager.
 
-    What is printed to the same console meanwhile appears above the bar.
+    A line comes at once, and then at least every `quiet_seconds`: while no step ends it says how
+    long this has taken, and how much was compiled. What is printed to the same console meanwhile
+    appears above the bar.
 
     Args:
       total: steps of the whole run.
@@ -37,6 +43,7 @@ class Progress:
       label: what is going on.
       console: where to show it; standard output by default.
       every_seconds: between two plain lines.
+      quiet_seconds: after which a line says that no step has ended yet.
       clock: seconds, for tests.
     """
 
@@ -47,12 +54,16 @@ class Progress:
         label: str = "train",
         console: Console | None = None,
         every_seconds: float = 5.0,
+        quiet_seconds: float = _QUIET_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._label = label
         self._console = console or Console(quiet=not is_first())
-        self._every_seconds = every_seconds
+        self._every_seconds, self._quiet_seconds = every_seconds, quiet_seconds
         self._clock = clock
+        self._compiled, self._started = Watch(), clock()
+        self._ended = threading.Event()
+        self._steps = 0  # that a line or the bar has shown
         self._shown: dict[str, float] = {}
         self._last_line = -float("inf")
         self._bar = RichProgress(
@@ -83,6 +94,7 @@ class Progress:
         given = {"tokens_per_second": tokens_per_second, "loss": loss, "accuracy": accuracy}
         self._shown |= {name: float(x) for name, x in given.items() if x is not None}
         shown = self._status()
+        self._steps += 1
         self._bar.update(self._task.id, completed=step, status=shown)
         now = self._clock()
         if self._drawn:
@@ -97,11 +109,36 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._drawn:
             self._bar.start()
+        else:
+            say(self._console, f"{self._label} {self._place()}")
+        self._ended.clear()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._ended.set()
+        self._heart.join()
         if self._drawn:
             self._bar.stop()
+
+    def _place(self) -> str:
+        return f"{self._task.completed:.0f}/{self._task.total:.0f}"
+
+    def _beat(self) -> None:
+        """Until the first step ends, and wherever one takes long, says that work goes on."""
+        seen = self._steps
+        while not self._ended.wait(self._quiet_seconds):
+            if seen == self._steps:
+                status = f"{duration(self._clock() - self._started)} so far, {self._compiling()}"
+                self._bar.update(self._task.id, status=status)
+                if not self._drawn:
+                    say(self._console, f"{self._label} {self._place()}  {status}")
+            seen = self._steps
+
+    def _compiling(self) -> str:
+        programs, seconds = self._compiled.programs, duration(self._compiled.seconds)
+        return f"{programs} programs compiled in {seconds}"
 
     def _remaining(self) -> str:
         """The time to the end at the pace of the last minute, once there is a pace."""

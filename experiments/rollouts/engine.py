@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.machine.processes import fetch
-from models.decoding.decode import capacities
+from models.decoding.decode import capacities, least_capacity
 from models.decoding.slots import Progress, Rows, Slots, resize, scatter, take
 
 # The narrowest prompts, in tokens, and the fewest slots that the last rows are moved to.
@@ -185,7 +185,7 @@ class Engine:
         # Rows put in or taken out, and prompts prefilled, in one call.
         self.refill = self._rounded(1 << max(self.count // 4, 1).bit_length() - 1)
         self.total = width + slots.max_tokens
-        self._capacities = capacities(1, self.total)
+        self._capacities = capacities(1, self.total, least_capacity(slots.configs))
         self.report = Report()
 
     def run(self, params: Any, requests: Iterable[Request]) -> Iterator[tuple[Any, list[Request]]]:

@@ -118,6 +118,7 @@ class _Run:
         """Loads what the config names; prints where arrays will lie."""
         clock = Clock()
         require(config.tracking)
+        say(console, "Loading the models.")
         pair = load_pair(config)
         check_room(config.checkpoint, pair.student_config, workdir.checkpoints)
         width = config.prompt.max_tokens

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from models.attention import grouped_attention
 from models.config import ModelConfig
 from models.decoding.sampling import Sampling, sample
-from models.parameters import Params
+from models.parameters import Params, count
 from models.sharding import constrain
 from models.transformer import block, embed, logits, rms_norm
 
@@ -63,18 +63,35 @@ def resize_cache(cache: Cache, capacity: int) -> Cache:
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, extra), (0, 0))), cache)
 
 
-def capacities(start: int, total: int) -> list[int]:
+def capacities(start: int, total: int, least: int = 32) -> list[int]:
     """Cache capacities from the first power of two at or above `start`, doubling up to `total`.
 
     Attention reads the whole capacity, used or not, so short rows should not pay for long ones.
+
+    Args:
+      least: no capacity is less, unless `total` is; a power of two, as `least_capacity` gives it.
     """
-    sizes, size = [], 32
+    sizes, size = [], least
     while size < start:
         size *= 2
     while size < total:
         sizes.append(size)
         size *= 2
     return [*sizes, total]
+
+
+def least_capacity(configs: Sequence[ModelConfig]) -> int:
+    """The power of two from 32 up to which a cache may as well be held whole, in positions.
+
+    Every capacity is a program of its own, whose compilation takes as long as the model is deep. Up
+    to here attention to all positions is less than a twentieth of what the weights cost.
+    """
+
+    def positions(c: ModelConfig) -> int:
+        # A token costs 2 FLOPs by weight, and 4 by position and by number of all queries.
+        return count(c) // (20 * 2 * c.num_heads * c.head_dim * c.num_layers)
+
+    return 1 << max(5, min(map(positions, configs)).bit_length() - 1)
 
 
 def unstack(params: Params, config: ModelConfig) -> Params:

@@ -23,6 +23,7 @@ from models.decoding.decode import (
     capacities,
     constrain_cache,
     init_cache,
+    least_capacity,
     pick,
     prefill,
     resize_cache,
@@ -151,7 +152,8 @@ def run(slots: Slots, params: Any, rows: Rows) -> Any:
     """The rollout of a batch until its last row is done. Pure; what `slots.finish` gives."""
     params = slots.prepare(params)
     batch, width = rows.prompts_BxP.shape
-    sizes = capacities(width + slots.reach, width + slots.max_tokens)
+    least = least_capacity(slots.configs)
+    sizes = capacities(width + slots.reach, width + slots.max_tokens, least)
     caches = slots.init_caches(batch, sizes[0])
     caches = slots.prefill(params, rows.prompts_BxP, rows.lengths_B, caches)
     state = slots.pinned(slots.begin(caches, rows))

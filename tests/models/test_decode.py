@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import tiny_config, tiny_params
 
-from models import forward, forward_hidden
+from models import ModelConfig, count, forward, forward_hidden
 from models.decoding.decode import (
     Cursor,
     capacities,
     decode,
     extend,
     init_cache,
+    least_capacity,
     prefill,
     put,
     resize_cache,
@@ -215,12 +216,29 @@ def test_decode_reports_the_hidden_states_it_drew_from(qwen3):
     np.testing.assert_allclose(written.log_probs_sampled_BxC, chosen, atol=1e-4)
 
 
-@given(start=st.integers(1, 300), more=st.integers(0, 500))
-def test_capacities_double_up_to_the_total(start, more):
-    sizes = capacities(start, start + more)
+@given(start=st.integers(1, 300), more=st.integers(0, 500), least=st.sampled_from([32, 256]))
+def test_capacities_double_up_to_the_total(start, more, least):
+    sizes = capacities(start, start + more, least)
     assert sizes[-1] == start + more
     assert sizes == sorted(set(sizes))
-    assert all(size & (size - 1) == 0 and size >= start for size in sizes[:-1])
+    assert all(size & (size - 1) == 0 and size >= max(start, least) for size in sizes[:-1])
+
+
+def test_large_models_have_few_capacities():
+    """Attention to all of the least costs less than a twentieth of the weights, to twice it more."""
+    tiny = ModelConfig(
+        family="qwen2", vocab_size=98, hidden_size=64, intermediate_size=256, num_layers=3,
+        num_heads=4, num_kv_heads=2, head_dim=16,
+    )  # fmt: skip
+    large = tiny.replace(
+        vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_layers=24, num_heads=14,
+        head_dim=64, tie_embeddings=True,
+    )  # fmt: skip
+    assert least_capacity([tiny]) == least_capacity([tiny, large]) == 32
+    least = least_capacity([large])
+    attention = 4 * large.num_heads * large.head_dim * large.num_layers  # FLOPs by position
+    assert least * attention <= 2 * count(large) / 20 < 2 * least * attention
+    assert capacities(1, 400, least) == [400]
 
 
 def test_put_writes_only_what_counts():

@@ -1,7 +1,10 @@
 """The progress display on a terminal and in a log file, and the final table."""
 
 import io
+import re
+import time
 
+import jax
 from rich.console import Console
 
 from experiments.command.progress import Progress, summary_table
@@ -58,10 +61,25 @@ def test_a_log_file_gets_a_line_now_and_then():
     progress = Progress(200, console=screen, every_seconds=5, clock=clock)
     run(progress, clock, range(1, 201), 0.1)  # 20 seconds in all
     lines = screen.file.getvalue().splitlines()
-    assert len(lines) in (4, 5, 6)
-    assert lines[0].startswith("train 1/200  5,120 tok/s  loss 1.0000")
+    assert len(lines) in (5, 6, 7)
+    assert lines[0] == "train 0/200"
+    assert lines[1].startswith("train 1/200  5,120 tok/s  loss 1.0000")
     assert lines[-1].startswith("train 200/200")
     assert "\x1b" not in screen.file.getvalue()
+
+
+def test_a_step_that_takes_long_says_that_it_goes_on():
+    screen = console(False)
+    with Progress(3, start=1, console=screen, quiet_seconds=0.02) as progress:
+        jax.jit(lambda x: x + 17).lower(1.0).compile()
+        time.sleep(0.5)
+        progress.update(2)
+    lines = screen.file.getvalue().splitlines()
+    assert lines[0] == "train 1/3" and lines[-1].startswith("train 2/3")
+    assert len(lines) > 4
+    assert all(re.fullmatch(r"train 1/3  0:0\d so far, \d+ programs compiled in 0:0\d", line)
+               for line in lines[1:-1])  # fmt: skip
+    assert not lines[-2].endswith("so far, 0 programs compiled in 0:00")
 
 
 def test_eta_is_of_the_recent_pace():
@@ -70,7 +88,7 @@ def test_eta_is_of_the_recent_pace():
     run(progress, clock, range(501, 503), 30)  # compiling
     run(progress, clock, range(503, 703), 0.5)
     lines = screen.file.getvalue().splitlines()
-    assert lines[0] == "train 501/1000  5,120 tok/s  loss 0.0020"
+    assert lines[:2] == ["train 500/1000", "train 501/1000  5,120 tok/s  loss 0.0020"]
     assert lines[-1].startswith(
         "train 702/1000  ETA 2:29  5,120 tok/s"
     )  # 298 steps of half a second
