@@ -55,7 +55,7 @@ def diagnose_pair(settings: PairDiagnosis, console: Console) -> dict[str, Any]:
     eos = tuple(sorted(ends))
     pair = {}
     for role, path in directories.items():
-        config, params = load_pretrained(path, settings.dtype)
+        config, params = load_pretrained(path, settings.dtype, stacked=False)
         pair[role] = Model(params, config)
     student, teacher = pair["student"], pair["teacher"]
     with Progress(len(examples) * settings.n, label="diagnose", console=console) as progress:

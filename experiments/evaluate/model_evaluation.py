@@ -52,7 +52,7 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
     data = ", ".join(settings.data)
     title = f"{settings.model} on {data}"
     POOL.start()  # a grader that cannot work is noticed before anything is sampled
-    config, params = load_pretrained(directory, settings.dtype)
+    config, params = load_pretrained(directory, settings.dtype, stacked=False)
     said = plain({**dataclasses.asdict(settings), "data": data, "out": None})
     del said["out"]
     part = None

@@ -16,7 +16,7 @@ def measure(session: Session) -> None:
     """Decodes `decode.new` tokens behind `decode.batch` prompts of `decode.prompt` tokens."""
     shape = session.request["decode"]
     config, params = models.load_pretrained(
-        session.request["student"], dtype=session.request["dtype"]
+        session.request["student"], dtype=session.request["dtype"], stacked=False
     )
     prompts = jnp.asarray(session.tokens(shape["batch"], shape["prompt"]), jnp.int32)
     lengths = jnp.full(shape["batch"], shape["prompt"], jnp.int32)
