@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.machine.processes import fetch
-from models.decoding.decode import capacities, least_capacity
+from models.decoding.decode import capacities, least_capacity, unstacked
 from models.decoding.slots import Progress, Rows, Slots, resize, scatter, take
 
 # The narrowest prompts, in tokens, and the fewest slots that the last rows are moved to.
@@ -89,11 +89,6 @@ def _empty(slots: Slots, count: int, width: int, capacity: int) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _prepare(slots: Slots, params: Any) -> Any:
-    return slots.prepare(params)
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def _prefill(slots: Slots, params: Any, prompts_UxP: jax.Array, lengths_U: jax.Array) -> Any:
     return slots.prefill(params, prompts_UxP, lengths_U, slots.init_caches(*prompts_UxP.shape))
 
@@ -142,7 +137,7 @@ def _take(slots: Slots, state: Any, rows_R: jax.Array) -> Any:
 
 def programs() -> int:
     """How many programs engines have compiled in this process."""
-    jitted = (_empty, _prepare, _prefill, _admit, _chunk, _finish, _resize, _take)
+    jitted = (_empty, unstacked, _prefill, _admit, _chunk, _finish, _resize, _take)
     return sum(f._cache_size() for f in jitted)  # type: ignore[attr-defined]
 
 
@@ -203,7 +198,7 @@ class Engine:
           ValueError: a prompt is empty or wider than `width`.
         """
         started = time.monotonic()
-        run = _Run(self, _prepare(self.slots, params), requests)
+        run = _Run(self, self.slots.prepare(params), requests)
         try:
             yield from run.rows()
         finally:

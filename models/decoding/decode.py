@@ -6,6 +6,7 @@ the length are never read and are overwritten as the row grows again.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 
@@ -97,10 +98,15 @@ def least_capacity(configs: Sequence[ModelConfig]) -> int:
 def unstack(params: Params, config: ModelConfig) -> Params:
     """Parameters as decoding reads them: `layers` is a list of layers, all in `config.dtype`.
 
-    Call it once, outside the token loop: there every token reads all of them.
+    Call it once, outside the token loop: there every token reads all of them. A list stays as it
+    is, and is not copied.
     """
-    if isinstance(params["layers"], list):
-        return params
+    return params if isinstance(params["layers"], list) else unstacked(params, config)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def unstacked(params: Params, config: ModelConfig) -> Params:
+    """A copy of stacked parameters, as `unstack` gives them."""
     params = jax.tree.map(lambda x: x.astype(config.dtype), params)
     stacked = params["layers"]
     layers = [jax.tree.map(operator.itemgetter(i), stacked) for i in range(config.num_layers)]
