@@ -61,6 +61,8 @@ def _entry(room: ModuleType, name: str) -> str:
         lines.append(f"Source: [{file}](../{file})\n")
     elif isinstance(thing, Path):  # where the project lies here is nobody's concern
         lines.append(f"`{thing.relative_to(ROOT).as_posix()}`, beside the code.\n")
+    elif isinstance(thing, dict):  # what functions are called in memory says nothing
+        lines.append("A table of " + ", ".join(f"`{key!r}`" for key in thing) + ".\n")
     else:
         lines.append(f"`{thing!r}`\n")
     return "\n".join(lines)

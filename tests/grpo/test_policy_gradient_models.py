@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import distill.losses.chunked
 import distill.losses.log_probs
-import distill.losses.trajectory_loss
-import grpo.policy_gradient
 from distill.losses.trajectory_loss import trajectory_loss
 from distill.trajectories import Source, Trajectories
 from grpo.policy_gradient import GrpoSettings, policy_gradient_loss, surrogate_sums
@@ -20,9 +19,7 @@ from .test_policy_gradient import numpy_sums
 
 @pytest.fixture
 def lookup(monkeypatch):
-    look_up(
-        monkeypatch, distill.losses.log_probs, distill.losses.trajectory_loss, grpo.policy_gradient
-    )
+    look_up(monkeypatch, distill.losses.log_probs, distill.losses.chunked)
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.normal(0, 1, (8, 8)), jnp.float32) for _ in range(3)]
 

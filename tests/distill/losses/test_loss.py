@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import distill.losses.trajectory_loss
+import distill.losses.chunked
 import models
 from distill.losses.chunked import Readout, readout
 from distill.losses.divergence import DIVERGENCES
@@ -114,7 +114,7 @@ def look_up(monkeypatch, *modules):
 
 @pytest.fixture
 def lookup(monkeypatch):
-    look_up(monkeypatch, distill.losses.trajectory_loss)
+    look_up(monkeypatch, distill.losses.chunked)
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.normal(0, 1, (16, v)), jnp.float32) for v in (13, 16)]
 
