@@ -9,7 +9,7 @@ import pytest
 
 import motab
 from distill.steps.table import make_step_table
-from models import load_pretrained
+from models import load_config, load_pretrained
 from models.text.tokenizer import encode, eos_ids, load_tokenizer, render_prompt, token_bytes
 
 from ..motab import reference
@@ -45,15 +45,17 @@ class TorchModel(reference.Model):
 @pytest.fixture(scope="module")
 def pair():
     tokenizer = load_tokenizer(SMALL)
-    student, teacher = (load_pretrained(d, dtype="float32", stacked=False) for d in (SMALL, LARGE))
-    vocab = min(len(tokenizer), student[0].vocab_size, teacher[0].vocab_size)
-    return tokenizer, student, teacher, vocab
+    student, teacher = (load_config(d) for d in (SMALL, LARGE))
+    return tokenizer, student, teacher, min(len(tokenizer), student.vocab_size, teacher.vocab_size)
 
 
 @pytest.fixture(scope="module")
 def written(pair):
-    """Five trajectories, with their prompts."""
-    tokenizer, (student_config, student), (teacher_config, teacher), vocab = pair
+    """Five trajectories, with their prompts. Our weights are gone before transformers' are read."""
+    tokenizer, _, _, vocab = pair
+    (student_config, student), (teacher_config, teacher) = (
+        load_pretrained(d, dtype="float32", stacked=False) for d in (SMALL, LARGE)
+    )
     prompts = [render_prompt(tokenizer, problem) for problem in PROBLEMS[:5]]
     lengths = np.array([len(p) for p in prompts])
     padded = np.zeros((len(prompts), lengths.max()), np.int32)
@@ -71,7 +73,7 @@ def written(pair):
 
 def test_values_and_entropies_are_those_of_plain_torch(pair, written):
     """V (Eq. 5) and gamma, which holds H (Eq. 6), of every step that was judged."""
-    tokenizer, (config, _), _, vocab = pair
+    tokenizer, config, _, vocab = pair
     pieces = token_bytes(tokenizer, config.vocab_size)
     steps = 0
     prompts, trajectories, record = written
@@ -99,7 +101,7 @@ def test_values_and_entropies_are_those_of_plain_torch(pair, written):
 
 
 def test_the_rollout_is_algorithm_1(pair, written):
-    tokenizer, (student_config, _), (teacher_config, _), vocab = pair
+    tokenizer, student_config, teacher_config, vocab = pair
     student, teacher = (
         TorchModel(d, c, vocab) for d, c in ((SMALL, student_config), (LARGE, teacher_config))
     )
