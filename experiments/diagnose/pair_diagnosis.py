@@ -53,12 +53,12 @@ def diagnose_pair(settings: PairDiagnosis, console: Console) -> dict[str, Any]:
     settings.out.mkdir(parents=True, exist_ok=True)
     ends = {i for role, path in directories.items() for i in eos_ids(tokenizers[role], path)}
     eos = tuple(sorted(ends))
-    pair = {}
-    for role, path in directories.items():
-        config, params = load_pretrained(path, settings.dtype, stacked=False)
-        pair[role] = Model(params, config)
-    student, teacher = pair["student"], pair["teacher"]
     with Progress(len(examples) * settings.n, label="diagnose", console=console) as progress:
+        held = {}
+        for role, path in directories.items():
+            config, params = load_pretrained(path, settings.dtype, stacked=False)
+            held[role] = Model(params, config)
+        student, teacher = held["student"], held["teacher"]
         results = diagnose(
             student,
             teacher,

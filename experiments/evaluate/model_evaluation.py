@@ -52,13 +52,13 @@ def evaluate_model(settings: ModelEvaluation, console: Console) -> dict[str, Any
     data = ", ".join(settings.data)
     title = f"{settings.model} on {data}"
     POOL.start()  # a grader that cannot work is noticed before anything is sampled
-    config, params = load_pretrained(directory, settings.dtype, stacked=False)
     said = plain({**dataclasses.asdict(settings), "data": data, "out": None})
     del said["out"]
     part = None
-    if out:
-        part = Part(out / f"{SAMPLES}.part", _made_of(said, directory, examples, first))
     with Progress(len(examples) * settings.n, label="evaluate", console=console) as progress:
+        config, params = load_pretrained(directory, settings.dtype, stacked=False)
+        if out:
+            part = Part(out / f"{SAMPLES}.part", _made_of(said, directory, examples, first))
         summary, records = evaluate(
             Model(params, config),
             tokenizer,
