@@ -109,6 +109,7 @@ def test_what_a_notebook_imports_is_there(path):
                 assert hasattr(module, name.name) or importlib.util.find_spec(whole), whole
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_read_step_by_step(tmp_path):
     path = ROOT / "notebooks" / "reading_a_trajectory.ipynb"
     text = execute(path, tmp_path, SHORT["reading_a_trajectory"])

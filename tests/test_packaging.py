@@ -46,7 +46,7 @@ def refused(process, file: Path) -> bool:
     return "ImportError" in process.stderr
 
 
-@pytest.mark.parametrize("name", ["models", "configs"])
+@pytest.mark.parametrize("name", ["models", pytest.param("configs", marks=pytest.mark.slow)])
 def test_a_foreign_package_before_ours_is_named(name, tmp_path):
     room = {"models": "distill", "configs": "experiments"}[name]
     in_cwd = foreign(tmp_path / "cwd", name)

@@ -30,13 +30,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case if case == "groups by confidence" else pytest.param(case, marks=pytest.mark.slow)
-        for case in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_parts_give_the_update_of_the_whole(case):
     """Rows have responses of any length, and one has none."""
     loss, controller, teacher = CASES[case]

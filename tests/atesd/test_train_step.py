@@ -134,6 +134,7 @@ def test_no_gradient_runs_into_the_teacher():
     assert metrics["loss"] != expected["loss"]
 
 
+@pytest.mark.slow
 def test_an_averaged_teacher_is_the_running_average_and_teaches(grouped):
     states, metrics = grouped
     average = jax.tree.map(np.asarray, PARAMS)
@@ -215,6 +216,7 @@ def test_the_probe_is_measured_at_decisions_alone(learned):
     assert not any("probe_loss" in m for m in metrics)  # nothing would read it
 
 
+@pytest.mark.slow
 def test_the_probes_loss_is_measured_where_it_is_rewarded(grouped):
     states, metrics = grouped
     assert metrics[0]["probe_loss"] == metrics[HOLD - 1]["probe_loss"]
@@ -254,6 +256,7 @@ def test_the_teacher_is_asked_about_all_references(learned):
         assert q == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_of_a_few_rows_each_group_is_told_its_own(grouped):
     states, metrics = grouped
     unobserved = 0
@@ -303,9 +306,13 @@ def test_exposures_are_those_of_the_controller_alone(learned):
     assert policy[0] == policy[HOLD] != policy[2 * HOLD]
 
 
-def test_one_program_for_all_steps_and_exposures(learned, grouped):
-    assert len(jitted(LEARNED, FROZEN, TEACHER)[1]) == 1
+@pytest.mark.slow
+def test_one_program_for_groups_and_an_averaged_teacher(grouped):
     assert len(jitted(GROUPED, AVERAGED, STUDENT)[1]) == 1
+
+
+def test_one_program_for_all_steps_and_exposures(learned):
+    assert len(jitted(LEARNED, FROZEN, TEACHER)[1]) == 1
     assert STEPS >= 2 * HOLD + 1
     assert len({float(m["exposure"]) for m in learned[1]}) == STEPS // HOLD
 
@@ -324,6 +331,7 @@ def test_the_step_is_pure_and_its_state_is_all_there_is(learned, k):
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), leaves, strict=True))
 
 
+@pytest.mark.slow
 def test_a_bad_batch_leaves_weights_and_averages_alone(grouped):
     """The controller counts it, and its clock goes on; the averaged teacher waits."""
     step, _ = jitted(GROUPED, AVERAGED, STUDENT)
@@ -341,6 +349,7 @@ def test_a_bad_batch_leaves_weights_and_averages_alone(grouped):
     assert same(controller.params, before.params)
 
 
+@pytest.mark.slow
 def test_a_batch_of_empty_responses_changes_no_weight(grouped):
     step, _ = jitted(GROUPED, AVERAGED, STUDENT)
     state = grouped[0][1]

@@ -69,7 +69,7 @@ def assert_equal_gradients(one, other):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6 * float(jnp.abs(a).max()))
 
 
-@pytest.mark.parametrize("name", ["tip", "curve"])
+@pytest.mark.parametrize("name", ["tip", pytest.param("curve", marks=pytest.mark.slow)])
 def test_packed_responses_do_not_see_each_other(name):
     """In attention, nor in the ranks and places of a plan."""
     with jax.default_matmul_precision("highest"):
@@ -84,6 +84,7 @@ def test_packed_responses_do_not_see_each_other(name):
     assert_equal_gradients(alone, together)
 
 
+@pytest.mark.slow
 def test_parts_of_a_batch_give_the_update_of_the_whole():
     """SCOPE compares responses that lie in several parts."""
     batch = reading("scope", make(3, rows=4 * GROUP))

@@ -50,6 +50,7 @@ def test_batch_composition_order_and_padding_do_not_matter(run, prompts):
     assert np.any(run(row_ids=ids, key=1).tokens_BxN != whole.tokens_BxN)
 
 
+@pytest.mark.slow
 def test_fewer_new_tokens_are_a_prefix(run):
     """Also across the stages in which the cache grows."""
     long = run(new=70)

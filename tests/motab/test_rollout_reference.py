@@ -44,6 +44,9 @@ VARIANTS = {
 # Those that differ little from others.
 AT_NIGHT = (
     "long",
+    "no_stitch",
+    "static",
+    "reverse_kl",
     "rewrite",
     "response",
     "correction",

@@ -11,6 +11,7 @@ from ..fake_devices import MESHES, run_on_fake_devices
 SCRIPT = Path(__file__).with_name("sharded_step.py")
 
 
+@pytest.mark.slow
 def test_a_2x2x2_mesh_of_fake_devices_equals_one_device():
     assert run_on_fake_devices(SCRIPT, "2x2x2").endswith("equal\n")
 

@@ -40,6 +40,7 @@ def teacher():
     return tiny.params(tiny.TEACHER, 2, 1.0)
 
 
+@pytest.mark.slow
 def test_a_loop_of_ones_own_learns(teacher):
     rollout, step, state = build(SETTINGS)
     prompts, lengths = tiny.prompts(0, ROWS)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from .runs import ending, finish, start, steps_logged, whole_steps
 
 STEPS = 6
 NO_TEST = {"data.test.name": ""}
 
 
+@pytest.mark.slow
 def test_three_kills(tmp_path):
     """While it starts, between checkpoints, and while one is being written or has just been."""
     workdir, log = tmp_path / "killed", tmp_path / "killed.log"

@@ -31,10 +31,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "case",
-    [
-        case if case in ("guided", "capped") else pytest.param(case, marks=pytest.mark.slow)
-        for case in CASES
-    ],
+    [case if case == "capped" else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
 )
 def test_parts_give_the_update_of_the_whole(case):
     settings = CASES[case]

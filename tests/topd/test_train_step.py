@@ -78,6 +78,7 @@ def test_windows_above_the_running_threshold_are_guided():
     assert int(state.method_state["near_future"].low.count) == len(held)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_gradients_is_measured_now_and_then():
     history, _ = run(RULE, steps=4)
     ratios = [m["gradient_ratio"] for *_, m in history]
@@ -96,19 +97,15 @@ def test_the_ratio_of_gradients_is_measured_now_and_then():
     assert ratios[2] == pytest.approx(norm((0.0, 1.0)) / norm((1.0, 0.0)), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [
         {"rule": "loss"},
-        *(
-            pytest.param(x, marks=pytest.mark.slow)
-            for x in (
-                {"high_quantile": 0.0},
-                {"buffer": 4},
-                {"min_buffer": 1},
-                {"least_distance": 1.0},
-            )
-        ),
+        {"high_quantile": 0.0},
+        {"buffer": 4},
+        {"min_buffer": 1},
+        {"least_distance": 1.0},
     ],
     ids=str,
 )

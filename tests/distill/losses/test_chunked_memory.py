@@ -57,8 +57,16 @@ def train_step(loss_fn):
 
 
 @pytest.mark.parametrize(
-    "signal", [None, Signal("jsd", 0.3), Signal("reverse_kl", support="top_k", top_k_of="union")], ids=str
-)  # fmt: skip
+    "signal",
+    [
+        None,
+        pytest.param(Signal("jsd", 0.3), marks=pytest.mark.slow),
+        pytest.param(
+            Signal("reverse_kl", support="top_k", top_k_of="union"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=str,
+)
 def test_the_train_step_of_trajectories(signal):
     def loss_fn(params, teacher, trajectories):
         return trajectory_loss(params, STUDENT, trajectories, teacher, TEACHER, signal)
@@ -66,6 +74,7 @@ def test_the_train_step_of_trajectories(signal):
     assert largest(train_step(loss_fn), STATE, THEIRS, TRAJECTORIES) < DENSE
 
 
+@pytest.mark.slow
 def test_the_train_step_of_a_policy_gradient():
     def loss_fn(params, old, reference, trajectories, advantages):
         return policy_gradient_loss(

@@ -98,6 +98,7 @@ def test_master_weights_and_optimizer_keep_32_bits(parameters):
     assert all(0 < x < 1e-5 for x in jax.tree.leaves(moved))
 
 
+@pytest.mark.slow
 def test_gradients_point_where_those_of_32_bits_do(parameters):
     student, teacher = parameters
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("script", ["sharded_signal.py", "sharded_chunked.py"])
+@pytest.mark.parametrize(
+    "script", [pytest.param("sharded_signal.py", marks=pytest.mark.slow), "sharded_chunked.py"]
+)
 def test_a_2x2x2_mesh_of_fake_devices_equals_one_device(script):
     """In a process of its own: the number of devices is fixed when jax starts."""
     flags = "--xla_force_host_platform_device_count=8"

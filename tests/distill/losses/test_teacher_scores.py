@@ -50,7 +50,15 @@ def close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), a, b)
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize(
+    "signal",
+    [
+        signal
+        if signal in (SIGNALS[0], SIGNALS[-1])
+        else pytest.param(signal, marks=pytest.mark.slow)
+        for signal in SIGNALS
+    ],
+)
 def test_losses_and_gradients_are_those_of_the_teacher_itself(params, signal):
     t = apart(5)
     with jax.default_matmul_precision("highest"):

@@ -29,7 +29,7 @@ def losses(student, teacher, t):
     return trajectory_loss(student, STUDENT, t, teacher, TEACHER, Signal("jsd", 0.3))
 
 
-@pytest.mark.parametrize("parts", [2, 3, 6])
+@pytest.mark.parametrize("parts", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 6)), 3])
 def test_parts_give_the_update_of_the_whole(parts, params):  # noqa: F811
     """Rows hold different numbers of trained tokens, and one none at all: means of means would differ."""
     t = make(3, ROWS)
@@ -83,7 +83,7 @@ METHODS = {
 @pytest.mark.parametrize(
     "method",
     [
-        method if method in ("GKD", "GRPO") else pytest.param(method, marks=pytest.mark.slow)
+        method if method == "GRPO" else pytest.param(method, marks=pytest.mark.slow)
         for method in METHODS
     ],
 )

@@ -182,7 +182,13 @@ def weigh(t, likelihood, divergence):
     return t.replace(likelihood_weights_BxT=likelihood, divergence_weights_BxT=divergence)
 
 
-@pytest.mark.parametrize("method", STEPS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        method if method in ("motab", "grpo") else pytest.param(method, marks=pytest.mark.slow)
+        for method in STEPS
+    ],
+)
 def test_of_every_method(method):
     """Weights that are not finite, then a batch in which no row trains: empty, dropped, truncated."""
     step = jax.jit(STEPS[method]())

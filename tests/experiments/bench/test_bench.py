@@ -116,6 +116,7 @@ def test_request_is_json_and_carries_the_shapes(tmp_path):
     assert message["optimizer"]["b2"] == 0.95
 
 
+@pytest.mark.slow
 def test_command_end_to_end(tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["--what", "generate,loss", "--peers", "naive,hf", "--model", "micro"]

@@ -53,6 +53,7 @@ def test_literal_loop_writes_the_same_texts(written):
         )
 
 
+@pytest.mark.slow
 def test_parts_write_the_same_texts(written):
     setup, batches = written
     student = _Parts(setup, Role.STUDENT)

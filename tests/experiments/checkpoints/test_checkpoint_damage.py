@@ -80,7 +80,10 @@ def two_checkpoints(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("damage", ["cut", "zeroed", "emptied", "deleted"])
+@pytest.mark.parametrize(
+    "damage",
+    [*(pytest.param(x, marks=pytest.mark.slow) for x in ("cut", "emptied")), "zeroed", "deleted"],
+)
 def test_damage_to_any_file_is_seen_or_harmless(two_checkpoints, tmp_path, damage, caplog):
     original, states = two_checkpoints
     skipped = 0
@@ -117,6 +120,7 @@ def test_damage_to_any_file_is_seen_or_harmless(two_checkpoints, tmp_path, damag
     assert skipped >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_flipped_bit_anywhere_is_seen_or_harmless(two_checkpoints, tmp_path, caplog):
     """Array data, its index, the host's state, the accuracy: whatever is read is what was written."""

@@ -261,6 +261,7 @@ def test_finished_runs_are_not_repeated_and_the_rest_is(tmp_path):
     assert {name: row["seeds"] for name, row in rows.items()} == {"skd-08": [0, 1], "opd": [0, 1]}
 
 
+@pytest.mark.slow
 def test_a_directory_belongs_to_one_set_of_rules(tmp_path):
     execute(small_study(), tmp_path, FakeTrainer(), arms=["opd"])
     with pytest.raises(
@@ -277,6 +278,7 @@ def test_a_directory_belongs_to_one_set_of_rules(tmp_path):
     assert not execute(changed, tmp_path, FakeTrainer())
 
 
+@pytest.mark.slow
 def test_a_budget_stops_new_runs_and_the_table_says_what_is_missing(tmp_path):
     train = FakeTrainer()
     # A run takes a minute: 3 + 3 to choose rates, then one of seed 0.
@@ -303,6 +305,7 @@ def test_a_budget_stops_new_runs_and_the_table_says_what_is_missing(tmp_path):
     assert "no learning rate was chosen" in missing["skd-08/seed-0"]
 
 
+@pytest.mark.slow
 def test_a_failed_arm_is_reported_and_the_others_go_on(tmp_path):
     def fails(config):
         return config.method == "motab" and config.seed == 0
@@ -375,6 +378,7 @@ def test_measuring_the_best_checkpoint_loads_it(tmp_path):
     assert best["before"]["n"] == best["long"]["teacher"]["n"] == 4
 
 
+@pytest.mark.slow
 def test_the_command_from_end_to_end(tmp_path):
     """The smoke study: batches fitted, the same start, a table."""
     study = tmp_path / "study"

@@ -120,6 +120,7 @@ def test_every_run_of_an_arm_has_its_fitted_batch(tmp_path):
     assert {config.batch_size for name, config in train.asked if "skd" in name} == {34}
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_has_a_table(tmp_path):
     def interrupt(config):
         if config.seed == 1:

@@ -141,37 +141,33 @@ def shorten(config: ConfigDict) -> ConfigDict:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arg", "idle"),
     [
         (motab, "smoke", {"synthesis.sync_every"}),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [
-                (
-                    motab,
-                    "online",
-                    # What the other mode of synthesis reads.
-                    {
-                        "synthesis.trajectories",
-                        "synthesis.file",
-                        "synthesis.pack_to",
-                        "synthesis.cache_teacher",
-                    },
-                ),
-                (pretrain, "student", {"samples.rows"}),
-                (sft, "", set()),
-                (rft, "", set()),
-                (imitkd, "", {"synthesis.sync_every"}),
-                (skd, "0.8", {"synthesis.sync_every"}),
-                (opd, "topk_union", set()),
-                (gkd, "", set()),
-                (grpo, "token", set()),
-                (topd, "smoke", set()),
-                (atesd, "smoke", set()),
-                (opsd, "ema-smoke", set()),
-            ]
+        (
+            motab,
+            "online",
+            # What the other mode of synthesis reads.
+            {
+                "synthesis.trajectories",
+                "synthesis.file",
+                "synthesis.pack_to",
+                "synthesis.cache_teacher",
+            },
         ),
+        (pretrain, "student", {"samples.rows"}),
+        (sft, "", set()),
+        (rft, "", set()),
+        (imitkd, "", {"synthesis.sync_every"}),
+        (skd, "0.8", {"synthesis.sync_every"}),
+        (opd, "topk_union", set()),
+        (gkd, "", set()),
+        (grpo, "token", set()),
+        (topd, "smoke", set()),
+        (atesd, "smoke", set()),
+        (opsd, "ema-smoke", set()),
     ],
 )
 def test_every_field_is_read(module, arg, idle, tmp_path, monkeypatch, settings_read):

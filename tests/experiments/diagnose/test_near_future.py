@@ -86,6 +86,7 @@ def test_high_losses_are_high_and_batches_do_not_matter():
         np.testing.assert_allclose(found["points"][kind], other["points"][kind], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_and_itself_never_part():
     found = looked(teacher=STUDENT)
     assert all(x["median_distance"] < 1e-3 for x in found["positions"].values())

@@ -72,6 +72,7 @@ def test_batches_do_not_matter(params):
     assert texts(fewer) == texts(whole)[:6]
 
 
+@pytest.mark.slow
 def test_the_same_programs_serve_again(params):
     sampled(params, batch_size=5, max_new_tokens=9)
     compiled = programs()

@@ -81,7 +81,7 @@ def test_a_watch_counts_programs_and_their_time():
 
 ONLINE = [
     (motab, "online", {"motab.max_total": 96, "motab.max_correction": 48}),
-    (opd, "", {"rollout.max_total": 48}),
+    pytest.param(opd, "", {"rollout.max_total": 48}, marks=pytest.mark.slow),
     pytest.param(atesd, "", {"rollout.max_total": 48, "exposure.probe_size": 4}, marks=pytest.mark.slow),
     pytest.param(grpo, "", {"grpo.max_total": 48}, marks=pytest.mark.slow),
 ]  # fmt: skip

@@ -143,6 +143,7 @@ def test_an_interrupted_run_saves_the_step_and_ends_bit_identical(
     assert best[0] == best[1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_synthesis_keeps_what_is_written(tmp_path, monkeypatch):
     config = small("")
     config.synthesis.trajectories = 24
@@ -212,6 +213,7 @@ def test_nothing_is_taken_from_another_evaluation(tmp_path, caplog):
     assert Part(tmp_path / "part", {"seed": 0}).known == {}
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_shows_what_it_has_and_goes_on(tmp_path):
     """A run that is interrupted has not failed; the finished ones are not done again."""
     console, train = Console(quiet=True), FakeTrainer()

@@ -19,6 +19,7 @@ from ...fake_devices import run_processes
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
+@pytest.mark.slow
 def test_two_processes_place_gather_agree_and_differentiate_as_one(tmp_path):
     """In processes of their own, two devices in each."""
     assert run_processes(str(SCRIPT), str(tmp_path)).endswith("equal\n")

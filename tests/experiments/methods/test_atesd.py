@@ -91,7 +91,8 @@ def test_a_run_logs_what_the_controller_does(trained):
 
 
 @pytest.mark.parametrize(
-    ("fields", "step"), [({}, 1), ({}, 3), ({}, 6), pytest.param(EMA, 3, marks=pytest.mark.slow)]
+    ("fields", "step"),
+    [*(pytest.param(*x, marks=pytest.mark.slow) for x in (({}, 1), ({}, 3), (EMA, 3))), ({}, 6)],
 )
 def test_resumed_after_any_step_a_run_ends_bit_identical(fields, step, trained, tmp_path):
     """Within a hold and at its end, with rewards half gathered, before and after an update."""
@@ -174,6 +175,7 @@ def test_students_write_the_same_whatever_the_teacher_sees(pair, tmp_path):
     assert not same(updated[0], updated[1]) and not same(updated[1], updated[2])
 
 
+@pytest.mark.slow
 def test_irregular_references_are_counted_and_not_fatal(tmp_path):
     steps = "".join(f"{name}=1+8=9.\n\n" for name in "bcdef")
     records = [

@@ -36,7 +36,7 @@ ARMS = {
     "gkd": ({"student", "teacher"}, set()),
 }
 # Those that another arm is almost.
-RELATED = ("imitkd", "gkd", "opd:topk_student", "opd:topk_teacher", "opd:sampled")
+RELATED = ("imitkd", "gkd", *(x for x in ARMS if x.startswith("opd:")))
 
 
 def small(arm: str, **fields) -> ConfigDict:
@@ -164,6 +164,7 @@ def test_rft_trains_on_correct_answers_of_the_initial_student_alone(trained, pai
     assert set(seen) == set(correct)
 
 
+@pytest.mark.slow
 def test_gkd_with_both_ends_is_exact_opd(trained):
     """lambda = 1 and beta = 1: the student's samples and the reverse KL, bit for bit."""
     ends = {

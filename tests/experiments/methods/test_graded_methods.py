@@ -86,6 +86,7 @@ def test_grpo_counts_answers_that_timed_out(pair, monkeypatch):
     assert [row["timed_out"] for row in rows] == [False, True, True, False]
 
 
+@pytest.mark.slow
 def test_rft_counts_answers_of_its_file_that_timed_out(pair, monkeypatch, tmp_path):
     asked = []
 

@@ -116,6 +116,7 @@ def test_a_run_logs_what_its_rows_say(trained):
     assert not same(params(workdir, 1), params(workdir))
 
 
+@pytest.mark.slow
 def test_a_penalty_starts_at_zero_and_grows(trained):
     train = train_log(trained(**PENALISED, **LAGGING)[0])
     assert train[0]["kl"] == pytest.approx(0, abs=1e-6)

@@ -184,6 +184,7 @@ def distil(teacher: atesd.TeacherSettings, teacher_config, teacher_params, updat
     return state, seen
 
 
+@pytest.mark.slow
 def test_the_base_inside_teaches_as_a_copy_of_it_does():
     frozen = atesd.TeacherSettings()
     state, metrics = distil(frozen, BASE, None)

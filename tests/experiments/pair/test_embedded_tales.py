@@ -30,7 +30,10 @@ def test_pretraining_has_room_for_all_but_the_longest(role):
     assert len(tokenizer) == config.student.init.vocab_size
 
 
-@pytest.mark.parametrize(("role", "low", "high"), [("teacher", 0.95, 1), ("student", 0.3, 0.7)])
+@pytest.mark.parametrize(
+    ("role", "low", "high"),
+    [("teacher", 0.95, 1), pytest.param("student", 0.3, 0.7, marks=pytest.mark.slow)],
+)
 def test_the_teacher_solves_tales_and_the_student_half_of_them(role, low, high, tmp_path):
     what = ["--model", f"embedded:tale-{role}", "--data", "tale/test", "--n", "1", "--size", "64"]
     assert main([*what, "--max_new_tokens", "96", "--out", str(tmp_path)]) == 0

@@ -126,7 +126,7 @@ def _meant(outputs):
 
 
 @pytest.mark.parametrize("count", [*(pytest.param(x, marks=pytest.mark.slow) for x in (1, 30)), 3])
-@pytest.mark.parametrize("name", ["plain", "motab"])
+@pytest.mark.parametrize("name", [pytest.param("plain", marks=pytest.mark.slow), "motab"])
 def test_any_number_of_slots_gives_the_same_rows(name, count):
     got, engine = through(name, count)
     assert_same(got, expected(name))
@@ -197,6 +197,7 @@ def forced(budgets, count, prompt=(3, 1, 2), chunk=8):
     return engine, written
 
 
+@pytest.mark.slow
 def test_slots_are_occupied_though_lengths_are_skewed():
     """By counted steps: a static batch of 8 would idle for most of them."""
     generator = np.random.default_rng(0)

@@ -75,6 +75,7 @@ def _counts(batch):
     return np.sum((t.positions_BxT == 0) & (t.segment_ids_BxT > 0), axis=1)
 
 
+@pytest.mark.slow
 def test_the_stream_goes_on_where_it_stood(file):
     stream = batches(file, pack_to=WIDTH)
     next(stream)
@@ -88,6 +89,7 @@ def test_the_stream_goes_on_where_it_stood(file):
     assert ids(again) == ids(second)
 
 
+@pytest.mark.slow
 def test_a_run_trains_on_packed_rows(file, tmp_path):
     results = run(small(pack_to=WIDTH, file=str(file)), tmp_path / "run")
     log = [r for r in read_log(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "train"]
@@ -96,6 +98,7 @@ def test_a_run_trains_on_packed_rows(file, tmp_path):
     assert results["synthesis"]["trajectories"] == sum(r["rows"] for r in log)
 
 
+@pytest.mark.slow
 def test_rows_that_are_too_narrow_are_refused(file):
     with pytest.raises(ValueError, match=r"synthesis\.pack_to=20, but .* tokens\. Raise it"):
         batches(file, pack_to=20)

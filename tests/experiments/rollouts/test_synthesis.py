@@ -67,6 +67,7 @@ def test_a_file_holds_the_same_whatever_the_slots(whole, pair, slots, tmp_path):
     assert (ids == sorted(ids)) == (slots == 1)
 
 
+@pytest.mark.slow
 def test_a_file_holds_what_whole_batches_hold(whole, pair):
     config = small("motab")
     recipe, copies = (
@@ -100,6 +101,7 @@ def test_only_rows_in_flight_are_lost(whole, pair, tmp_path):
     assert write(small("motab"), pair, path) == finished.splitlines(keepends=True)
 
 
+@pytest.mark.slow
 def test_a_line_that_was_changed_is_written_anew(whole, pair, tmp_path, caplog):
     """Even where it is still JSON; and training on such a file is refused."""
     random, config = np.random.default_rng(1), small("motab")
@@ -204,6 +206,7 @@ def test_online_slots_change_nothing(arm, pair):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), through[2], whole[2])
 
 
+@pytest.mark.slow
 def test_copies_need_not_divide_a_batch_offline(pair, tmp_path):
     """Batches of 6 from 4 texts of each of 3 prompts; online a batch is rolled out at once."""
     lines = write(small("motab", trajectories_per_prompt=4), pair, tmp_path / "file.jsonl")

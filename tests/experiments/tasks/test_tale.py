@@ -145,6 +145,7 @@ def test_a_repair_is_a_wrong_step_and_the_right_one():
     assert 0.17 < repaired / total < 0.23
 
 
+@pytest.mark.slow
 def test_splits_share_no_problem_whatever_the_seeds():
     problems = {
         split: {e.problem for seed in (0, 1) for e in TaleSource(split, size=3000, seed=seed)}
@@ -165,6 +166,7 @@ def test_an_instance_is_a_function_of_seed_split_and_index():
         TaleSource("test", size=5)[5]
 
 
+@pytest.mark.slow
 def test_the_embedded_tokenizer_is_what_the_code_learns(tmp_path):
     save_tale_tokenizer(tmp_path)
     embedded = tokenizer_directory("embedded:tale-tokenizer")

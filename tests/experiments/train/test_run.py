@@ -152,6 +152,7 @@ def test_sync_every_resumes_with_the_lagging_weights(tmp_path):
     assert same_params(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_offline_synthesises_once_and_trains_on_the_file(tmp_path):
     config = small("")
     config.synthesis.trajectories = 24
@@ -216,12 +217,17 @@ def test_pretraining_from_random_weights(tmp_path):
     ("arguments", "message"),
     [
         (["configs/motab.py", "--config.motab.gama_0=0.5"], "gama_0"),
-        (["configs/motab.py:nightly"], "the variants are"),
-        (["configs/motab.py", "--config.motab.signal=entropy"], "motab.signal"),
         (["configs/motab.py", "--config.student.path=/nowhere"], "/nowhere"),
-        (["configs/motab.py", "--config.method=ppo"], "method="),
-        (["configs/motab.py", "--config.mesh.data=3"], "does not fill"),
-        (["configs/motab.py", "--config.prompt.max_tokens=4"], "max_prompt_tokens"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["configs/motab.py:nightly"], "the variants are"),
+                (["configs/motab.py", "--config.motab.signal=entropy"], "motab.signal"),
+                (["configs/motab.py", "--config.method=ppo"], "method="),
+                (["configs/motab.py", "--config.mesh.data=3"], "does not fill"),
+                (["configs/motab.py", "--config.prompt.max_tokens=4"], "max_prompt_tokens"),
+            )
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(arguments, message, tmp_path):

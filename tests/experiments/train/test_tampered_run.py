@@ -81,6 +81,7 @@ def _write(workdir: Path, lines: list[bytes]) -> None:
     (workdir / "metrics.jsonl").write_bytes(b"".join(lines))
 
 
+@pytest.mark.slow
 def test_a_lost_log_changes_no_result(whole, stopped, caplog):
     (stopped / "metrics.jsonl").unlink()
     (stopped / "samples" / "before-test.jsonl").unlink()
@@ -94,6 +95,7 @@ def test_a_lost_log_changes_no_result(whole, stopped, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_an_edited_log_changes_no_result(whole, stopped, caplog):
     def edit(line: bytes) -> bytes:
         record = json.loads(line)
@@ -109,6 +111,7 @@ def test_an_edited_log_changes_no_result(whole, stopped, caplog):
     assert "metrics.jsonl is not what was written up to step 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_seeds_files_do_not_mix_in(whole, stopped, tmp_path):
     other = tmp_path / "other"
     run(config(seed=1, steps=2), other)
@@ -146,6 +149,7 @@ def test_killed_between_results_and_report(whole, tmp_path):
     assert names == ["before", "teacher", "after"]
 
 
+@pytest.mark.slow
 def test_what_changes_speed_may_change(whole, stopped, capsys):
     changed = config()
     changed.evaluation.batch_size = 8
