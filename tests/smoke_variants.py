@@ -35,7 +35,8 @@ def smoke_variant(command: list[str], workdir: Path, out: Path) -> list[str] | N
 
     Args:
       command: as `documents.commands` gives it.
-      workdir: of a finished run of `configs/motab.py:smoke`, where the command wants a run.
+      workdir: of a finished run of `configs/motab.py:smoke`, where the command wants a run. Beside
+        it, in `WORKDIR-scored`, are scored solutions.
       out: a directory that is not there yet, for what it writes.
 
     Returns:
@@ -120,6 +121,22 @@ def _diagnose(rest: list[str], workdir: str, out: str) -> list[str]:
     return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--min_problems", "2", *window, "--out", out]  # fmt: skip
 
 
+def _score(rest: list[str], workdir: str, out: str) -> list[str]:
+    models = ["--student", "embedded:student", "--teacher", "embedded:teacher"]
+    return [*models, "--data", "chain/test", "--size", "4", "--n", "2", *_EVALUATION, "--out", out]
+
+
+def _figures(rest: list[str], workdir: str, out: str) -> list[str]:
+    shown = ["--show", "3"] if "--show" in rest else []
+    return ["--rollouts", f"{workdir}-scored", *shown]
+
+
+def _backtracked(rest: list[str], workdir: str, out: str) -> list[str]:
+    # At this boundary any solution breaches.
+    small = ["--gamma_0", "1", "--alpha", "0", "--corrections", "1", "--batch_size", "4"]
+    return ["--rollouts", f"{workdir}-scored", *small]
+
+
 def _local_test(rest: list[str], workdir: str, out: str) -> list[str]:
     return ["--config", _config(rest)[0], "--prefixes", "4", "--steps", "2", "--out", out]
 
@@ -154,6 +171,9 @@ _BY_MODULE = {
     "experiments.data": _data,
     "experiments.paired": _paired,
     "experiments.diagnose": _diagnose,
+    "experiments.diagnose.monitored.score": _score,
+    "experiments.diagnose.monitored.figures": _figures,
+    "experiments.diagnose.backtracked": _backtracked,
     "experiments.local_test": _local_test,
     "experiments.export": _export,
     "experiments.plan": _plan,

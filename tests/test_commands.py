@@ -48,6 +48,11 @@ def finished(tmp_path_factory):
     arguments = ["-m", "experiments.run", "--config", "configs/motab.py:smoke"]
     done = execute([*arguments, "--workdir", str(workdir)], ROOT)
     assert done.returncode == 0, done.stdout
+    score = ["python", "-m", "experiments.diagnose.monitored.score"]
+    arguments = smoke_variant(score, workdir, workdir.with_name("motab-scored"))
+    assert arguments is not None
+    done = execute(arguments, ROOT)
+    assert done.returncode == 0, done.stdout
     return workdir
 
 

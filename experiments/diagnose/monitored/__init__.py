@@ -1,0 +1,1 @@
+"""What MOTAB's monitor sees on a student's texts, without training."""
