@@ -137,8 +137,9 @@ def _positions(solutions: Solutions, bins: int) -> list[dict[str, Any]]:
     """V by relative step position."""
     curve = PositionCurve(int(solutions.problem_R.max()) + 1, bins, 1)
     for x in solutions.all:
-        steps = len(x.values_L)
-        place = (np.arange(steps) + 0.5) / max(steps, 1) * bins
+        if not (steps := len(x.values_L)):
+            continue
+        place = (np.arange(steps) + 0.5) / steps * bins
         hot = np.arange(bins) == place.astype(int)[:, None]
         values = np.where(hot, x.values_L[:, None], 0.0)
         curve.add(np.full(steps, x.problem), values, hot)

@@ -9,7 +9,7 @@ from typing import Annotated
 from experiments.command.flags import Flag
 from experiments.command.prompt_flags import PromptFlags
 from experiments.text.final_answer import MODES
-from models.checks import Count, Share, Temperature, at_least, check
+from models.checks import Count, Share, Temperature, at_least, check, require
 from models.dtypes import DTYPES
 
 ROLLOUTS, RESULTS, PICTURE, LIST = "rollouts.jsonl", "monitor.json", "monitor.png", "breached.md"
@@ -81,3 +81,5 @@ class FigureSettings:
         check(self)
         if not self.grid:
             raise ValueError("--grid is empty; give values of gamma_0, such as 0.1,0.3,0.5.")
+        for gamma_0 in self.grid:
+            require("--grid", gamma_0, Share)
