@@ -79,15 +79,14 @@ def score_rollouts(settings: ScoreSettings, console: Console) -> None:
         say(console, f"All {total} solutions are in {lines.path}.")
         return
     POOL.start()
-    say(console, f"{len(missing)} solutions are to be written; loading the models.")
-    models = [pair.load(role) for role in ROLES]
-    params = tuple(model.params for model in models)
-    slots = _slots(settings, pair, [model.config for model in models])
-    engine = Engine(slots, min(s.batch_size, len(missing)), width)
-    key = key_data(jax.random.key(s.seed))
-    requests = (Request(prompts[i // s.n], i, key, payload=examples[i // s.n]) for i in missing)
     done = total - len(missing)
     with lines, Progress(total, done, "score", console) as progress:
+        models = [pair.load(role) for role in ROLES]
+        params = tuple(model.params for model in models)
+        slots = _slots(settings, pair, [model.config for model in models])
+        engine = Engine(slots, min(s.batch_size, len(missing)), width)
+        key = key_data(jax.random.key(s.seed))
+        requests = (Request(prompts[i // s.n], i, key, payload=examples[i // s.n]) for i in missing)
         for (trajectories, record), finished in engine.run(params, requests):
             new = [
                 _line(trajectories, record, b, request, pair, s.answer)
