@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import motab
+from distill.steps.table import make_step_table
+from experiments.data.batches import pad_rows
 from experiments.diagnose.backtracked import __main__ as backtracked
 from experiments.diagnose.backtracked.continuations import WRITERS, identity
 from experiments.diagnose.backtracked.starts import STARTS, breached_solutions
@@ -21,10 +23,12 @@ from experiments.diagnose.monitored.breached_list import breached_list
 from experiments.diagnose.monitored.breaches import boundaries, find_breach, static_gamma
 from experiments.diagnose.monitored.kept_lines import KeptLines, read_lines
 from experiments.diagnose.monitored.measures import measure
+from experiments.diagnose.monitored.pair_files import open_pair
 from experiments.diagnose.monitored.pooled import pooled, pooled_difference, separation
 from experiments.diagnose.monitored.reading import Solution, Solutions, read_solutions
 from experiments.diagnose.monitored.settings import FigureSettings
 from experiments.rollouts.synthesis import sealed
+from models.text.tokenizer import token_bytes
 from motab.credit import find_backtrack
 from motab.monitor import boundary
 
@@ -248,6 +252,31 @@ def test_what_is_scored_is_in_its_place(scored):
         assert "".join(line["steps"]) == line["text"]
         assert ((x.values_L >= 0) & (x.values_L <= 1)).all() and (x.entropies_L >= 0).all()
         assert line["truncated"] == (line["token_ids"][-1] != made.all[0].line["token_ids"][-1])
+
+
+def test_motab_breaches_where_the_figures_say(scored):
+    """The same noise with a boundary: the rollout is stopped at the same step, and goes back."""
+    made = read_solutions(scored)
+    pair = open_pair(
+        {"student": "embedded:student", "teacher": "embedded:teacher"},
+        {"student": None, "teacher": None},
+    )
+    student, teacher = pair.load("student"), pair.load("teacher")
+    rule = motab.MotabSettings(
+        gamma_0=0.3, max_total=64, max_step_tokens=64, min_correction=1, stitch=False, chunk=32
+    )
+    table = make_step_table(token_bytes(pair.tokenizer, student.config.vocab_size), ".\n\n")
+    rollout = motab.make_rollout(
+        student.config, teacher.config, rule, table, (), (), pair.eos, pair.vocab_size
+    )
+    prompts = [x.line["prompt_ids"] for x in made.all]
+    inputs = *pad_rows(prompts, max(map(len, prompts))), np.arange(len(prompts), dtype=np.int32)
+    with jax.default_matmul_precision("highest"):
+        record = jax.jit(rollout)(student.params, teacher.params, *inputs, jax.random.key(0))[1]
+    breach, root = made.breaches(0.3, 1.0)
+    assert (breach > 0).any() and (breach < 0).any()
+    assert record.breach_B.tolist() == breach.tolist()
+    assert record.root_B.tolist() == root.tolist()
 
 
 def test_starts_that_coincide_have_the_same_texts(continued):
