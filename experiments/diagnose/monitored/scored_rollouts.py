@@ -81,9 +81,9 @@ def score_rollouts(settings: ScoreSettings, console: Console) -> None:
     POOL.start()
     done = total - len(missing)
     with lines, Progress(total, done, "score", console) as progress:
-        models = [pair.load(role) for role in ROLES]
-        params = tuple(model.params for model in models)
-        slots = _slots(settings, pair, [model.config for model in models])
+        student, teacher = (pair.load(role) for role in ROLES)
+        params = student.params, teacher.params
+        slots = _slots(settings, pair, student.config, teacher.config)
         engine = Engine(slots, min(s.batch_size, len(missing)), width)
         key = key_data(jax.random.key(s.seed))
         requests = (Request(prompts[i // s.n], i, key, payload=examples[i // s.n]) for i in missing)
@@ -100,7 +100,9 @@ def score_rollouts(settings: ScoreSettings, console: Console) -> None:
     say(console, f"Wrote {lines.path}")
 
 
-def _slots(settings: ScoreSettings, pair: PairFiles, configs: Sequence[ModelConfig]) -> Slots:
+def _slots(
+    settings: ScoreSettings, pair: PairFiles, student: ModelConfig, teacher: ModelConfig
+) -> Slots:
     """MOTAB's rollout, in which no step breaches."""
     s = settings
     monitor = motab.MotabSettings(
@@ -113,8 +115,8 @@ def _slots(settings: ScoreSettings, pair: PairFiles, configs: Sequence[ModelConf
         stitch=False,  # no correction, so no text around it
         chunk=s.chunk,
     )
-    table = make_step_table(token_bytes(pair.tokenizer, configs[0].vocab_size), s.delimiter_text)
-    return motab.make_slots(*configs, monitor, table, (), (), pair.eos, pair.vocab_size)
+    table = make_step_table(token_bytes(pair.tokenizer, student.vocab_size), s.delimiter_text)
+    return motab.make_slots(student, teacher, monitor, table, (), (), pair.eos, pair.vocab_size)
 
 
 def _header(settings: ScoreSettings, pair: PairFiles) -> dict[str, Any]:
