@@ -6,6 +6,7 @@ solutions. A mean runs over solutions, and those of a problem that has more of t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,9 @@ def _interval(
     """Ends of a percentile interval; None where there is nothing to resample."""
     if arrays[0].size < 2:
         return None, None
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        # A resample that holds none of one kind has no value; None then says so.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         found = stats.bootstrap(
             arrays,
             statistic,
