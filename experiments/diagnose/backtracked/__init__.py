@@ -1,1 +1,0 @@
-"""Does backtracking pay? Breached texts written anew from several of their steps."""
