@@ -131,6 +131,12 @@ def _figures(rest: list[str], workdir: str, out: str) -> list[str]:
     return ["--rollouts", f"{workdir}-scored", *shown]
 
 
+def _backtracked(rest: list[str], workdir: str, out: str) -> list[str]:
+    # At this boundary any solution breaches.
+    small = ["--gamma_0", "1", "--alpha", "0", "--corrections", "1", "--batch_size", "4"]
+    return ["--rollouts", f"{workdir}-scored", *small]
+
+
 def _local_test(rest: list[str], workdir: str, out: str) -> list[str]:
     return ["--config", _config(rest)[0], "--prefixes", "4", "--steps", "2", "--out", out]
 
@@ -167,6 +173,7 @@ _BY_MODULE = {
     "experiments.diagnose": _diagnose,
     "experiments.diagnose.monitored.score": _score,
     "experiments.diagnose.monitored.figures": _figures,
+    "experiments.diagnose.backtracked": _backtracked,
     "experiments.local_test": _local_test,
     "experiments.export": _export,
     "experiments.plan": _plan,

@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 import motab
 from distill.steps.table import make_step_table
 from experiments.data.batches import pad_rows
+from experiments.diagnose.backtracked import __main__ as backtracked
+from experiments.diagnose.backtracked.continuations import WRITERS, identity
+from experiments.diagnose.backtracked.starts import STARTS, breached_solutions
 from experiments.diagnose.monitored import figures, score
 from experiments.diagnose.monitored.breached_list import breached_list
 from experiments.diagnose.monitored.breaches import boundaries, find_breach, static_gamma
@@ -194,6 +197,14 @@ def scored(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def continued(scored):
+    """The same, with texts from several starts."""
+    with jax.default_matmul_precision("highest"):
+        assert backtracked.main(["--rollouts", str(scored), "--gamma_0", "0.3"]) == 0
+    return scored
+
+
 def cut(path, keep):
     """The file as an interruption after `keep` lines leaves it, the next one torn."""
     lines = path.read_bytes().splitlines(keepends=True)
@@ -266,6 +277,69 @@ def test_motab_breaches_where_the_figures_say(scored):
     assert (breach > 0).any() and (breach < 0).any()
     assert record.breach_B.tolist() == breach.tolist()
     assert record.root_B.tolist() == root.tolist()
+
+
+def test_starts_that_coincide_have_the_same_texts(continued):
+    made = read_solutions(continued)
+    _header, lines = read_lines(continued / "corrections.jsonl")
+    breached = breached_solutions(made, 0.3, 1.0, 0)
+    results = json.loads((continued / "corrections.json").read_text())
+    assert results["breached"] == len(breached) > 0
+    texts = {(x["rollout"], x["writer"], x["step"], x["copy"]) for x in lines.values()}
+    assert len(texts) == len(lines)
+    by_step = {(x.sample_id, step) for x in breached for step in x.starts.values()}
+    assert len(lines) == len(by_step) * 2 * len(WRITERS)
+    for x in breached:
+        breach, root = x.solution.breach(0.3, 1.0)
+        assert x.starts["root"] == root and x.starts["breach"] == breach
+        assert x.starts["before"] == max(breach - 1, 0) and x.starts["start"] == 0
+        assert 0 <= x.starts["random"] <= max(breach - 1, 0)
+        for step in x.starts.values():
+            line = lines[identity(x.sample_id, "teacher", step, 1, 2, 64)]
+            assert line["kept"] == ([0, *x.solution.line["step_ends"]])[step]
+            assert line["kept"] + len(line["token_ids"]) <= 64
+    # Against plain Python: accuracy by start, and the paired difference.
+    for writer in WRITERS:
+        right = {
+            start: [
+                np.mean(
+                    [
+                        lines[identity(x.sample_id, writer, x.starts[start], c, 2, 64)]["right"]
+                        for c in range(2)
+                    ]
+                )
+                for x in breached
+            ]
+            for start in STARTS
+        }
+        found = results["writers"][writer]
+        for start in STARTS:
+            accuracy = found["starts"][start]["accuracy"]["mean"]
+            assert accuracy == pytest.approx(np.mean(right[start]))
+        for other in STARTS[1:]:
+            differ = [x.starts["root"] != x.starts[other] for x in breached]
+            gap = np.array(right["root"]) - np.array(right[other])
+            there = found["differences"][other]
+            assert there["differ"] == sum(differ)
+            assert there["accuracy"]["all"]["mean"] == pytest.approx(gap.mean())
+            assert (gap[~np.array(differ)] == 0).all()
+            if any(differ):
+                mean = there["accuracy"]["differing"]["mean"]
+                assert mean == pytest.approx(gap[np.array(differ)].mean())
+
+
+def test_texts_resumed_are_uninterrupted_and_others_are_refused(continued, tmp_path, capsys):
+    for name in ("rollouts.jsonl", "corrections.jsonl"):
+        (tmp_path / name).write_bytes((continued / name).read_bytes())
+    cut(tmp_path / "corrections.jsonl", 3)
+    where = ["--rollouts", str(tmp_path), "--gamma_0", "0.3"]
+    assert backtracked.main([*where, "--corrections", "1"]) == 1
+    assert "another corrections: 2, now 1" in capsys.readouterr().err
+    assert backtracked.main([*where, "--teacher", "embedded:student"]) == 1
+    assert "another model" in capsys.readouterr().err
+    with jax.default_matmul_precision("highest"):
+        assert backtracked.main(where) == 0
+    assert_same_lines(continued / "corrections.jsonl", tmp_path / "corrections.jsonl")
 
 
 def test_figures_are_written(scored, capsys):

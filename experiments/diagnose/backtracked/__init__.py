@@ -1,0 +1,1 @@
+"""Does backtracking pay? Breached texts written anew from several of their steps."""
