@@ -68,7 +68,7 @@ def test_grpo_counts_answers_that_timed_out(pair, monkeypatch):
     def slow(text, example):
         return Verdict(False, "7", timed_out=True) if "7" in text else verdict(text, example)
 
-    monkeypatch.setattr("experiments.methods.grpo.verdict", slow)
+    monkeypatch.setattr("experiments.rollouts.own_samples.verdict", slow)
     texts = ["\\boxed{1}", "\\boxed{7}", "\\boxed{7}", "\\boxed{2}"]
     ids = np.array([encode(pair.tokenizer, text) for text in texts], np.int32)
     zeros = np.zeros(ids.shape, np.float32)
