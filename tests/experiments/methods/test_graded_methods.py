@@ -61,7 +61,9 @@ def test_a_broken_grader_is_found_before_any_rollout(pair, no_grader, monkeypatc
 
 def test_a_method_that_grades_nothing_needs_no_grader(pair, no_grader):
     config = small(opd)
-    Online(config, pair, make_recipe(config, pair))
+    recipe = make_recipe(config, pair)
+    assert Online(config, pair, recipe).recipe is recipe
+    assert not recipe.needs_answer
 
 
 def test_grpo_counts_answers_that_timed_out(pair, monkeypatch):
