@@ -20,7 +20,7 @@ from experiments.workdir.outcome import ROLES, SOURCES
 
 # The pace is that of the last minute, so that compiling does not weigh on it for long.
 _WINDOW_SECONDS = 60.0
-# Nothing is silent for longer: most of a large model's first minutes goes into compiling.
+# Most of a large model's first minutes goes into compiling: they should not pass in silence.
 _QUIET_SECONDS = 15.0
 _SHARES = {
     "backtracked": "trajectories backtracked",
@@ -33,9 +33,8 @@ _SHARES = {
 class Progress:
     """A bar on a terminal; elsewhere a plain line now and then. Use as a context manager.
 
-    A line comes at once, and then at least every `quiet_seconds`: while no step ends it says how
-    long this has taken, and how much was compiled. What is printed to the same console meanwhile
-    appears above the bar.
+    A line comes at once. While no step ends, others say how long this has taken and how much was
+    compiled. What is printed to the same console meanwhile appears above the bar.
 
     Args:
       total: steps of the whole run.
@@ -43,7 +42,7 @@ class Progress:
       label: what is going on.
       console: where to show it; standard output by default.
       every_seconds: between two plain lines.
-      quiet_seconds: after which a line says that no step has ended yet.
+      quiet_seconds: between two lines while no step ends.
       clock: seconds, for tests.
     """
 
@@ -63,7 +62,7 @@ class Progress:
         self._clock = clock
         self._compiled, self._started = Watch(), clock()
         self._ended = threading.Event()
-        self._steps = 0  # that a line or the bar has shown
+        self._updates = 0
         self._shown: dict[str, float] = {}
         self._last_line = -float("inf")
         self._bar = RichProgress(
@@ -94,7 +93,7 @@ class Progress:
         given = {"tokens_per_second": tokens_per_second, "loss": loss, "accuracy": accuracy}
         self._shown |= {name: float(x) for name, x in given.items() if x is not None}
         shown = self._status()
-        self._steps += 1
+        self._updates += 1
         self._bar.update(self._task.id, completed=step, status=shown)
         now = self._clock()
         if self._drawn:
@@ -127,14 +126,14 @@ class Progress:
 
     def _beat(self) -> None:
         """Until the first step ends, and wherever one takes long, says that work goes on."""
-        seen = self._steps
+        seen = self._updates
         while not self._ended.wait(self._quiet_seconds):
-            if seen == self._steps:
+            if seen == self._updates:
                 status = f"{duration(self._clock() - self._started)} so far, {self._compiling()}"
                 self._bar.update(self._task.id, status=status)
                 if not self._drawn:
                     say(self._console, f"{self._label} {self._place()}  {status}")
-            seen = self._steps
+            seen = self._updates
 
     def _compiling(self) -> str:
         programs, seconds = self._compiled.programs, duration(self._compiled.seconds)
